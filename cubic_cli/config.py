@@ -1,0 +1,195 @@
+"""What a command is asked to do: the settings, their defaults and their limits.
+
+A flag beats the environment, which beats the nearest `.env`, which beats the default. Typer resolves flags and
+the environment; `load_dotenv` lays the `.env` file underneath.
+"""
+
+import io
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+
+from cubic_cli.errors import UsageError
+
+
+class Initializer(StrEnum):
+    """How the parameters get their first values."""
+
+    ones = "ones"
+    zeros = "zeros"
+    glorot_uniform = "glorot_uniform"
+    glorot_normal = "glorot_normal"
+    he_uniform = "he_uniform"
+    he_normal = "he_normal"
+
+
+class Activation(StrEnum):
+    """The function of the hidden layer."""
+
+    relu = "relu"
+    leaky_relu = "leaky_relu"
+    gelu = "gelu"
+    tanh = "tanh"
+    identity = "identity"
+
+
+class Scaling(StrEnum):
+    """How x and y are rescaled before the pass."""
+
+    none = "none"
+    minmax = "minmax"
+    standard = "standard"
+
+
+class Device(StrEnum):
+    """The JAX backend: `auto` is the one JAX prefers."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+    tpu = "tpu"
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """What `cubic generate` is asked to do."""
+
+    num_dataset: int = 100_000
+    dataset: str = "data.csv"
+    noise_std: float = 10.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ForwardConfig:
+    """What `cubic forward` is asked to do. `num_samples` None means all of them."""
+
+    hidden_size: int = 64
+    batch_size: int = 10
+    num_epochs: int = 10
+    num_samples: int | None = 1000
+    seed: int = 0
+    initializer: Initializer = Initializer.ones
+    activation: Activation = Activation.relu
+    scaling: Scaling = Scaling.none
+    dataset: str = "data.csv"
+    run_name: str = "default_run"
+    artifact_dir: str = "model"
+    device: Device = Device.auto
+    verify: bool = True
+    gradients: bool = False
+    fail_on: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """Return the settings as the record's `config` holds them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["num_samples"] = "all" if self.num_samples is None else self.num_samples
+        values["fail_on"] = list(self.fail_on)
+        return values
+
+
+MAX_RUN_NAME = 100
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Names that Windows gives to devices, with or without an extension.
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
+
+
+def check_run_name(name: str) -> str:
+    """Return `name` if a run may bear it.
+
+    Raises:
+        ValueError: the name could leave the artifact folder or is no portable file name.
+    """
+    wanted = (
+        f"a run name has 1 to {MAX_RUN_NAME} ASCII letters, digits, '.', '_' or '-', and starts with a letter or digit"
+    )
+    if not _RUN_NAME.fullmatch(name) or len(name) > MAX_RUN_NAME:
+        raise ValueError(wanted)
+    if name.endswith("."):
+        raise ValueError(f"{wanted}; it does not end with a dot")
+    if name.split(".")[0].upper() in _RESERVED:
+        raise ValueError(f"{wanted}; Windows reserves this one")
+    return name
+
+
+def check_dataset(path: str) -> str:
+    """Return `path` if it names a CSV or Parquet file.
+
+    Raises:
+        ValueError: the path ends in neither `.csv` nor `.parquet`, or no file system takes it.
+    """
+    if Path(path).suffix.lower() not in (".csv", ".parquet") or "\0" in path:
+        raise ValueError("expected a path that ends in .csv or .parquet")
+    return path
+
+
+def parse_num_samples(text: str) -> int | None:
+    """Return the number of samples to read, None for `all`.
+
+    Raises:
+        ValueError: neither `all` nor an integer of at least 1.
+    """
+    if text.strip().lower() == "all":
+        return None
+    return parse_integer(1, accepted="an integer of at least 1, or 'all'")(text)
+
+
+def parse_integer(low: int, high: int | None = None, accepted: str = "") -> Callable[[str], int]:
+    """Return a parser of whole numbers from `low` to `high`; stricter than `int`, which takes `1_0` and ` 1`."""
+    accepted = accepted or (f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}")
+
+    def integer(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text := str(text).strip()):
+            raise ValueError(f"expected {accepted}")
+        if (value := int(text)) < low or value > (2**63 - 1 if high is None else high):
+            raise ValueError(f"expected {accepted}")
+        return value
+
+    return integer
+
+
+@dataclass(frozen=True)
+class DotEnv:
+    """The `.env` file that was found, and the names that it set."""
+
+    path: Path | None
+    names: frozenset[str]
+
+
+def load_dotenv(known: frozenset[str], start: Path | None = None) -> DotEnv:
+    """Lay the nearest `.env`, from `start` upward, underneath the environment.
+
+    Only the `known` names and those of JAX and XLA take effect; a value is never shown, for a `.env` holds secrets.
+    An empty variable counts as not set.
+
+    Raises:
+        UsageError: the file cannot be read; names the file and the line.
+    """
+    from dotenv.parser import parse_stream
+
+    folder = start or Path.cwd()
+    path = next((p for f in (folder, *folder.parents) if (p := f / ".env").is_file()), None)
+    if path is None:
+        return DotEnv(None, frozenset())
+    try:
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    values: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or "\0" in binding.original.string:
+            text = binding.original.string
+            line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            raise UsageError(f"{path}, line {line}: expected NAME=VALUE, a comment or an empty line")
+        if binding.key and (binding.key in known or binding.key.startswith(("JAX_", "XLA_"))):
+            values[binding.key] = binding.value or ""
+    names = {name for name, value in values.items() if value and not os.environ.get(name)}
+    os.environ.update({name: values[name] for name in names})
+    return DotEnv(path, frozenset(names))

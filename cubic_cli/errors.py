@@ -1,0 +1,25 @@
+"""The errors that people see: a message that says what was found, what was expected and what to do next."""
+
+
+class CubicError(Exception):
+    """Something could not be done, or a check failed: exit status 1."""
+
+    exit_code = 1
+
+
+class UsageError(CubicError):
+    """The command was asked for something that it does not accept: exit status 2."""
+
+    exit_code = 2
+
+
+class DatasetError(CubicError):
+    """The dataset is missing, is not a dataset, or cannot be written."""
+
+
+class RunError(CubicError):
+    """A saved run is missing or damaged, or a run cannot be saved."""
+
+
+class DeviceError(CubicError):
+    """The device that was asked for is not there."""

@@ -1,0 +1,98 @@
+"""The network, `1 → H → 1`, written out: parameters, initialisers, activations, forward, loss.
+
+z1 = x W1 + b1,  a1 = f(z1),  z2 = a1 W2 + b2,  loss = mean((z2 − y)²)
+
+x [B, 1], W1 [1, H], b1 [H], z1 and a1 [B, H], W2 [H, 1], b2 [1], z2 [B, 1], y [B, 1]
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cubic_cli.config import Activation, Initializer
+
+
+class Layer(NamedTuple):
+    """A linear layer: `weight [in, out]` and `bias [out]`."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+
+class Parameters(NamedTuple):
+    """The parameters of the network, both layers."""
+
+    input_layer: Layer
+    output_layer: Layer
+
+
+class Tensors(NamedTuple):
+    """The named tensors of one forward pass."""
+
+    z1: jax.Array
+    a1: jax.Array
+    z2: jax.Array
+
+
+def relu(z: jax.Array) -> jax.Array:
+    """Return `max(z, 0)`; NaN stays NaN and the zeros are +0."""
+    return jnp.where(z <= 0, 0.0, z)
+
+
+def leaky_relu(z: jax.Array) -> jax.Array:
+    """Return `z` where it is positive and `0.01 z` elsewhere (Maas, Hannun and Ng, 2013)."""
+    return jnp.where(z > 0, z, 0.01 * z)
+
+
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    Activation.relu: relu,
+    Activation.leaky_relu: leaky_relu,
+    Activation.gelu: jax.nn.gelu,  # the tanh form (Hendrycks and Gimpel, 2016)
+    Activation.tanh: jnp.tanh,
+    Activation.identity: lambda z: z,
+}
+
+
+def initialise(initializer: Initializer, hidden_size: int, seed: int) -> Parameters:
+    """Return the first parameters, float32.
+
+    `ones` and `zeros` fill weights and biases alike. The others draw the weights (Glorot and Bengio, 2010; He et
+    al., 2015) from one key of `seed` for each layer, and their biases are zero.
+    """
+    weight = getattr(jax.nn.initializers, initializer.value)
+    weight = weight if initializer in (Initializer.ones, Initializer.zeros) else weight()
+    bias = jax.nn.initializers.ones if initializer is Initializer.ones else jax.nn.initializers.zeros
+    key1, key2 = jax.random.split(jax.random.key(seed))
+    return Parameters(
+        Layer(weight(key1, (1, hidden_size), jnp.float32), bias(key1, (hidden_size,), jnp.float32)),
+        Layer(weight(key2, (hidden_size, 1), jnp.float32), bias(key2, (1,), jnp.float32)),
+    )
+
+
+def linear(layer: Layer, x: jax.Array) -> jax.Array:
+    """Return `x W + b`; `x [..., in]` gives `[..., out]`. Products keep full float32 on every device."""
+    return jnp.matmul(x, layer.weight, precision=jax.lax.Precision.HIGHEST) + jnp.broadcast_to(
+        layer.bias, (*x.shape[:-1], layer.bias.size)
+    )
+
+
+def forward(parameters: Parameters, x: jax.Array, activation: Callable[[jax.Array], jax.Array] = relu) -> Tensors:
+    """Return the tensors of the forward pass over `x [..., B, 1]`."""
+    z1 = linear(parameters.input_layer, x)
+    a1 = activation(z1)
+    z2 = linear(parameters.output_layer, a1)
+    return Tensors(z1, a1, z2)
+
+
+def mean_squared_error(z2: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Return `mean((z2 − y)²)` over the samples, a scalar; where a `mask` is given, over those it marks.
+
+    Raises:
+        ValueError: the shapes differ, while tracing; `[B, 1] − [B]` would silently be `[B, B]`.
+    """
+    if z2.shape != y.shape:
+        raise ValueError(f"predictions {z2.shape} and targets {y.shape} must have one shape")
+    squared = jnp.square(z2 - y)
+    return jnp.mean(squared) if mask is None else jnp.sum(jnp.where(mask, squared, 0.0)) / jnp.sum(mask)

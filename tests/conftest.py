@@ -1,0 +1,32 @@
+import os
+
+# Before JAX is first used: four CPU devices, so that sharding is tested on any machine.
+os.environ["JAX_NUM_CPU_DEVICES"] = "4"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "allow"
+os.environ["NO_COLOR"] = "1"
+
+import pytest
+
+from cubic_cli import cli
+
+
+@pytest.fixture(autouse=True)
+def clean_folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder, without the settings of whoever runs it."""
+    for name in cli.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def cubic(capfd):
+    """Run the command line; returns (status, standard output, standard error)."""
+
+    def run(*arguments):
+        status = cli.run([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return run

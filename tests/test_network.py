@@ -1,0 +1,63 @@
+import jax
+import numpy as np
+import pytest
+
+from cubic_cli.config import Activation, Initializer
+from cubic_cli.network import ACTIVATIONS, forward, initialise, mean_squared_error, relu
+
+
+def test_the_row_of_the_contract():
+    x = np.linspace(-82.228, 66.615, 10, dtype=np.float32)[:, None]
+    tensors = forward(initialise(Initializer.ones, 64, 0), x)
+    seen = [(list(t.shape), f"{t.min():.3f}", f"{t.max():.3f}") for t in tensors]
+    assert seen == [
+        ([10, 64], "-81.228", "67.615"),
+        ([10, 64], "0.000", "67.615"),
+        ([10, 1], "1.000", "4328.360"),
+    ]
+
+
+def test_relu_keeps_nan_and_has_no_negative_zero():
+    out = np.asarray(relu(np.array([-1.0, -0.0, 0.0, 2.0, np.nan, np.inf, -np.inf], np.float32)))
+    np.testing.assert_array_equal(out, [0, 0, 0, 2, np.nan, np.inf, 0])
+    assert not np.signbit(out[:4]).any()
+
+
+def test_unequal_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        mean_squared_error(np.zeros((3, 1), np.float32), np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("kind", Activation)
+def test_activations_against_their_formulas(kind):
+    z = np.linspace(-6, 6, 1001)
+    formulas = {
+        Activation.relu: [max(v, 0) for v in z],
+        Activation.leaky_relu: [v if v > 0 else 0.01 * v for v in z],
+        Activation.gelu: [0.5 * v * (1 + np.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3))) for v in z],
+        Activation.tanh: [np.tanh(v) for v in z],
+        Activation.identity: list(z),
+    }
+    # float32 holds z to 6e-8 relative; tanh and gelu add a few roundings of values up to 6.
+    np.testing.assert_allclose(ACTIVATIONS[kind](z.astype(np.float32)), formulas[kind], rtol=1e-6, atol=1e-6)
+
+
+def test_the_loss_is_the_mean_of_the_squares():
+    z2, y = np.array([[1.0], [2.0], [4.0]], np.float32), np.array([[0.0], [0.0], [1.0]], np.float32)
+    assert mean_squared_error(z2, y) == pytest.approx(14 / 3, rel=1e-6)
+    assert mean_squared_error(z2, y, np.array([[True], [True], [False]])) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "variance"),
+    [("glorot_uniform", 2 / 1025), ("glorot_normal", 2 / 1025), ("he_uniform", 2), ("he_normal", 2)],
+)
+def test_drawn_weights_have_the_variance_of_their_paper(kind, variance):
+    parameters = initialise(Initializer(kind), 1024, 3)
+    # 1024 draws: the sample variance has a standard error of sqrt(2/1024) = 4.4 %; five of them are allowed.
+    assert np.var(parameters.input_layer.weight) == pytest.approx(variance, rel=0.22)
+    assert not parameters.input_layer.bias.any()
+    again = initialise(Initializer(kind), 1024, 3)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), parameters, again))
+    other = initialise(Initializer(kind), 1024, 4)
+    assert (parameters.input_layer.weight != other.input_layer.weight).any()
