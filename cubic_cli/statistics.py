@@ -39,7 +39,7 @@ EMPTY = Statistics(0, 0, 0, 0, 0, np.inf, -np.inf, 0.0, 0.0)
 def summarise(values: jax.Array, mask: jax.Array, axis: tuple[int, ...]) -> Statistics:
     """Return the statistics of `values` over `axis` where `mask` (of a shape that broadcasts) is true.
 
-    The deviations are taken about the mean and in units of the largest magnitude, so that neither cancellation nor
+    The deviations are taken about the mean, and very large or small values are scaled, so that neither cancellation nor
     overflow spoils them: `mean` and `std` are finite wherever the values are.
     """
 
@@ -54,9 +54,10 @@ def summarise(values: jax.Array, mask: jax.Array, axis: tuple[int, ...]) -> Stat
     count = jnp.sum(used, axis=axis, dtype=jnp.int32)
     low = jnp.min(jnp.where(used, values, jnp.inf), axis=axis)
     high = jnp.max(jnp.where(used, values, -jnp.inf), axis=axis)
-    scale = jnp.where(count > 0, jnp.maximum(jnp.abs(low), jnp.abs(high)), 1.0)
-    scale = jnp.where(scale > 0, scale, 1.0)
-    scaled = jnp.where(used, values, 0.0) / expand(scale)
+    largest = jnp.where(count > 0, jnp.maximum(jnp.abs(low), jnp.abs(high)), 1.0)
+    # Powers of two are exact; with these, neither a square nor its sum leaves float32's range.
+    scale = jnp.where(largest > 2.0**40, 2.0**-80, jnp.where(largest < 2.0**-40, 2.0**80, 1.0))
+    scaled = jnp.where(used, values, 0.0) * expand(scale)
     n = jnp.maximum(count, 1).astype(values.dtype)
     mean = jnp.sum(scaled, axis=axis) / n
     deviation = jnp.where(used, scaled - expand(mean), 0.0)
@@ -69,8 +70,8 @@ def summarise(values: jax.Array, mask: jax.Array, axis: tuple[int, ...]) -> Stat
         zeros=total(values == 0),
         min=low,
         max=high,
-        mean=mean * scale,
-        std=std * scale,
+        mean=mean / scale,
+        std=std / scale,
     )
 
 

@@ -39,6 +39,11 @@ def test_any_split_merges_to_the_whole(values, data):
     check(merge(of(values), EMPTY), values)
 
 
+def test_values_at_the_limits_of_float32_do_not_overflow_the_sums():
+    for values in ([2.0**126, 2.0**126], [3.4e38, -3.4e38, 3.4e38], [1e-30, 3e-30], [0.0, 0.0]):
+        check(of(np.array(values, np.float32)), np.array(values, np.float32))
+
+
 def test_merge_all_is_the_whole():
     values = np.random.default_rng(1).normal(5, 2, (37, 11)).astype(np.float32)
     seen = merge_all(summarise(values, np.ones(values.shape, bool), (1,)))
