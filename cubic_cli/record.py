@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli import dataset, findings, verify
-from cubic_cli.config import Activation, Device, ForwardConfig, Scaling
-from cubic_cli.dataset import Float32, Float64
-from cubic_cli.errors import DeviceError
+from cubic_cli.config import ForwardConfig, Scaling
+from cubic_cli.dataset import Float32
+from cubic_cli.devices import pick_devices
 from cubic_cli.runs import Record, shortest
+from cubic_cli.scaling import Scale, choose_scale, summarise_column
+from cubic_cli.units import describe_units, hidden_activations
 
 LABELS = {
     "z1": "Layer 1 pre-activation (z1)",
@@ -25,7 +26,6 @@ LABELS = {
     "z2": "Layer 2 pre-activation (z2)",
     "loss": "Loss",
 }
-RANK_SAMPLES = 4096  # the samples that the rank of a1 is taken over, evenly spread
 
 
 @dataclass(frozen=True)
@@ -35,69 +35,6 @@ class Result:
     record: Record
     history: pl.DataFrame
     parameters: dict[str, Float32]
-
-
-def pick_devices(device: Device) -> list[Any]:
-    """Return JAX's devices of the backend that is asked for.
-
-    Raises:
-        DeviceError: there is none; names what is there.
-    """
-    # The cores of a CPU are JAX devices only if that is said before its first use.
-    if not os.environ.get("JAX_NUM_CPU_DEVICES") and "host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    import jax
-
-    try:
-        return list(jax.devices() if device is Device.auto else jax.devices(device.value))
-    except RuntimeError as error:
-        try:
-            there = ", ".join(sorted({d.platform for d in jax.devices()}))
-        except RuntimeError:
-            raise DeviceError(f"JAX finds no device: {str(error).splitlines()[0]}") from None
-        raise DeviceError(
-            f"there is no {device.value} for JAX here, only: {there}; give --device auto, "
-            f"or install JAX for it (cubic-cli[{'cuda' if device is Device.gpu else 'tpu'}])"
-        ) from None
-
-
-@dataclass(frozen=True)
-class Scale:
-    """An affine map of one column, `(v − shift) / factor`."""
-
-    shift: float
-    factor: float
-
-    def apply(self, values: Float32) -> Float32:
-        """Return the scaled column, computed in float64; a constant column becomes 0."""
-        if self.factor == 0:
-            return np.where(np.isfinite(values), np.float32(0), values)
-        return ((values.astype(np.float64) - self.shift) / self.factor).astype(np.float32)
-
-
-def choose_scale(kind: Scaling, summary: dict[str, float]) -> Scale:
-    """Return the map that `kind` asks for, from a column's statistics."""
-    if kind is Scaling.minmax:
-        return Scale(summary["min"], summary["max"] - summary["min"])
-    if kind is Scaling.standard:
-        constant = summary["max"] == summary["min"]
-        return Scale(summary["mean"], 0.0 if constant else summary["std"])
-    return Scale(0.0, 1.0)
-
-
-def summarise_column(values: Float32) -> dict[str, float]:
-    """Return the minimum, maximum, mean and population standard deviation of the finite values, in float64."""
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return {"min": np.nan, "max": np.nan, "mean": np.nan, "std": np.nan}
-    return {
-        "min": shortest(finite.min()),
-        "max": shortest(finite.max()),
-        "mean": float(finite.mean(dtype=np.float64)),
-        "std": float(finite.std(dtype=np.float64)),
-    }
 
 
 def run(
@@ -264,57 +201,6 @@ def describe_parameter(name: str, array: Float32) -> dict[str, Any]:
     }
 
 
-def _units(values: dict[str, Float32], activation: Activation, x: Float32) -> Float64:
-    with np.errstate(all="ignore"):
-        z1 = np.outer(x, values["input_layer.weight"][0]) + values["input_layer.bias"]
-        return verify.activate(activation, z1.astype(np.float64))
-
-
-def describe_units(values: dict[str, Float32], activation: Activation, x: Float32) -> dict[str, int]:
-    """Return how many hidden units there are, differ, are dead, are always on, and the rank of `a1`.
-
-    A unit is a function of the one number `w x + b`, so what it does over all samples shows at the extreme x.
-    """
-    finite = x[np.isfinite(x)]
-    if finite.size == 0:
-        return {"count": values["input_layer.bias"].size, "distinct": 0, "dead": 0, "always_on": 0, "rank": 0}
-    spread = finite[np.linspace(0, finite.size - 1, min(finite.size, RANK_SAMPLES)).astype(np.int64)]
-    ends = np.array([finite.min(), finite.max()], np.float32)
-    a1 = np.nan_to_num(_units(values, activation, np.concatenate([ends, spread])), posinf=np.inf, neginf=-np.inf)
-    columns = np.ascontiguousarray(a1.T)
-    distinct = {column.tobytes(): column for column in columns}
-    return {
-        "count": len(columns),
-        "distinct": len(distinct),
-        "dead": int((columns == 0).all(axis=1).sum()),
-        "always_on": int((columns > 0).all(axis=1).sum()),
-        "rank": numerical_rank(np.array(list(distinct.values()))[:, 2:]),
-    }
-
-
-def numerical_rank(matrix: Float64) -> int:
-    """Return the numerical rank, by projections on ever more random directions until the rank is below their number.
-
-    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), section 4.
-    """
-    matrix = np.where(np.isfinite(matrix), matrix, 0.0)
-    largest = np.abs(matrix).max(initial=0.0)
-    if largest == 0:
-        return 0
-    matrix = matrix / largest
-    full = min(matrix.shape)
-    directions, rng = 32, np.random.default_rng(0)
-    tolerance = max(matrix.shape) * float(np.finfo(np.float32).eps)
-    while directions < full:
-        sketch = rng.standard_normal((directions, matrix.shape[0])) @ matrix
-        singular = np.linalg.svd(sketch, compute_uv=False)
-        if (rank := int((singular > singular[0] * tolerance).sum())) < directions:
-            return rank
-        directions *= 4
-    singular = np.linalg.svd(matrix, compute_uv=False)
-    return int((singular > singular[0] * tolerance).sum())
-
-
 def find_first_nonfinite(
     epoch: Any, values: dict[str, Float32], x: Float32, y: Float32, config: ForwardConfig
 ) -> dict[str, Any] | None:
@@ -328,7 +214,7 @@ def find_first_nonfinite(
     tensor = next(name for name, where in counts.items() if where[batch])
     rows = slice(batch * config.batch_size, min((batch + 1) * config.batch_size, len(x)))
     with np.errstate(all="ignore"):
-        a1 = _units(values, config.activation, x[rows]).astype(np.float32)
+        a1 = hidden_activations(values, config.activation, x[rows]).astype(np.float32)
         z1 = np.outer(x[rows], values["input_layer.weight"][0]) + values["input_layer.bias"]
         z2 = a1 @ values["output_layer.weight"] + values["output_layer.bias"]
         error = np.square(z2[:, 0] - y[rows])

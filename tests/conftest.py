@@ -7,13 +7,13 @@ os.environ["NO_COLOR"] = "1"
 
 import pytest
 
-from cubic_cli import cli
+from cubic_cli import cli, options
 
 
 @pytest.fixture(autouse=True)
 def clean_folder(tmp_path, monkeypatch):
     """Every test runs in an empty folder, without the settings of whoever runs it."""
-    for name in cli.SETTINGS:
+    for name in options.SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path

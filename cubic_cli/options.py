@@ -1,0 +1,141 @@
+"""The options of the commands: flags, variables, parsers, help; one setting is one type here, for all commands."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from cubic_cli import config as cfg
+
+SETTINGS = frozenset(
+    [
+        "NUM_DATASET",
+        "GENERATE_DATASET",
+        "DATASET",
+        "NOISE_STD",
+        "SEED",
+        "HIDDEN_SIZE",
+        "BATCH_SIZE",
+        "NUM_EPOCHS",
+        "NUM_SAMPLES",
+        "RUN_NAME",
+        "INITIALIZER",
+        "ACTIVATION",
+        "SCALING",
+        "DEVICE",
+        "VERIFY",
+        "GRADIENTS",
+        "FAIL_ON",
+        "COORDINATOR_ADDRESS",
+        "NUM_PROCESSES",
+        "PROCESS_ID",
+        "ARTIFACT_DIR",
+    ]
+)
+
+
+def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Let Typer show a parser's message with the value that was found."""
+
+    def parsed(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"found {value!r}; {error}") from None
+
+    return parsed
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise ValueError("expected a finite number of at least 0")
+    return value
+
+
+def _num_samples(text: str) -> str:
+    """Return `all` or the integer's text. A callback, for a parser's `None` would count as not given."""
+    try:
+        samples = cfg.parse_num_samples(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"found {text!r}; {error}") from None
+    return "all" if samples is None else str(samples)
+
+
+POSITIVE = _parser(cfg.parse_integer(1))
+SEED = _parser(cfg.parse_integer(0, 2**32 - 1))
+
+NumDataset = Annotated[
+    int,
+    typer.Option(
+        "--n",
+        "--num-dataset",
+        envvar="NUM_DATASET",
+        parser=POSITIVE,
+        metavar="INTEGER",
+        help="Rows to write.",
+    ),
+]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        envvar="DATASET",
+        parser=_parser(cfg.check_dataset),
+        metavar="PATH",
+        help="The dataset, a path that ends in .csv or .parquet.",
+    ),
+]
+NoiseStd = Annotated[
+    float,
+    typer.Option(
+        envvar="NOISE_STD",
+        parser=_parser(_finite),
+        metavar="FLOAT",
+        help="Standard deviation of the noise on y.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(envvar="SEED", parser=SEED, metavar="INTEGER", help="Seed of what is drawn, from 0 to 4294967295."),
+]
+HiddenSize = Annotated[
+    int,
+    typer.Option(envvar="HIDDEN_SIZE", parser=POSITIVE, metavar="INTEGER", help="H, the units of the hidden layer."),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(envvar="BATCH_SIZE", parser=POSITIVE, metavar="INTEGER", help="B, the samples of one batch."),
+]
+NumEpochs = Annotated[
+    int,
+    typer.Option(envvar="NUM_EPOCHS", parser=POSITIVE, metavar="INTEGER", help="Passes over the samples."),
+]
+NumSamples = Annotated[
+    str,
+    typer.Option(
+        envvar="NUM_SAMPLES",
+        callback=_num_samples,
+        metavar="INTEGER|all",
+        help="Samples to read from the top of the dataset, or all.",
+    ),
+]
+RunName = Annotated[
+    str,
+    typer.Option(envvar="RUN_NAME", parser=_parser(cfg.check_run_name), metavar="NAME", help="The run's folder."),
+]
+ArtifactDir = Annotated[str, typer.Option(envvar="ARTIFACT_DIR", metavar="FOLDER", help="The folder of all runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Initializer = Annotated[
+    cfg.Initializer, typer.Option(envvar="INITIALIZER", help="How the parameters get their first values.")
+]
+Activation = Annotated[cfg.Activation, typer.Option(envvar="ACTIVATION", help="The function of the hidden layer.")]
+Scaling = Annotated[cfg.Scaling, typer.Option(envvar="SCALING", help="How x and y are rescaled.")]
+Device = Annotated[cfg.Device, typer.Option(envvar="DEVICE", help="The JAX backend.")]
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", envvar="VERIFY", help="Recompute in NumPy float64 and compare.")
+]
