@@ -2,11 +2,11 @@
 
     x ~ U[-100, 100),  y = 0.01 x³ − 0.5 x + 20 + ε,  ε ~ N(0, noise_std²);  both float32.
 
-A CSV file has the header `x,y` and one row a sample; a Parquet file has two float32 columns of these names.
+A CSV file has the header `x,y` and one row a sample; a Parquet file has two float32 columns of these names. Reading
+them stands in `samples`.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import secrets
@@ -21,13 +21,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli.config import GenerateConfig
-from cubic_cli.errors import DatasetError, UsageError
+from cubic_cli.errors import DatasetError
+from cubic_cli.samples import SCHEMA, Float32, read_samples, sha256
 
-Float32 = NDArray[np.float32]
+__all__ = ["Float32", "Float64", "cubic", "draw", "generate", "read_samples", "sha256"]
+
 Float64 = NDArray[np.float64]
 
 X_LIMIT = 100.0
-SCHEMA = pl.Schema({"x": pl.Float32, "y": pl.Float32})
 _CHUNK = 1 << 20  # rows drawn and written at a time: bounds the memory
 _BELOW_LIMIT = np.nextafter(np.float32(X_LIMIT), np.float32(0))
 
@@ -176,107 +177,10 @@ def refuse_strangers(path: Path) -> None:
         x, y = read_samples(path, 100)
         residual = np.abs(y - cubic(x.astype(np.float64)))
         own = bool(np.all(np.abs(x) <= X_LIMIT) and np.median(residual) < max(1e3, np.ptp(y)))
-    except (DatasetError, UsageError):
+    except DatasetError:
         own = path.stat().st_size == 0
     if not own:
         raise DatasetError(
             f"{path} is there and does not look like a dataset of cubic's; "
             "give --force to replace it, or name another path with --dataset"
         )
-
-
-def read_samples(path: Path, num_samples: int | None) -> tuple[Float32, Float32]:
-    """Return the first `num_samples` samples (all for None) as `(x [N], y [N])`.
-
-    Raises:
-        DatasetError: the file is missing, has fewer rows, or holds what is no pair of float32 numbers; names the line.
-    """
-    if not path.exists():
-        raise DatasetError(f"there is no dataset {path}; run `cubic generate --dataset {path}` to make one")
-    if not path.is_file():
-        raise DatasetError(f"{path} is no regular file; name a .csv or .parquet file with --dataset")
-    try:
-        read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
-        frame = read(path, num_samples)
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from None
-    rows = frame.height
-    if rows == 0:
-        raise DatasetError(f"{path} has no samples; run `cubic generate --dataset {path}` to make some")
-    if num_samples is not None and rows < num_samples:
-        raise DatasetError(
-            f"{path} has {rows:,} rows and {num_samples:,} were asked for; "
-            f"generate more, or give --num-samples {rows} (or all)"
-        )
-    return frame["x"].to_numpy(), frame["y"].to_numpy()
-
-
-def _read_parquet(path: Path, num_samples: int | None) -> pl.DataFrame:
-    try:
-        schema = pl.read_parquet_schema(path)
-        if dict(schema) != dict(SCHEMA):
-            found = ", ".join(f"{name} ({kind})" for name, kind in schema.items())
-            raise DatasetError(f"{path} has the columns {found}; expected x and y, both Float32, in this order")
-        frame = pl.read_parquet(path, n_rows=num_samples)
-    except pl.exceptions.PolarsError as error:
-        raise DatasetError(f"{path} is no Parquet file that can be read: {str(error).splitlines()[0]}") from None
-    for name in ("x", "y"):
-        if frame[name].null_count():
-            row = int(frame[name].is_null().arg_true()[0]) + 1
-            raise DatasetError(f"{path}, row {row}: {name} is null; expected a float32 number")
-    return frame
-
-
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(?i:inf|infinity)|(?i:nan)")
-_HEADER = re.compile(rb"(\xef\xbb\xbf)?x,y\r?\n?")
-_MAX_LINE = 4096
-
-
-def _read_csv(path: Path, num_samples: int | None) -> pl.DataFrame:
-    with path.open("rb") as stream:
-        header = stream.readline(_MAX_LINE)
-    if not header:
-        raise DatasetError(f"{path} is empty; run `cubic generate --dataset {path}` to make a dataset")
-    if not _HEADER.fullmatch(header):
-        raise DatasetError(f"{path}, line 1: found {_quote(header)}; expected the header x,y")
-    try:
-        frame = pl.read_csv(path, schema=SCHEMA, n_rows=num_samples, quote_char=None, glob=False)
-    except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema=SCHEMA)
-    except pl.exceptions.PolarsError:
-        _refuse_bad_line(path, num_samples)
-        raise DatasetError(f"{path} is no CSV file of numbers that can be read") from None
-    suspicious = pl.any_horizontal(pl.all().is_null() | pl.all().is_infinite())
-    if frame.select(suspicious.any()).item():
-        _refuse_bad_line(path, num_samples)
-    return frame
-
-
-def _refuse_bad_line(path: Path, num_samples: int | None) -> None:
-    """Find the first line that is no pair of float32 numbers, and raise `DatasetError` with its number."""
-    with path.open("rb") as stream:
-        stream.readline(_MAX_LINE)
-        number = 1
-        while num_samples is None or number <= num_samples:
-            line = stream.readline(_MAX_LINE)
-            if not line:
-                return
-            number += 1
-            fields = line.rstrip(b"\r\n").split(b",")
-            if len(line) == _MAX_LINE or len(fields) != 2 or not all(_NUMBER.fullmatch(f) for f in fields):
-                raise DatasetError(f"{path}, line {number}: found {_quote(line)}; expected two numbers, x,y")
-            for field in fields:
-                with np.errstate(over="ignore"):
-                    overflowed = np.isinf(np.float32(float(field))) and not re.search(rb"(?i)inf", field)
-                if overflowed:
-                    raise DatasetError(f"{path}, line {number}: {field.decode()} is outside the range of float32")
-
-
-def _quote(line: bytes) -> str:
-    text = line.rstrip(b"\r\n").decode("utf-8", "replace")
-    return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-def sha256(x: Float32, y: Float32) -> str:
-    """Return the SHA-256 of the samples: x and y in turn, row by row, as little-endian float32."""
-    return hashlib.sha256(np.stack([x, y], axis=1).astype("<f4").tobytes()).hexdigest()
