@@ -129,22 +129,20 @@ def forward(
     if generate:
         summary = _generate(GenerateConfig(num_dataset, dataset, noise_std, seed), force=False)
         print(f"generated {summary.rows:,} rows in {summary.path}", file=sys.stderr)
-    from cubic_cli import __version__, record, report, runs
+    from cubic_cli import report, run, runs
 
     folder = Path(artifact_dir) / run_name
-    runs.refuse_strangers(folder)
     names = [name for name in config.as_json() if name in ctx.params]
-    with terminal.progress("epochs", num_epochs) as advance:
-        result = record.run(config, _sources(ctx, names), __version__, lambda epoch, loss: advance(1))
-    runs.save(folder, result.record, result.history, result.parameters)
+    with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
+        record = run.run(config, _sources(ctx, names), scratch, lambda epoch, loss: advance(1))
     if json:
-        print(runs.to_json(result.record))
+        print(runs.to_json(record))
     else:
-        terminal.show(lambda width: report.run(result.record, width))
+        terminal.show(lambda width: report.run(record, width))
         print(f"saved in {folder}", file=sys.stderr)
-    check = result.record["verification"]
+    check = record["verification"]
     if check is not None and not check["passed"]:
-        texts = [f["text"] for f in result.record["findings"] if f["id"] in ("unverified", "nondeterministic")]
+        texts = [f["text"] for f in record["findings"] if f["id"] in ("unverified", "nondeterministic")]
         raise CubicError("the run is saved, but it is not verified: " + "; ".join(texts))
 
 

@@ -97,11 +97,12 @@ def find(record: Record) -> list[dict[str, Any]]:
     verification = record["verification"]
     if verification is not None:
         if (failure := verification.get("failure")) is not None:
+            where = "" if failure["batch"] is None else f" of batch {failure['batch']}"
             add(
                 "unverified",
                 failure["quantity"].split("_")[0],
                 failure["relative_error"],
-                f"{failure['quantity']} of batch {failure['batch']} is {failure['found']:.9g} and float64 says "
+                f"{failure['quantity']}{where} is {failure['found']:.9g} and float64 says "
                 f"{failure['expected']:.9g}: the device did not compute what the formulas say",
                 verification["tolerance"],
             )

@@ -1,42 +1,43 @@
-"""The forward pass over a dataset: samples to batches, batches to devices, one compiled loop, an epoch at a time.
+"""The pass: batches to blocks, blocks to devices, compiled loops over them, an epoch at a time.
 
-A batch of `B` samples is observed in pieces, so that a batch larger than the memory passes too; pieces are laid out in
-blocks `[pieces, S]` of one shape, the rest padded and masked. Each device maps over its own blocks.
+A batch of `B` samples is observed in pieces of at most a block, so that a batch larger than the memory passes too.
+Pieces are laid out in blocks `[pieces, S]` of one shape, the rest padded; the blocks of a chunk are sharded over the
+devices, and each device maps over its own. Chunks are dispatched ahead, so that reading, computing and
+recording overlap.
 
     N samples, B batch, K batches, S samples of a piece, H hidden
 """
 
 import functools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
+from cubic_cli import schedule
 from cubic_cli.config import Activation
 from cubic_cli.dataset import Float32
-from cubic_cli.network import ACTIVATIONS, Parameters, forward
-from cubic_cli.statistics import Statistics, merge_all, summarise, to_host
+from cubic_cli.network import Parameters
+from cubic_cli.source import RESIDENT, Source
+from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_all
 
-_BLOCK_VALUES = 1 << 21  # values of z1 in one block: bounds the memory of a device
-_MAX_PIECE = 1 << 14
-
-
-class Observation(NamedTuple):
-    """What is seen of one piece: the statistics of each tensor and the sum of the squared errors."""
-
-    z1: Statistics
-    a1: Statistics
-    z2: Statistics
-    squared_error: Any
+TENSORS = ("z1", "a1", "z2")
+_PLAIN_VALUES = 1 << 21  # values of z1 in one block of the plain schedule: bounds the memory of a device
+_PLAIN_PIECE = 1 << 14
+_BY_UNIT_BLOCK = 40_000  # samples of a block: what is known of each stays in the cache, and starting costs little
+_CHUNK = 1 << 20  # samples dispatched at a time
+_AHEAD = 2  # chunks dispatched ahead
+_PLAIN_WORK = 1 << 26  # below so many values of z1, compiling the faster schedule costs more than it saves
 
 
 class Layout(NamedTuple):
-    """Where the samples stand on the devices: `[blocks, pieces, S]`."""
+    """Where the samples of a chunk stand on the devices: `[blocks, pieces, S]`."""
 
     samples: int
     batch: int
@@ -51,62 +52,82 @@ class Layout(NamedTuple):
         return -(-self.samples // self.batch)
 
 
-def lay_out(samples: int, batch: int, hidden: int, devices: int) -> Layout:
-    """Choose pieces and blocks for `samples` in batches of `batch` on `devices` devices."""
+def lay_out(samples: int, batch: int, limit: int, devices: int) -> Layout:
+    """Choose pieces and blocks, of at most `limit` samples, for batches of `batch` of `samples` on `devices`."""
     batch = min(batch, samples)
-    limit = max(1, min(_MAX_PIECE, _BLOCK_VALUES // hidden))
     pieces_per_batch = -(-batch // limit)
     piece = -(-batch // pieces_per_batch)
     total = -(-samples // batch) * pieces_per_batch
-    pieces = min(total, max(1, limit // piece))
+    pieces = min(-(-total // devices), max(1, limit // piece))
     blocks = -(-total // pieces)
     if blocks > 1:
         blocks = -(-blocks // devices) * devices
+        pieces = -(-total // blocks)
     return Layout(samples, batch, piece, pieces_per_batch, pieces, blocks)
 
 
 def place(layout: Layout, values: Float32) -> Float32:
-    """Return `values [N]` as `[blocks, pieces, S]`, padded with zeros."""
+    """Return `values [n]`, n ≤ N, as `[blocks, pieces, S]`; the padding repeats the last value of its batch."""
     wide = layout.piece * layout.pieces_per_batch
     size = layout.blocks * layout.pieces * layout.piece
-    if wide == layout.batch:
-        placed = np.zeros(size, np.float32)
-        placed[: layout.samples] = values
-    else:
-        whole = np.zeros(layout.batches * layout.batch, np.float32)
-        whole[: layout.samples] = values
-        padded = np.zeros((layout.batches, wide), np.float32)
-        padded[:, : layout.batch] = whole.reshape(layout.batches, layout.batch)
-        placed = np.zeros(size, np.float32)
-        placed[: padded.size] = padded.reshape(-1)
-    return placed.reshape(layout.blocks, layout.pieces, layout.piece)
+    if wide != layout.batch:
+        whole = -(-len(values) // layout.batch) * layout.batch
+        rows = np.pad(values, (0, whole - len(values)), mode="edge").reshape(-1, layout.batch)
+        values = np.pad(rows, ((0, 0), (0, wide - layout.batch)), mode="edge").reshape(-1)
+    if len(values) < size:
+        values = np.pad(values, (0, size - len(values)), mode="edge")
+    return values.reshape(layout.blocks, layout.pieces, layout.piece)
 
 
-def piece_sizes(layout: Layout) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Return how many samples each piece holds, `[blocks, pieces]`."""
-    sizes = np.minimum(layout.batch, layout.samples - np.arange(layout.batches) * layout.batch)
-    of_batch = np.clip(sizes[:, None] - np.arange(layout.pieces_per_batch) * layout.piece, 0, layout.piece)
+def piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:
+    """Return how many of `samples` each piece holds, `[blocks, pieces]`."""
+    of_batch = np.clip(samples - np.arange(layout.batches) * layout.batch, 0, layout.batch)
+    sizes = np.clip(of_batch[:, None] - np.arange(layout.pieces_per_batch) * layout.piece, 0, layout.piece)
     placed = np.zeros(layout.blocks * layout.pieces, np.int32)
-    placed[: of_batch.size] = of_batch.reshape(-1)
+    placed[: sizes.size] = sizes.reshape(-1)
     return placed.reshape(layout.blocks, layout.pieces)
 
 
-def observe(activation: Activation, parameters: Parameters, x: jax.Array, y: jax.Array, size: jax.Array) -> Observation:
-    """Run the forward pass over a block, `x` and `y` `[pieces, S]`, and observe each piece."""
-    tensors = forward(parameters, x[..., None], ACTIVATIONS[activation])
-    mask = (jnp.arange(x.shape[-1], dtype=jnp.int32)[None, :] < size[:, None])[..., None]
-    error = jnp.where(mask, tensors.z2 - y[..., None], 0.0)
-    z1, a1, z2 = (summarise(tensor, mask, (1, 2)) for tensor in tensors)
-    return Observation(z1, a1, z2, jnp.sum(error * error, axis=(1, 2)))
+def spans(samples: int, batch: int) -> list[tuple[int, int]]:
+    """Return the samples `(start, stop)` of each chunk: whole batches, or a part of one that is larger than a chunk."""
+    if batch > _CHUNK:
+        part = -(-batch // -(-batch // _CHUNK))
+        starts = (at for first in range(0, samples, batch) for at in range(first, min(first + batch, samples), part))
+        return [(at, min(at + part, at - at % batch + batch, samples)) for at in starts]
+    batches = -(-samples // batch)
+    chunk = -(-batches // -(-samples // _CHUNK)) * batch
+    return [(at, min(at + chunk, samples)) for at in range(0, samples, chunk)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What was seen of a run of whole batches; the arrays are `[K]`, the extremes over finite values.
+
+    `tensors` are the statistics over the chunk, None where only the history was asked for. `squared_error` is the sum
+    over each batch, in float64 of float32 pieces; `nonfinite` counts the values of z1, a1 and z2 that are not finite.
+    """
+
+    first_batch: int
+    sizes: NDArray[np.int64]
+    squared_error: NDArray[np.float64]
+    low: dict[str, Float32]
+    high: dict[str, Float32]
+    nonfinite: NDArray[np.int64]
+    tensors: dict[str, Statistics] | None
+
+    @property
+    def loss(self) -> Float32:
+        """The mean squared error of each batch."""
+        with np.errstate(over="ignore"):
+            return (self.squared_error / self.sizes).astype(np.float32)
 
 
 @functools.cache
-def compiled_epoch(activation: Activation, mesh: Mesh) -> Callable[..., Observation]:
-    """Return the compiled loop over `[blocks, …]`, sharded over the mesh; the only `jit` of the pass."""
+def _compiled(kind: Any, mesh: Mesh) -> Callable[..., Any]:
+    """Return the jitted loop of a schedule over `[blocks, …]`, sharded over the mesh; the only `jit` of the pass."""
 
-    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, sizes: jax.Array) -> Observation:
-        seen: Observation = jax.lax.map(lambda block: observe(activation, parameters, *block), (x, y, sizes))
-        return seen
+    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, sizes: jax.Array) -> Any:
+        return jax.lax.map(lambda block: kind(parameters, *block), (x, y, sizes))
 
     over = PartitionSpec("devices")
     return jax.jit(
@@ -114,80 +135,243 @@ def compiled_epoch(activation: Activation, mesh: Mesh) -> Callable[..., Observat
     )
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch: per batch the loss and the extremes, for the whole the statistics of each tensor, the seconds."""
+class _Program:
+    """One schedule, compiled for chunks of one shape."""
 
-    batch_loss: Float32
-    batch_z1: Statistics
-    batch_a1: Statistics
-    batch_z2: Statistics
-    sizes: np.ndarray[Any, np.dtype[np.int64]]
-    loss: float
-    seconds: float
+    def __init__(
+        self, kind: Callable[..., Any], layout: Layout, parameters: Parameters, devices: list[jax.Device]
+    ) -> None:
+        self.layout = layout
+        self.devices = devices[: layout.blocks]
+        mesh = Mesh(np.array(self.devices), ("devices",))
+        self._over = NamedSharding(mesh, PartitionSpec("devices"))
+        self._parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
+        shape = (layout.blocks, layout.pieces, layout.piece)
+        kinds = ((shape, np.float32), (shape, np.float32), (shape[:2], np.int32))
+        arguments = [jax.ShapeDtypeStruct(shape, kind, sharding=self._over) for shape, kind in kinds]
+        # No compiler options: a preferred vector width of 512 makes LLVM abort on some shapes.
+        lowered = _compiled(kind, mesh).lower(self._parameters, *arguments)  # type: ignore[attr-defined]
+        self._run = lowered.compile()
 
-    def tensors(self) -> dict[str, Statistics]:
-        """Return the statistics of z1, a1 and z2 over the whole epoch."""
-        return {name: merge_all(getattr(self, f"batch_{name}")) for name in ("z1", "a1", "z2")}
+    def put(self, x: Float32, y: Float32) -> Any:
+        """Copy the samples of a chunk to the devices."""
+        placed = (place(self.layout, x), place(self.layout, y), piece_sizes(self.layout, len(x)))
+        return jax.device_put(placed, self._over)
+
+    def start(self, arrays: Any) -> Any:
+        """Dispatch a chunk; returns at once."""
+        return self._run(self._parameters, *arrays)
+
+    def by_batch(self, values: Any, samples: int) -> Any:
+        """Return `values [blocks, pieces]` as `[K, pieces of a batch]`."""
+        batches = -(-samples // self.layout.batch)
+        per_batch = self.layout.pieces_per_batch
+        return np.asarray(values).reshape(-1)[: batches * per_batch].reshape(batches, per_batch)
 
 
 class Pass:
-    """The samples on the devices, and the compiled loop over them. Compiles when it is made.
+    """The forward pass over samples, epoch by epoch, on the devices. Compiles when it is made.
 
     Args:
         parameters: the network's.
-        x, y: the samples, `[N]`.
+        source: the samples.
         batch_size: B.
         activation: of the hidden layer.
         devices: JAX's devices to use.
+        num_epochs: how many epochs will be asked for; long work is worth a schedule that compiles longer.
+        by_unit: force the schedule (None chooses).
     """
 
     def __init__(
         self,
         parameters: Parameters,
-        x: Float32,
-        y: Float32,
+        source: Source,
         batch_size: int,
         activation: Activation,
         devices: list[jax.Device],
+        num_epochs: int = 1,
+        by_unit: bool | None = None,
     ) -> None:
-        layout = lay_out(len(x), batch_size, parameters.input_layer.bias.size, len(devices))
-        self.layout = layout
-        self.devices = devices[: layout.blocks]
-        mesh = Mesh(np.array(self.devices), ("devices",))
-        over = NamedSharding(mesh, PartitionSpec("devices"))
         started = time.perf_counter()
-        arrays = jax.device_put((place(layout, x), place(layout, y), piece_sizes(layout)), over)
-        self._arguments = (jax.device_put(parameters, NamedSharding(mesh, PartitionSpec())), *arrays)
-        self._run = compiled_epoch(activation, mesh).lower(*self._arguments).compile()  # type: ignore[attr-defined]
+        self.source, self.activation = source, activation
+        self._parameters, self._devices = parameters, devices
+        hidden = parameters.input_layer.bias.size
+        if by_unit is None:
+            work = source.count * hidden * num_epochs
+            by_unit = devices[0].platform == "cpu" and work > _PLAIN_WORK and hidden <= schedule.MAX_UNITS
+        self.batch = min(batch_size, source.count)
+        self._spans = spans(source.count, self.batch)
+        self._chunk = max(stop - start for start, stop in self._spans)
+        self._by_unit = by_unit
+        self._plain_limit = max(1, min(_PLAIN_PIECE, _PLAIN_VALUES // hidden))
+        self._programs: dict[str, _Program] = {}
+        self._resident: dict[tuple[str, int], Any] = {}
+        self._plain_spans: set[int] = set()
+        self._history_thread: threading.Thread | None = None
+        if by_unit:
+            self._program("moments")
+            if num_epochs > 1:
+                self._history_thread = threading.Thread(target=self._program, args=("history",), daemon=True)
+                self._history_thread.start()
+        else:
+            self._program("plain")
+        self.devices = next(iter(self._programs.values())).devices
         self.compile_seconds = time.perf_counter() - started
 
-    def epoch(self) -> Epoch:
-        """Run one epoch; blocks until its figures are on the host."""
-        started = time.perf_counter()
-        seen: Observation = jax.device_get(self._run(*self._arguments))
-        seconds = time.perf_counter() - started
-        used = self.layout.batches * self.layout.pieces_per_batch
-        per_batch = jax.tree.map(
-            lambda a: a.reshape(-1)[:used].reshape(self.layout.batches, self.layout.pieces_per_batch), seen
-        )
-        sizes = np.full(self.layout.batches, self.layout.batch, np.int64)
-        sizes[-1] = self.layout.samples - (self.layout.batches - 1) * self.layout.batch
-        total = per_batch.squared_error.sum(axis=1, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            batch_loss = (total / sizes).astype(np.float32)
-            loss = float(np.float32(total.sum() / self.layout.samples))
-        merge_pieces = merge_all if self.layout.pieces_per_batch > 1 else _only_piece
-        return Epoch(
-            batch_loss,
-            merge_pieces(per_batch.z1),
-            merge_pieces(per_batch.a1),
-            merge_pieces(per_batch.z2),
-            sizes,
-            loss,
-            seconds,
-        )
+    def chunks(self, statistics: bool = True) -> Iterator[Chunk]:
+        """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors."""
+        name = ("moments" if statistics else "history") if self._by_unit else "plain"
+        if name == "history" and self._history_thread is not None:
+            self._history_thread.join()
+        ahead: list[tuple[str, Any]] = []
+
+        def dispatch(index: int) -> None:
+            kind = "plain" if index in self._plain_spans else name
+            ahead.append((kind, self._program(kind).start(self._arrays(kind, index))))
+
+        for index in range(min(_AHEAD, len(self._spans))):
+            dispatch(index)
+        part: Chunk | None = None
+        for index, (start, stop) in enumerate(self._spans):
+            kind, running = ahead.pop(0)
+            chunk = self._collect(kind, jax.device_get(running), start, stop - start)
+            if chunk is None:
+                self._plain_spans.add(index)
+                running = self._program("plain").start(self._arrays("plain", index))
+                chunk = self._collect("plain", jax.device_get(running), start, stop - start)
+                assert chunk is not None
+            if index + _AHEAD < len(self._spans):
+                dispatch(index + _AHEAD)
+            part = chunk if part is None else join(part, chunk)
+            if stop % self.batch == 0 or stop == self.source.count:
+                yield part
+                part = None
+
+    def observe(self, x: Float32, y: Float32) -> dict[str, Statistics]:
+        """Return the statistics of each tensor over other samples `[n]`, by the same compiled programs."""
+        merged = dict.fromkeys(TENSORS, EMPTY)
+        for start, stop in spans(len(x), self.batch):
+            chunk = None
+            for name in ("moments", "plain") if self._by_unit else ("plain",):
+                program = self._program(name)
+                running = program.start(program.put(x[start:stop], y[start:stop]))
+                chunk = chunk or self._collect(name, jax.device_get(running), start, stop - start)
+            assert chunk is not None
+            assert chunk.tensors is not None
+            merged = {name: merge(merged[name], chunk.tensors[name]) for name in TENSORS}
+        return merged
+
+    def _program(self, name: str) -> _Program:
+        if name not in self._programs:
+            kind: Callable[..., Any]
+            if name == "plain":
+                kind, limit = functools.partial(schedule.plain, self.activation), self._plain_limit
+            else:
+                kind = functools.partial(schedule.by_unit, self.activation, name == "moments")
+                limit = _BY_UNIT_BLOCK
+            layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
+            self._programs[name] = _Program(kind, layout, self._parameters, self._devices)
+        return self._programs[name]
+
+    def _arrays(self, name: str, index: int) -> Any:
+        """Return a chunk on the devices, where it stays if there is room for all."""
+        key = ("plain" if name == "plain" else "by_unit", index)
+        if key in self._resident:
+            return self._resident[key]
+        arrays = self._program(name).put(*self.source.read(*self._spans[index]))
+        if self.source.count <= RESIDENT:
+            self._resident[key] = arrays
+        return arrays
+
+    def _collect(self, kind: str, seen: Any, start: int, samples: int) -> Chunk | None:
+        """Return the figures of a chunk by batch, or None if only the plain schedule can tell them."""
+        program = self._programs[kind]
+        batches = -(-samples // self.batch)
+        sizes = np.full(batches, min(self.batch, samples), np.int64)
+        sizes[-1] = samples - (batches - 1) * self.batch
+        squared_error = program.by_batch(seen.squared_error, samples).sum(axis=1, dtype=np.float64)
+        low, high = {}, {}
+        nonfinite = np.zeros(batches, np.int64)
+        tensors: dict[str, Statistics] | None = None
+        if isinstance(seen, schedule.Plain):
+            tensors = {}
+            for name in TENSORS:
+                of_batch = merge_all(Statistics(*(program.by_batch(f, samples) for f in getattr(seen, name))))
+                low[name], high[name] = of_batch.min.astype(np.float32), of_batch.max.astype(np.float32)
+                nonfinite += of_batch.nonfinite
+                tensors[name] = merge_all(of_batch)
+            return Chunk(start // self.batch, sizes, squared_error, low, high, nonfinite, tensors)
+        for name in TENSORS:
+            extremes: schedule.Extremes = getattr(seen, name)
+            low[name] = program.by_batch(extremes.min, samples).min(axis=1)
+            high[name] = program.by_batch(extremes.max, samples).max(axis=1)
+        if not all(np.isfinite(values).all() for values in (squared_error, low["z1"], high["z1"])):
+            return None
+        if seen.moments is not None:
+            tensors = {}
+            for name, moments in zip(TENSORS, seen.moments, strict=True):
+                width = 1 if name == "z2" else self._parameters.input_layer.bias.size
+                statistics = from_moments(
+                    samples * width,
+                    low[name].min(),
+                    high[name].max(),
+                    moments.zeros.sum(dtype=np.int64),
+                    moments.total.sum(dtype=np.float64),
+                    moments.squares.sum(dtype=np.float64),
+                )
+                if statistics is None:
+                    return None
+                tensors[name] = statistics
+        return Chunk(start // self.batch, sizes, squared_error, low, high, nonfinite, tensors)
+
+    def epoch(self) -> "Epoch":
+        """Run one epoch and keep all that was seen."""
+        return gather(self.chunks())
 
 
-def _only_piece(statistics: Statistics) -> Statistics:
-    return to_host(Statistics(*(field[:, 0] for field in statistics)))
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: what was seen of each batch, `[K]`, the statistics of each tensor, the loss."""
+
+    sizes: NDArray[np.int64]
+    batch_loss: Float32
+    low: dict[str, Float32]
+    high: dict[str, Float32]
+    nonfinite: NDArray[np.int64]
+    tensors: dict[str, Statistics]
+    loss: float
+
+
+def join(a: Chunk, b: Chunk) -> Chunk:
+    """Merge two parts of one batch."""
+    assert a.tensors is None or b.tensors is not None
+    return Chunk(
+        a.first_batch,
+        a.sizes + b.sizes,
+        a.squared_error + b.squared_error,
+        {name: np.minimum(a.low[name], b.low[name]) for name in TENSORS},
+        {name: np.maximum(a.high[name], b.high[name]) for name in TENSORS},
+        a.nonfinite + b.nonfinite,
+        None if a.tensors is None or b.tensors is None else {n: merge(a.tensors[n], b.tensors[n]) for n in TENSORS},
+    )
+
+
+def gather(chunks: Iterator[Chunk]) -> Epoch:
+    """Keep the chunks of an epoch, of which the statistics were asked for."""
+    seen = list(chunks)
+    tensors = dict.fromkeys(TENSORS, EMPTY)
+    for chunk in seen:
+        assert chunk.tensors is not None
+        tensors = {name: merge(tensors[name], chunk.tensors[name]) for name in TENSORS}
+    sizes = np.concatenate([chunk.sizes for chunk in seen])
+    with np.errstate(over="ignore"):
+        loss = float(np.float32(sum(float(chunk.squared_error.sum()) for chunk in seen) / sizes.sum()))
+    return Epoch(
+        sizes,
+        np.concatenate([chunk.loss for chunk in seen]),
+        {name: np.concatenate([chunk.low[name] for chunk in seen]) for name in TENSORS},
+        {name: np.concatenate([chunk.high[name] for chunk in seen]) for name in TENSORS},
+        np.concatenate([chunk.nonfinite for chunk in seen]),
+        tensors,
+        loss,
+    )

@@ -29,6 +29,7 @@ Record = dict[str, Any]  # described by record.schema.json
 SCHEMA_VERSION = 1
 RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
 FILES = (RECORD, HISTORY, PARAMETERS)
+SAMPLES = "samples.f32"  # in a scratch folder: the samples, where they are too many for the memory
 _LOCK = "lock"  # in a scratch folder: locked for as long as its process lives
 _TEXTS = {"run_name", "path", "dataset", "artifact_dir"}
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -62,38 +63,54 @@ def _decode(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     }
 
 
-def save(folder: Path, record: Record, history: pl.DataFrame, parameters: dict[str, NDArray[np.float32]]) -> None:
-    """Save a run in `folder`, replacing the earlier run of its name only once the new one is whole.
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield a scratch folder for a run's files; when they are whole, they replace the earlier run in `folder`.
 
     Raises:
         RunError: the folder is a link, holds a stranger's files, or cannot be written; the earlier run is untouched.
     """
-    from safetensors.numpy import save as to_safetensors
-
     refuse_strangers(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         recover(folder)
         scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.scratch")
         scratch.mkdir()
-        try:
-            with _owned(scratch):
-                history.write_parquet(scratch / HISTORY)
-                (scratch / PARAMETERS).write_bytes(to_safetensors(parameters))
-                (scratch / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _cannot_save(folder, error) from None
+    try:
+        with _owned(scratch):
+            yield scratch
+            try:
                 for name in FILES:
                     with (scratch / name).open("rb+") as stream:
                         os.fsync(stream.fileno())
-                (scratch / _LOCK).unlink()
+                for name in (SAMPLES, _LOCK):
+                    (scratch / name).unlink(missing_ok=True)
                 _put(scratch, folder)
-        finally:
-            _remove(scratch)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(
-            f"cannot save the run in {folder}: {reason}; the earlier run is untouched. "
-            "Free some space or name another folder with --artifact-dir"
-        ) from None
+            except OSError as error:
+                raise _cannot_save(folder, error) from None
+    finally:
+        _remove(scratch)
+
+
+def _cannot_save(folder: Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot save the run in {folder}: {error.strerror or error}; the earlier run is untouched. "
+        "Free some space or name another folder with --artifact-dir"
+    )
+
+
+def write_record(scratch: Path, record: Record) -> None:
+    """Write the record of a run to its scratch folder."""
+    (scratch / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
+
+
+def write_parameters(scratch: Path, parameters: dict[str, NDArray[np.float32]]) -> None:
+    """Write the parameters of a run to its scratch folder."""
+    from safetensors.numpy import save as to_safetensors
+
+    (scratch / PARAMETERS).write_bytes(to_safetensors(parameters))
 
 
 def refuse_strangers(folder: Path) -> None:
@@ -171,7 +188,7 @@ def _exchange(a: Path, b: Path) -> None:
 
 def _remove(scratch: Path) -> None:
     """Remove a scratch folder: a run's files alone, so that nothing of a stranger's is ever deleted."""
-    for name in (*FILES, _LOCK):
+    for name in (*FILES, SAMPLES, _LOCK):
         with contextlib.suppress(OSError):
             (scratch / name).unlink()
     with contextlib.suppress(OSError):

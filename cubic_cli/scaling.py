@@ -6,20 +6,6 @@ import numpy as np
 
 from cubic_cli.config import Scaling
 from cubic_cli.dataset import Float32
-from cubic_cli.runs import shortest
-
-
-def summarise_column(values: Float32) -> dict[str, float]:
-    """Return the minimum, maximum, mean and population standard deviation of the finite values, in float64."""
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return {"min": np.nan, "max": np.nan, "mean": np.nan, "std": np.nan}
-    return {
-        "min": shortest(finite.min()),
-        "max": shortest(finite.max()),
-        "mean": float(finite.mean(dtype=np.float64)),
-        "std": float(finite.std(dtype=np.float64)),
-    }
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Statistics(NamedTuple):
@@ -115,3 +116,30 @@ def merge_all(statistics: Statistics) -> Statistics:
         rest = Statistics(*(field[..., 2 * half :] for field in parts))
         parts = Statistics(*(np.concatenate(pair, axis=-1) for pair in zip(merge(left, right), rest, strict=True)))
     return Statistics(*(field[..., 0] for field in parts))
+
+
+# Raw moments cancel where the spread is small against the mean, and squares leave float32's range at either end.
+_MIN_RELATIVE_VARIANCE = 1 / 64
+_SQUARES = (2.0**-40, 2.0**50)
+
+
+def from_moments(
+    count: Any, low: Any, high: Any, zeros: Any, total: NDArray[np.float64], squares: NDArray[np.float64]
+) -> Statistics | None:
+    """Return the statistics of finite values from their raw moments, or None where these do not tell them.
+
+    `total` and `squares` are the sums of the values and of their squares, in float64 of float32 parts.
+    """
+    largest = max(abs(float(low)), abs(float(high)))
+    if largest > 0 and not _SQUARES[0] <= largest <= _SQUARES[1]:
+        return None
+    mean, square = float(total) / count, float(squares) / count
+    variance = square - mean * mean
+    if not variance >= _MIN_RELATIVE_VARIANCE * square:
+        return None
+    return Statistics(
+        np.int64(count),
+        *(np.int64(0),) * 3,
+        np.int64(zeros),
+        *(np.float64(value) for value in (low, high, mean, np.sqrt(variance))),
+    )

@@ -6,8 +6,6 @@ from cubic_cli import verify
 from cubic_cli.config import Activation
 from cubic_cli.dataset import Float32, Float64
 
-RANK_SAMPLES = 4096  # the samples that the rank of a1 is taken over, evenly spread
-
 
 def hidden_activations(values: dict[str, Float32], activation: Activation, x: Float32) -> Float64:
     """Return `a1 [N, H]` over `x [N]`: z1 in float32, as on the device, the activation in float64."""
@@ -16,19 +14,19 @@ def hidden_activations(values: dict[str, Float32], activation: Activation, x: Fl
         return verify.activate(activation, z1.astype(np.float64))
 
 
-def describe_units(values: dict[str, Float32], activation: Activation, x: Float32) -> dict[str, int]:
+def describe_units(
+    values: dict[str, Float32], activation: Activation, ends: Float32, spread: Float32
+) -> dict[str, int]:
     """Return how many hidden units there are, differ, are dead, are always on, and the rank of `a1`.
 
-    A unit is a function of the one number `w x + b`, so what it does over all samples shows at the extreme x.
+    A unit is a function of the one number `w x + b`, so what it does over all samples shows at the `ends`, the smallest
+    and the largest x; the rank is taken over the samples of `spread`.
     """
-    finite = x[np.isfinite(x)]
-    if finite.size == 0:
+    spread = spread[np.isfinite(spread)]
+    if spread.size == 0:
         return {"count": values["input_layer.bias"].size, "distinct": 0, "dead": 0, "always_on": 0, "rank": 0}
-    spread = finite[np.linspace(0, finite.size - 1, min(finite.size, RANK_SAMPLES)).astype(np.int64)]
-    ends = np.array([finite.min(), finite.max()], np.float32)
-    a1 = np.nan_to_num(
-        hidden_activations(values, activation, np.concatenate([ends, spread])), posinf=np.inf, neginf=-np.inf
-    )
+    a1 = hidden_activations(values, activation, np.concatenate([ends, spread]))
+    a1[np.isnan(a1)] = 0.0
     columns = np.ascontiguousarray(a1.T)
     distinct = {column.tobytes(): column for column in columns}
     return {

@@ -1,7 +1,10 @@
-"""The independent reference: every batch again, in NumPy float64, from the formulas alone. No JAX here.
+"""The independent reference: batches again, in NumPy float64, from the formulas alone. No JAX here.
 
-It shares no arithmetic with `network`, `statistics` and `forward`. What it must equal is compared relative to each
-quantity's own scale: its largest magnitude in the batch, and for the loss the mean of `(|z2| + |y|)²`.
+It shares no arithmetic with `network`, `schedule`, `statistics` and `forward`. What it must equal is compared relative
+to each quantity's own scale: its tensor's largest magnitude, and for a loss the mean of `(|z2| + |y|)²` of its batch;
+counts have the scale 1. A float32 may overflow where float64 does not: what *must* and what *may* be infinite differ.
+
+    N samples, B batch, K batches, H hidden
 """
 
 import math
@@ -15,25 +18,22 @@ from cubic_cli.config import Activation
 
 Float64 = NDArray[np.float64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-MAX_SAMPLES = 100_000  # verified: all up to this many, an even spread of batches beyond
+MAX_SAMPLES = 100_000  # verified: every batch up to this many samples, an even spread of batches beyond
 TENSORS = ("z1", "a1", "z2")
-_CHUNK_VALUES = 1 << 18  # of z1 held at a time
+_CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
+_ROUNDING = 1e-5  # values this close, relatively, to a threshold may fall on either side of it in float32
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What the reference saw of each batch it computed, `[K']`, by tensor; the extremes are over finite values."""
+def tolerance(hidden_size: int) -> float:
+    """Return the largest relative error allowed: the rounding of a float32 sum of H terms, at least 1e-5."""
+    return max(1e-5, hidden_size * 2.0**-24)
 
-    batches: NDArray[np.int64]
-    loss: Float64
-    loss_scale: Float64
-    low: dict[str, Float64]
-    high: dict[str, Float64]
-    scale: dict[str, Float64]
-    total: dict[str, Float64]
-    squares: dict[str, Float64]
-    zeros: dict[str, Float64]
-    count: dict[str, Float64]
+
+def choose_batches(samples: int, batch_size: int) -> NDArray[np.int64]:
+    """Return which batches to verify, from 0: all up to `MAX_SAMPLES` samples, an even spread beyond."""
+    batches = -(-samples // batch_size)
+    wanted = batches if samples <= MAX_SAMPLES else max(1, min(batches, MAX_SAMPLES // batch_size))
+    return np.unique(np.linspace(0, batches - 1, wanted).astype(np.int64))
 
 
 def activate(kind: Activation, z: Float64) -> Float64:
@@ -51,6 +51,41 @@ def activate(kind: Activation, z: Float64) -> Float64:
     return z
 
 
+@dataclass
+class TensorReference:
+    """One tensor in float64: its finite extremes by batch, `[K]`, and the sums over all batches.
+
+    `must` and `may` count by batch the values that float32 cannot and might not hold; where they differ, the batch's
+    extremes are not to be told. `zeros` is an interval, for what float64 finds near zero may be zero in float32.
+    """
+
+    low: Float64
+    high: Float64
+    must: NDArray[np.int64]
+    may: NDArray[np.int64]
+    zeros: tuple[int, int] = (0, 0)
+    values: int = 0
+    total: float = 0.0
+    squares: float = 0.0  # about `pivot`, which is near the mean
+    pivot: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        """The largest finite magnitude, 1 where all is zero."""
+        ends = np.abs(np.concatenate([self.low, self.high]))
+        return float(ends[np.isfinite(ends)].max(initial=0.0)) or 1.0
+
+
+@dataclass
+class Reference:
+    """What the reference saw of some batches: their losses and the scale of these, `[K]`, and the tensors."""
+
+    sizes: NDArray[np.int64]
+    loss: Float64
+    loss_scale: Float64
+    tensors: dict[str, TensorReference]
+
+
 def compute(
     parameters: dict[str, NDArray[np.float32]],
     x: NDArray[np.float32],
@@ -58,31 +93,43 @@ def compute(
     batch_size: int,
     activation: Activation,
 ) -> Reference:
-    """Return the float64 reference over the batches of `x [N]` and `y [N]`, or an even spread of them."""
-    batches = -(-len(x) // batch_size)
-    wanted = batches if len(x) <= MAX_SAMPLES else max(1, min(batches, MAX_SAMPLES // batch_size))
-    chosen = np.unique(np.linspace(0, batches - 1, wanted).astype(np.int64))
+    """Return the float64 reference over the batches of `x [N]` and `y [N]`."""
     w1, b1 = parameters["input_layer.weight"][0].astype(float), parameters["input_layer.bias"].astype(float)
     w2, b2 = parameters["output_layer.weight"][:, 0].astype(float), float(parameters["output_layer.bias"][0])
-    rows: list[list[float]] = []
-    step = max(1, _CHUNK_VALUES // len(w1))
+    batches = -(-len(x) // batch_size)
+    sizes = np.minimum(batch_size, len(x) - np.arange(batches) * batch_size)
+    reference = Reference(
+        sizes,
+        np.zeros(batches),
+        np.zeros(batches),
+        {
+            name: TensorReference(
+                np.full(batches, np.inf),
+                np.full(batches, -np.inf),
+                np.zeros(batches, np.int64),
+                np.zeros(batches, np.int64),
+            )
+            for name in TENSORS
+        },
+    )
+    rows = max(1, _CHUNK_VALUES // len(w1))
+    rows = rows - rows % batch_size if rows > batch_size else rows
     with np.errstate(all="ignore"):
-        for k in chosen:
-            rows.append(_batch(w1, b1, w2, b2, x, y, int(k) * batch_size, batch_size, step, activation))
-    table = np.array(rows)
-    columns = iter(table.T)
-    loss, loss_scale = next(columns), next(columns)
-    figures: dict[str, dict[str, Float64]] = {name: {} for name in _FIGURES}
-    for tensor in TENSORS:
-        for name in _FIGURES:
-            figures[name][tensor] = next(columns)
-    return Reference(chosen, loss, loss_scale, **figures)
+        start = 0
+        while start < len(x):
+            # A chunk is whole batches, or a part of one batch.
+            stop = min(start + rows, len(x))
+            if rows < batch_size:
+                stop = min(stop, (start // batch_size + 1) * batch_size)
+            _see(reference, w1, b1, w2, b2, x[start:stop], y[start:stop], start, batch_size, activation)
+            start = stop
+        reference.loss /= sizes
+        reference.loss_scale /= sizes
+    return reference
 
 
-_FIGURES = ("low", "high", "scale", "total", "squares", "zeros", "count")
-
-
-def _batch(
+def _see(
+    reference: Reference,
     w1: Float64,
     b1: Float64,
     w2: Float64,
@@ -90,81 +137,124 @@ def _batch(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     start: int,
-    size: int,
-    step: int,
+    batch_size: int,
     activation: Activation,
-) -> list[float]:
-    """Return one batch's loss, its scale, and the figures of each tensor."""
-    stop = min(start + size, len(x))
-    squared_error = squared_scale = 0.0
-    seen = {tensor: [math.inf, -math.inf, 0.0, 0.0, 0.0, 0.0, 0.0] for tensor in TENSORS}
-    for at in range(start, stop, step):
-        xs, ys = x[at : min(at + step, stop)].astype(float), y[at : min(at + step, stop)].astype(float)
-        z1 = np.outer(xs, w1) + b1
-        a1 = activate(activation, z1)
-        z2 = np.einsum("nh,h->n", a1, w2) + b2
-        squared_error += float(((z2 - ys) ** 2).sum())
-        squared_scale += float(((np.abs(z2) + np.abs(ys)) ** 2).sum())
-        for tensor, values in zip(TENSORS, (z1, a1, z2), strict=True):
-            _accumulate(seen[tensor], values)
-    n = stop - start
-    return [squared_error / n, squared_scale / n, *(figure for tensor in TENSORS for figure in seen[tensor])]
+) -> None:
+    """Add the samples from `start`, whole batches or a part of one, to the reference."""
+    xs, ys = x.astype(float), y.astype(float)
+    z1 = np.multiply.outer(xs, w1)
+    z1 += b1
+    a1 = activate(activation, z1)
+    z2 = a1 @ w2 + b2
+    edges = np.arange(start - start % batch_size, start + len(x), batch_size) - start
+    edges[0] = 0
+    batches = slice(start // batch_size, start // batch_size + len(edges))
+    reference.loss[batches] += np.add.reduceat((z2 - ys) ** 2, edges)
+    reference.loss_scale[batches] += np.add.reduceat((np.abs(z2) + np.abs(ys)) ** 2, edges)
+    near = _ROUNDING * float(np.abs(xs[np.isfinite(xs)]).max(initial=0.0) * np.abs(w1).max() + np.abs(b1).max())
+    certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
+    beyond = ~(np.abs(z1) <= FLOAT32_MAX * (1 - _ROUNDING))
+    overflow_z2 = None
+    if beyond.any() or not np.abs(a1).max() * np.abs(w2).max() * len(w2) + abs(b2) <= FLOAT32_MAX / 2:
+        overflow_z2 = beyond.any(axis=1) | ~(np.abs(a1) @ np.abs(w2) + abs(b2) <= FLOAT32_MAX * (1 - _ROUNDING))
+    for name, values, surely, may in (
+        ("z1", z1, 0, None),
+        ("a1", a1, certain, None),
+        ("z2", z2[:, None], 0, overflow_z2),
+    ):
+        _see_tensor(reference.tensors[name], values, surely, may, near, edges, batches)
 
 
-def _accumulate(seen: list[float], values: Float64) -> None:
-    low, high = float(values.min()), float(values.max())
-    if not (math.isfinite(low) and math.isfinite(high)) or max(-low, high) > FLOAT32_MAX:
-        values = values[np.abs(values) <= FLOAT32_MAX]
-        if values.size == 0:
-            return
-        low, high = float(values.min()), float(values.max())
+def _see_tensor(
+    seen: TensorReference,
+    values: Float64,
+    surely_zero: int,
+    may_overflow: NDArray[np.bool_] | None,
+    near: float,
+    edges: NDArray[np.int64],
+    batches: slice,
+) -> None:
+    """Add `values [n, width]` of one tensor, batches beginning at the rows `edges`."""
+    low, high = values.min(axis=1), values.max(axis=1)
+    largest = max(-low.min(), high.max())
+    if not largest <= FLOAT32_MAX * (1 - _ROUNDING) or may_overflow is not None:
+        magnitude = np.abs(values)
+        must = ~(magnitude <= FLOAT32_MAX * (1 + _ROUNDING))
+        may = ~(magnitude <= FLOAT32_MAX * (1 - _ROUNDING))
+        if may_overflow is not None:
+            may |= may_overflow[:, None]
+        seen.must[batches] += np.add.reduceat(must.sum(axis=1), edges)
+        seen.may[batches] += np.add.reduceat(may.sum(axis=1), edges)
+        low, high = np.where(may, np.inf, values).min(axis=1), np.where(may, -np.inf, values).max(axis=1)
+        values = values[~may]
+        largest = float(np.abs(values).max(initial=0.0))
+    seen.low[batches] = np.minimum(seen.low[batches], np.minimum.reduceat(low, edges))
+    seen.high[batches] = np.maximum(seen.high[batches], np.maximum.reduceat(high, edges))
     flat = values.reshape(-1)
-    seen[0], seen[1] = min(seen[0], low), max(seen[1], high)
-    seen[2] = max(-seen[0], seen[1], 0.0)
-    seen[3] += float(flat.sum())
-    seen[4] += float(flat @ flat)
-    seen[5] += flat.size - np.count_nonzero(flat)
-    seen[6] += flat.size
+    if not flat.size:
+        return
+    if not seen.values:
+        seen.pivot = float(flat.mean())
+    deviation = flat - seen.pivot
+    seen.total += float(deviation.sum())
+    seen.squares += float(deviation @ deviation)
+    threshold = max(near, _ROUNDING * largest)
+    possibly = int(np.count_nonzero(np.abs(flat) <= threshold)) if (low.min() <= threshold) else 0
+    seen.zeros = (seen.zeros[0] + surely_zero, seen.zeros[1] + possibly)
+    seen.values += flat.size
 
 
-def verify(
-    reference: Reference,
-    history: dict[str, NDArray[Any]],
-    epoch_losses: list[float],
-    hidden_size: int,
-) -> dict[str, Any]:
-    """Compare the first epoch's history, `[K]` by column, with the reference, and the epochs with each other.
+@dataclass(frozen=True)
+class Seen:
+    """What a run says of the batches that the reference computed, by the names of the history and of the record.
 
-    Returns the record's `verification`; a failure names the quantity, the batch and by how much it differs.
+    `history` has `loss`, `nonfinite` and the extremes, `[K]`; `tensors` has the statistics of each tensor over these
+    batches, as the record writes them, and `epoch_losses` and `digests` one entry an epoch.
     """
-    tolerance = max(1e-5, hidden_size * 2.0**-24)
-    deterministic = len({np.float32(loss).tobytes() for loss in epoch_losses}) == 1
+
+    history: dict[str, NDArray[Any]]
+    tensors: dict[str, dict[str, Any]]
+    epoch_losses: list[float]
+    digests: list[int]
+    loss: float | None = None  # over these very batches
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    quantity: str
+    found: Float64
+    expected: Float64
+    error: Float64
+    by_batch: bool = True
+
+
+def verify(reference: Reference, seen: Seen, batches: NDArray[np.int64], hidden_size: int) -> dict[str, Any]:
+    """Compare what a run saw of `batches` with the reference, and the epochs with each other.
+
+    Returns the record's `verification`; where it failed, `failure` names the quantity that differs most, where and by
+    how much.
+    """
+    allowed = tolerance(hidden_size)
+    deterministic = len({np.float32(loss).tobytes() for loss in seen.epoch_losses}) == 1 and len(set(seen.digests)) <= 1
     worst, failure = 0.0, None
-    compared = [("loss", reference.loss, reference.loss_scale)]
-    for tensor in TENSORS:
-        compared += [
-            (f"{tensor}_min", reference.low[tensor], reference.scale[tensor]),
-            (f"{tensor}_max", reference.high[tensor], reference.scale[tensor]),
-        ]
-    for name, expected, scale in compared:
-        found = np.asarray(history[name], np.float64)[reference.batches]
-        error = _relative_error(found, expected, scale)
-        index = int(np.argmax(error))
-        if error[index] > worst:
-            worst = float(error[index])
-        if not error[index] <= tolerance and failure is None:
+    for comparison in _comparisons(reference, seen):
+        index = int(np.argmax(comparison.error))
+        error = float(comparison.error[index])
+        worst = max(worst, error)
+        # The first in the order of the data flow is where it began.
+        if not error <= allowed and failure is None:
             failure = {
-                "quantity": name,
-                "batch": int(reference.batches[index]) + 1,
-                "found": float(found[index]),
-                "expected": float(expected[index]),
-                "relative_error": float(error[index]),
+                "quantity": comparison.quantity,
+                "batch": int(batches[index]) + 1 if comparison.by_batch else None,
+                "found": float(comparison.found[index]),
+                "expected": float(comparison.expected[index]),
+                "relative_error": error,
             }
     result = {
         "reference": "numpy float64",
-        "batches": len(reference.batches),
+        "batches": len(batches),
         "max_relative_error": worst,
-        "tolerance": tolerance,
+        "tolerance": allowed,
         "deterministic": deterministic,
         "passed": failure is None and deterministic,
     }
@@ -173,10 +263,77 @@ def verify(
     return result
 
 
+def _comparisons(reference: Reference, seen: Seen) -> list[_Comparison]:
+    """Return every comparison, in the order of the data flow."""
+    compared = []
+    told = np.ones(len(reference.sizes), bool)
+    for name, tensor in reference.tensors.items():
+        clear = tensor.must == tensor.may
+        scale = np.fmax(np.abs(tensor.low), np.abs(tensor.high))
+        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
+        for end, expected in (("min", tensor.low), ("max", tensor.high)):
+            found = np.asarray(seen.history[f"{name}_{end}"], float)
+            error = np.where(clear, _relative_error(found, expected, scale), 0.0)
+            compared.append(_Comparison(f"{name}_{end}", found, expected, error))
+        told &= clear
+        compared += _statistics(name, tensor, seen.tensors[name], bool(clear.all()))
+    must, may = (sum(getattr(t, kind) for t in reference.tensors.values()) for kind in ("must", "may"))
+    found = np.asarray(seen.history["nonfinite"], float)
+    infinite_loss = ~np.isfinite(np.asarray(seen.history["loss"], float))
+    compared.append(_interval("nonfinite", found, must, may + infinite_loss))
+
+    found = np.asarray(seen.history["loss"], float)
+    error = _relative_error(found, reference.loss, np.where(reference.loss_scale > 0, reference.loss_scale, 1.0))
+    compared.append(_Comparison("loss", found, reference.loss, np.where(told | np.isfinite(found), error, 0.0)))
+    if seen.loss is not None and told.all():
+        with np.errstate(all="ignore"):
+            weights = reference.sizes / reference.sizes.sum()
+            expected, scale = (np.array([np.sum(v * weights)]) for v in (reference.loss, reference.loss_scale))
+        found = np.array([seen.loss], float)
+        error = _relative_error(found, expected, np.where(scale > 0, scale, 1.0))
+        compared.append(_Comparison("epoch_loss", found, expected, error, by_batch=False))
+    return compared
+
+
+def _statistics(name: str, tensor: TensorReference, found: dict[str, Any], clear: bool) -> list[_Comparison]:
+    """Compare the statistics of one tensor over all the batches."""
+
+    def one(value: Any) -> Float64:
+        return np.array([np.nan if value is None else value], float)
+
+    bounds = [int(kind.sum()) for kind in (tensor.must, tensor.may)]
+    compared = [_interval(f"{name}_nonfinite", one(found["nonfinite"]), one(bounds[0]), one(bounds[1]), False)]
+    kinds = found["nan"] + found["posinf"] + found["neginf"]
+    compared.append(_interval(f"{name}_kinds", one(kinds), one(found["nonfinite"]), one(found["nonfinite"]), False))
+    if not clear or not tensor.values:
+        return compared
+    mean = tensor.pivot + tensor.total / tensor.values
+    variance = tensor.squares / tensor.values - (tensor.total / tensor.values) ** 2
+    scale = np.array([tensor.scale])
+    for quantity, expected in (
+        ("min", tensor.low[np.isfinite(tensor.low)].min()),
+        ("max", tensor.high[np.isfinite(tensor.high)].max()),
+        ("mean", mean),
+        ("std", math.sqrt(max(variance, 0.0))),
+    ):
+        error = _relative_error(one(found[quantity]), one(expected), scale)
+        compared.append(_Comparison(f"{name}_{quantity}", one(found[quantity]), one(expected), error, by_batch=False))
+    zeros = one(round(found["zeros"] * (tensor.values + bounds[0])))
+    compared.append(_interval(f"{name}_zeros", zeros, one(tensor.zeros[0]), one(tensor.zeros[1]), False))
+    return compared
+
+
+def _interval(quantity: str, found: Float64, low: Any, high: Any, by_batch: bool = True) -> _Comparison:
+    """Compare counts with the interval they must lie in; the error is the distance from it."""
+    nearest = np.clip(found, low, high)
+    error = np.abs(found - nearest)
+    return _Comparison(quantity, found, nearest, np.where(np.isnan(error), np.inf, error), by_batch)
+
+
 def _relative_error(found: Float64, expected: Float64, scale: Float64) -> Float64:
     """Return `|found − expected| / scale`; 0 where both are beyond float32's range, infinity where only one is."""
     with np.errstate(all="ignore"):
-        error = np.abs(found - expected) / np.where(scale > 0, scale, 1.0)
-        beyond = ~(np.abs(expected) <= FLOAT32_MAX * (1 - 1e-6))
+        error = np.abs(found - expected) / scale
+        beyond = ~(np.abs(expected) <= FLOAT32_MAX * (1 - _ROUNDING))
         error = np.where(~np.isfinite(found) & beyond, 0.0, error)
         return np.where(np.isnan(error), np.inf, error)

@@ -2,18 +2,22 @@ import jax
 import numpy as np
 import pytest
 
+from cubic_cli import forward, schedule, verify
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.forward import Pass
-from cubic_cli.network import initialise
+from cubic_cli.network import Layer, Parameters, initialise
+from cubic_cli.source import Arrays
+
+TENSORS = ("z1", "a1", "z2")
 
 
-def reference(parameters, x, y, batch):
-    """Plain float64 loops over the batches; ReLU."""
+def reference(parameters, x, y, batch, activation=Activation.relu):
+    """Plain float64 loops over the batches."""
     (w1, b1), (w2, b2) = ([np.asarray(a, np.float64) for a in layer] for layer in parameters)
     for start in range(0, len(x), batch):
         xs, ys = x[start : start + batch, None].astype(np.float64), y[start : start + batch, None]
         z1 = xs @ w1 + b1
-        a1 = np.where(z1 > 0, z1, 0)
+        a1 = verify.activate(activation, z1)
         z2 = a1 @ w2 + b2
         yield z1, a1, z2, ((z2 - ys) ** 2).mean()
 
@@ -24,68 +28,172 @@ def samples(n, seed=0):
     return x, (0.01 * x**3 - 0.5 * x + 20 + rng.normal(0, 10, n)).astype(np.float32)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+def run(parameters, x, y, batch, activation=Activation.relu, devices=4, by_unit=None):
+    return Pass(parameters, Arrays(x, y), batch, activation, jax.devices()[:devices], by_unit=by_unit)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+@pytest.mark.parametrize("devices", [1, 3, 4])
 @pytest.mark.parametrize(
     ("n", "batch", "hidden"),
     [
         (1000, 10, 64),
-        (1003, 10, 64),
+        (1003, 10, 67),
         (1, 10, 64),
         (7, 1, 3),
         (50, 400, 5),
-        (40_001, 20_000, 2),
+        (90_001, 45_000, 2),
         (300, 7, 4096),
     ],
 )
-def test_every_batch_against_float64(n, batch, hidden, devices):
+def test_every_batch_against_float64(n, batch, hidden, devices, by_unit):
     x, y = samples(n)
     parameters = initialise(Initializer.he_normal, hidden, 1)
-    epoch = Pass(parameters, x, y, batch, Activation.relu, jax.devices()[:devices]).epoch()
+    epoch = run(parameters, x, y, batch, devices=devices, by_unit=by_unit).epoch()
     rows = list(reference(parameters, x, y, batch))
     assert len(epoch.batch_loss) == len(rows)
-    whole = epoch.tensors()
     tolerance = max(1e-5, hidden * 2.0**-24)  # float32 rounding of a sum of H terms
     for k, (*tensors, loss) in enumerate(rows):
-        for name, values in zip(("z1", "a1", "z2"), tensors, strict=True):
+        for name, values in zip(TENSORS, tensors, strict=True):
             scale = np.abs(values).max()
-            seen = getattr(epoch, f"batch_{name}")
-            assert abs(seen.min[k] - values.min()) <= tolerance * scale
-            assert abs(seen.max[k] - values.max()) <= tolerance * scale
+            assert abs(epoch.low[name][k] - values.min()) <= tolerance * scale
+            assert abs(epoch.high[name][k] - values.max()) <= tolerance * scale
         assert epoch.batch_loss[k] == pytest.approx(loss, rel=1e-4)
-    for i, name in enumerate(("z1", "a1", "z2")):
+    for i, name in enumerate(TENSORS):
         values = np.concatenate([row[i] for row in rows])
-        assert whole[name].count == values.size
-        assert whole[name].mean == pytest.approx(values.mean(), rel=1e-4, abs=1e-5 * np.abs(values).max())
-        assert whole[name].std == pytest.approx(values.std(), rel=1e-5)
-    assert whole["a1"].zeros == sum(int((row[1] == 0).sum()) for row in rows)
+        whole = epoch.tensors[name]
+        assert whole.count == values.size
+        assert whole.mean == pytest.approx(values.mean(), rel=1e-4, abs=1e-5 * np.abs(values).max())
+        assert whole.std == pytest.approx(values.std(), rel=1e-5)
+    assert epoch.tensors["a1"].zeros == sum(int((row[1] == 0).sum()) for row in rows)
 
 
-def test_devices_do_not_matter():
-    x, y = samples(30_000)
-    parameters = initialise(Initializer.glorot_normal, 64, 1)
-    one, four = (Pass(parameters, x, y, 10, Activation.gelu, jax.devices()[:d]).epoch() for d in (1, 4))
-    for a, b in zip(one.tensors().values(), four.tensors().values(), strict=True):
-        assert (a.min, a.max, a.zeros) == (b.min, b.max, b.zeros)
-    assert one.loss == pytest.approx(four.loss, rel=1e-6)
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", [Initializer.ones, Initializer.zeros, Initializer.glorot_uniform])
+def test_the_schedules_agree(activation, initializer):
+    x, y = samples(2_345)
+    parameters = initialise(initializer, 19, 3)
+    plain, fast = (run(parameters, x, y, 10, activation, 2, by_unit).epoch() for by_unit in (False, True))
+    for name in TENSORS:
+        scale = max(np.abs(plain.low[name]).max(), np.abs(plain.high[name]).max(), 1e-30)
+        # A product and a sum may or may not be fused, which rounds once less.
+        np.testing.assert_allclose(plain.low[name], fast.low[name], rtol=0, atol=2e-6 * scale)
+        np.testing.assert_allclose(plain.high[name], fast.high[name], rtol=0, atol=2e-6 * scale)
+        a, b = plain.tensors[name], fast.tensors[name]
+        assert (a.count, a.zeros, a.nonfinite) == (b.count, b.zeros, b.nonfinite)
+        np.testing.assert_allclose([a.mean, a.std], [b.mean, b.std], rtol=1e-5, atol=1e-6 * scale)
+    np.testing.assert_allclose(plain.batch_loss, fast.batch_loss, rtol=1e-5)
 
 
-def test_one_trace_for_many_epochs():
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [10, 1000])
+def test_a_million_samples_against_float64(batch):
+    x, y = samples(1_000_000, 7)
+    parameters = initialise(Initializer.he_normal, 64, 7)
+    seen = run(parameters, x, y, batch, by_unit=True).epoch().tensors
+    (w1, b1), (w2, b2) = ([np.asarray(a, np.float64) for a in layer] for layer in parameters)
+    sums = {name: np.zeros(4) for name in TENSORS}
+    for part in np.array_split(x.astype(np.float64), 50):
+        z1 = np.outer(part, w1[0]) + b1
+        a1 = np.maximum(z1, 0)
+        for name, values in zip(TENSORS, (z1, a1, a1 @ w2 + b2), strict=True):
+            sums[name] += [values.size, values.sum(), np.square(values).sum(), np.count_nonzero(values == 0)]
+    for name, (count, total, squares, zeros) in sums.items():
+        mean = total / count
+        assert seen[name].count == count
+        assert seen[name].mean == pytest.approx(mean, rel=1e-6)
+        assert seen[name].std == pytest.approx(np.sqrt(squares / count - mean**2), rel=1e-5)
+        assert seen[name].zeros == zeros
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+@pytest.mark.parametrize("batch", [10, 300, 50_000])
+def test_devices_do_not_matter(by_unit, batch):
+    x, y = samples(130_001)
+    parameters = initialise(Initializer.glorot_normal, 6, 1)
+    one, *others = (run(parameters, x, y, batch, Activation.gelu, d, by_unit).epoch() for d in (1, 2, 3, 4))
+    for other in others:
+        for name in TENSORS:
+            np.testing.assert_array_equal(one.low[name], other.low[name])
+            np.testing.assert_array_equal(one.high[name], other.high[name])
+            assert one.tensors[name].zeros == other.tensors[name].zeros
+        assert one.loss == pytest.approx(other.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+@pytest.mark.parametrize("batch", [7, 64, 1000])
+def test_chunks_do_not_matter(monkeypatch, batch, by_unit):
+    x, y = samples(1_000)
+    parameters = initialise(Initializer.he_normal, 5, 1)
+    whole = run(parameters, x, y, batch, by_unit=by_unit).epoch()
+    monkeypatch.setattr(forward, "_CHUNK", 100)
+    parts = run(parameters, x, y, batch, by_unit=by_unit)
+    assert len(list(parts.chunks())) > 1 or batch >= 1000
+    epoch = parts.epoch()
+    for name in TENSORS:
+        np.testing.assert_array_equal(whole.low[name], epoch.low[name])
+        assert whole.tensors[name].std == pytest.approx(epoch.tensors[name].std, rel=1e-6)
+    np.testing.assert_array_equal(whole.sizes, epoch.sizes)
+    np.testing.assert_allclose(whole.batch_loss, epoch.batch_loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_history_alone_is_the_same_history(by_unit):
+    x, y = samples(4_567)
+    passing = run(initialise(Initializer.he_normal, 16, 1), x, y, 10, by_unit=by_unit)
+    full, alone = (list(passing.chunks(statistics)) for statistics in (True, False))
+    assert [c.loss.tobytes() for c in full] == [c.loss.tobytes() for c in alone]
+    for name in TENSORS:
+        assert [c.low[name].tobytes() for c in full] == [c.low[name].tobytes() for c in alone]
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_what_the_loss_hides(by_unit):
+    """−inf in z1 is 0 after ReLU: the loss is a healthy number, and z1 is not."""
+    hidden = 4
+    weight = np.array([[3e37, 1, 1, 1]], np.float32)
+    ones = np.ones((hidden, 1), np.float32)
+    parameters = Parameters(Layer(weight, np.ones(hidden, np.float32)), Layer(ones, np.zeros(1, np.float32)))
+    x = -np.linspace(1, 50, 1000, dtype=np.float32)
+    epoch = run(jax.tree.map(jax.numpy.asarray, parameters), x, x, 10, by_unit=by_unit).epoch()
+    assert np.isfinite(epoch.loss)
+    assert epoch.tensors["z1"].neginf == np.count_nonzero(x.astype(np.float64) * 3e37 < -3.4028235e38)
+    assert epoch.tensors["z1"].nan == epoch.tensors["z1"].posinf == epoch.tensors["a1"].nonfinite == 0
+    assert epoch.nonfinite.sum() == epoch.tensors["z1"].neginf
+    assert epoch.low["z1"].min() >= -3.4028235e38
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_values_that_are_not_finite_are_counted_apart(by_unit):
+    x, y = samples(100)
+    x[3], x[4], x[5], y[50] = np.nan, np.inf, -np.inf, np.nan
+    epoch = run(initialise(Initializer.ones, 8, 0), x, y, 10, by_unit=by_unit).epoch()
+    z1, a1 = epoch.tensors["z1"], epoch.tensors["a1"]
+    assert (z1.nan, z1.posinf, z1.neginf, z1.count) == (8, 8, 8, 97 * 8)
+    assert (a1.nan, a1.posinf, a1.neginf, a1.count) == (8, 8, 0, 98 * 8)
+    assert np.flatnonzero(np.isnan(epoch.batch_loss)).tolist() == [0, 5]
+
+
+def test_moments_that_cancel_are_left_to_the_plain_schedule():
+    """A spread of 1e-3 about 1e3 has no digits left in a float32 mean of squares."""
+    x = np.linspace(1000, 1000.01, 5_000, dtype=np.float32)
+    epoch = run(initialise(Initializer.ones, 8, 0), x, x, 10, Activation.identity, by_unit=True).epoch()
+    z1 = np.float32(x + np.float32(1)).astype(np.float64)
+    assert epoch.tensors["z1"].std == pytest.approx(z1.std(), rel=1e-3)
+
+
+def test_one_trace_for_many_epochs(monkeypatch):
     x, y = samples(200)
     traces = 0
-    from cubic_cli import forward
-
-    original = forward.observe
+    original = schedule.plain
 
     def counted(*arguments):
         nonlocal traces
         traces += 1
         return original(*arguments)
 
-    forward.compiled_epoch.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forward, "observe", counted)
-        running = Pass(initialise(Initializer.ones, 8, 0), x, y, 7, Activation.relu, jax.devices()[:1])
-        losses = {running.epoch().loss for _ in range(5)}
-    forward.compiled_epoch.cache_clear()
+    monkeypatch.setattr(schedule, "plain", counted)
+    running = run(initialise(Initializer.ones, 8, 0), x, y, 7, devices=1)
+    losses = {running.epoch().loss for _ in range(5)}
     assert traces == 1
     assert len(losses) == 1

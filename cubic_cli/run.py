@@ -1,0 +1,232 @@
+"""A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
+
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubic_cli import findings, record, runs, verify
+from cubic_cli.config import ForwardConfig, Scaling
+from cubic_cli.dataset import Float32
+from cubic_cli.devices import pick_devices
+from cubic_cli.history import EXTREMES, HistoryWriter, frame
+from cubic_cli.runs import Record, shortest
+from cubic_cli.samples import read_chunks
+from cubic_cli.scaling import choose_scale
+from cubic_cli.source import Ingested, Scaled, Source, ingest, spread
+from cubic_cli.units import describe_units
+
+if TYPE_CHECKING:
+    from cubic_cli.forward import Chunk, Pass
+    from cubic_cli.statistics import Statistics
+
+Progress = Callable[[int, float], None]
+
+
+def run(
+    config: ForwardConfig,
+    sources: dict[str, str],
+    scratch: Path,
+    progress: Progress = lambda epoch, loss: None,
+) -> Record:
+    """Run the forward pass as `config` asks, write the run's files to `scratch`, and return the record.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+        DeviceError: the device is not there.
+    """
+    data = ingest(read_chunks(Path(config.dataset), config.num_samples), scratch / runs.SAMPLES)
+    scale_y = choose_scale(config.scaling, data.y)
+    scaled = config.scaling is not Scaling.none
+    scale_x = choose_scale(config.scaling, data.x)
+    source: Source = Scaled(data.source, scale_x, scale_y) if scaled else data.source
+
+    devices = pick_devices(config.device)
+    from cubic_cli.forward import Pass
+    from cubic_cli.network import initialise
+
+    parameters = initialise(config.initializer, config.hidden_size, config.seed)
+    values: dict[str, Float32] = {
+        f"{layer}.{name}": np.asarray(array)
+        for layer, fields in parameters._asdict().items()
+        for name, array in fields._asdict().items()
+    }
+    runs.write_parameters(scratch, values)
+    picked = verify.choose_batches(source.count, config.batch_size)
+    with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
+        reference = pool.submit(_reference, config, values, source, picked) if config.verify else None
+        forward = Pass(parameters, source, config.batch_size, config.activation, devices, config.num_epochs)
+        history = HistoryWriter(scratch / runs.HISTORY)
+        seen = Watch(history, picked)
+        for number in range(1, config.num_epochs + 1):
+            progress(number, seen.epoch(number, forward))
+        history.close()
+        verification = None
+        if reference is not None:
+            found = seen.verified(forward, source)
+            verification = verify.verify(reference.result(), found, picked, config.hidden_size)
+
+    written = _describe(config, sources, data, source, scale_y.factor if scaled else 1.0, values, forward, seen)
+    ends = scale_x.apply(np.array([data.x["min"], data.x["max"]], np.float32))
+    written["units"] = describe_units(values, config.activation, ends, spread(source)[0])
+    written["verification"] = verification
+    written["findings"] = findings.find(written)
+    runs.write_record(scratch, written)
+    return written
+
+
+def _reference(
+    config: ForwardConfig, values: dict[str, Float32], source: Source, picked: NDArray[np.int64]
+) -> verify.Reference:
+    x, y = _read_batches(source, config.batch_size, picked)
+    return verify.compute(values, x, y, config.batch_size, config.activation)
+
+
+def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:
+    """Return the samples of some batches, one after the other."""
+    if len(batches) == -(-source.count // batch_size):
+        return source.read(0, source.count)
+    parts = [source.read(k * batch_size, min((k + 1) * batch_size, source.count)) for k in batches.tolist()]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+class Watch:
+    """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
+
+    def __init__(self, history: HistoryWriter, picked: NDArray[np.int64]) -> None:
+        self.epochs: list[dict[str, Any]] = []
+        self.tensors: dict[str, Statistics] = {}
+        self.losses = record.Losses()
+        self.batches = 0
+        self.first_nonfinite: int | None = None  # the batch, from 0
+        self._history = history
+        self._picked = picked
+        self._picked_columns: list[dict[str, NDArray[Any]]] = []
+        self._digests: list[int] = []
+
+    def epoch(self, number: int, forward: "Pass") -> float:
+        """Run one epoch, write its history, and return its loss."""
+        total, digest, seconds = 0.0, 0, 0.0
+        started = time.perf_counter()
+        for chunk in forward.chunks(statistics=number == 1):
+            seconds += time.perf_counter() - started
+            columns = _columns(chunk)
+            self._history.append(frame(number, chunk.first_batch, columns))
+            with np.errstate(over="ignore"):
+                total += float(chunk.squared_error.sum())
+            digest = zlib.crc32(columns["loss"].data, digest)
+            if number == 1:
+                self._first(chunk, columns)
+            started = time.perf_counter()
+        seconds += time.perf_counter() - started
+        with np.errstate(over="ignore"):
+            loss = shortest(total / forward.source.count)
+        self.epochs.append({"epoch": number, "loss": loss, "seconds": seconds})
+        self._digests.append(digest)
+        return loss
+
+    def _first(self, chunk: "Chunk", columns: dict[str, NDArray[Any]]) -> None:
+        from cubic_cli.statistics import merge
+
+        assert chunk.tensors is not None
+        for name, statistics in chunk.tensors.items():
+            self.tensors[name] = merge(self.tensors[name], statistics) if name in self.tensors else statistics
+        self.losses.add(columns["loss"])
+        self.batches += len(chunk.sizes)
+        if self.first_nonfinite is None and columns["nonfinite"].any():
+            self.first_nonfinite = chunk.first_batch + int(np.argmax(columns["nonfinite"] > 0))
+        here = self._picked[np.searchsorted(self._picked, chunk.first_batch) :] - chunk.first_batch
+        here = here[here < len(chunk.sizes)]
+        self._picked_columns.append({name: values[here] for name, values in columns.items()})
+
+    def verified(self, forward: "Pass", source: Source) -> verify.Seen:
+        """Return what the devices said of the picked batches, for the verification."""
+        history = {
+            name: np.concatenate([columns[name] for columns in self._picked_columns])
+            for name in self._picked_columns[0]
+        }
+        every = len(self._picked) == self.batches
+        tensors = self.tensors
+        if not every:
+            # The statistics of a spread of batches: they once more, alone, through the same program.
+            tensors = forward.observe(*_read_batches(source, forward.batch, self._picked))
+        return verify.Seen(
+            history,
+            {name: record.describe_tensor(name, [], statistics) for name, statistics in tensors.items()},
+            [epoch["loss"] for epoch in self.epochs],
+            self._digests,
+            self.epochs[0]["loss"] if every else None,
+        )
+
+
+def _columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:
+    """Return the history's columns of a chunk; `nonfinite` counts the loss too."""
+    loss = chunk.loss
+    ends = {"min": chunk.low, "max": chunk.high}
+    extremes = {name: ends[name[3:]][name[:2]] for name in EXTREMES}
+    return {"size": chunk.sizes, "loss": loss, **extremes, "nonfinite": chunk.nonfinite + ~np.isfinite(loss)}
+
+
+def _describe(
+    config: ForwardConfig,
+    sources: dict[str, str],
+    data: Ingested,
+    source: Source,
+    factor: float,
+    values: dict[str, Float32],
+    forward: "Pass",
+    seen: Watch,
+) -> Record:
+    """Return the record but for the units, the verification and the findings; y was divided by `factor`."""
+    loss = seen.epochs[0]["loss"]
+    seconds = float(np.median([epoch["seconds"] for epoch in seen.epochs]))
+    square = factor * factor
+    nonfinite = None
+    if seen.first_nonfinite is not None:
+        nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
+    widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
+    return {
+        "schema": runs.SCHEMA_VERSION,
+        "run_name": config.run_name,
+        "created": record.now(),
+        "config": config.as_json(),
+        "sources": sources,
+        "dataset": {"path": config.dataset, "rows": source.count, "sha256": data.sha256, "x": data.x, "y": data.y},
+        "device": {
+            "platform": forward.devices[0].platform,
+            "kind": forward.devices[0].device_kind,
+            "devices": len(forward.devices),
+            "processes": 1,
+            "matmul_precision": "highest",
+        },
+        "versions": record.describe_versions(),
+        "iterations": config.num_epochs * seen.batches,
+        "epochs": seen.epochs,
+        "loss": loss,
+        "loss_in_data_units": shortest(loss * square) if factor != 1.0 else loss,
+        "tensors": [
+            *(record.describe_tensor(name, [forward.batch, widths[name]], seen.tensors[name]) for name in widths),
+            seen.losses.describe(),
+        ],
+        "parameters": [record.describe_parameter(name, array) for name, array in values.items()],
+        "units": None,
+        "first_nonfinite": nonfinite,
+        "gradients": None,
+        "findings": [],
+        "context": record.describe_context(
+            loss,
+            data.y["std"] ** 2 / square if square else 0.0,
+            data.noise_floor / square if square else 0.0,
+        ),
+        "verification": None,
+        "timing": {
+            "compile_seconds": forward.compile_seconds,
+            "epoch_seconds": seconds,
+            "samples_per_second": source.count / seconds,
+        },
+    }
