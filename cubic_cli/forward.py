@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cubic_cli import schedule
 from cubic_cli.config import Activation
 from cubic_cli.dataset import Float32
-from cubic_cli.network import Parameters
+from cubic_cli.network import Layer, Parameters
 from cubic_cli.source import RESIDENT, Source
 from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_all
 
@@ -122,36 +122,52 @@ class Chunk:
             return (self.squared_error / self.sizes).astype(np.float32)
 
 
-@functools.cache
-def _compiled(kind: Any, mesh: Mesh) -> Callable[..., Any]:
-    """Return the jitted loop of a schedule over `[blocks, …]`, sharded over the mesh; the only `jit` of the pass."""
+@functools.lru_cache(64)
+def _compile(
+    name: str, activation: Activation, layout: Layout, hidden: int, devices: tuple[jax.Device, ...]
+) -> tuple[Any, Mesh]:
+    """Compile the loop of a schedule over the blocks of a chunk, sharded over the devices: the only `jit` of the pass.
+
+    Passes of the same shapes share what is compiled. There are no compiler options: a preferred vector width of 512,
+    for one, makes LLVM abort on some shapes.
+    """
+    observe: Callable[..., Any]
+    if name == "plain":
+        observe = functools.partial(schedule.plain, activation)
+    else:
+        observe = functools.partial(schedule.by_unit, activation, name == "moments")
 
     def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, sizes: jax.Array) -> Any:
-        return jax.lax.map(lambda block: kind(parameters, *block), (x, y, sizes))
+        return jax.lax.map(lambda block: observe(parameters, *block), (x, y, sizes))
 
-    over = PartitionSpec("devices")
-    return jax.jit(
-        jax.shard_map(blocks, mesh=mesh, in_specs=(PartitionSpec(), over, over, over), out_specs=over, check_vma=False)
+    mesh = Mesh(np.array(devices), ("devices",))
+    over, everywhere = PartitionSpec("devices"), PartitionSpec()
+    loop = jax.shard_map(blocks, mesh=mesh, in_specs=(everywhere, over, over, over), out_specs=over, check_vma=False)
+
+    def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, spec))
+
+    shape = (layout.blocks, layout.pieces, layout.piece)
+    parameters = Parameters(
+        Layer(shaped((1, hidden), np.float32, everywhere), shaped((hidden,), np.float32, everywhere)),
+        Layer(shaped((hidden, 1), np.float32, everywhere), shaped((1,), np.float32, everywhere)),
     )
+    samples = shaped(shape, np.float32, over)
+    return jax.jit(loop).lower(parameters, samples, samples, shaped(shape[:2], np.int32, over)).compile(), mesh
 
 
 class _Program:
-    """One schedule, compiled for chunks of one shape."""
+    """One schedule, compiled for chunks of one shape, with the parameters in place."""
 
     def __init__(
-        self, kind: Callable[..., Any], layout: Layout, parameters: Parameters, devices: list[jax.Device]
+        self, name: str, activation: Activation, layout: Layout, parameters: Parameters, devices: list[jax.Device]
     ) -> None:
         self.layout = layout
         self.devices = devices[: layout.blocks]
-        mesh = Mesh(np.array(self.devices), ("devices",))
+        hidden = parameters.input_layer.bias.size
+        self._run, mesh = _compile(name, activation, layout, hidden, tuple(self.devices))
         self._over = NamedSharding(mesh, PartitionSpec("devices"))
         self._parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
-        shape = (layout.blocks, layout.pieces, layout.piece)
-        kinds = ((shape, np.float32), (shape, np.float32), (shape[:2], np.int32))
-        arguments = [jax.ShapeDtypeStruct(shape, kind, sharding=self._over) for shape, kind in kinds]
-        # No compiler options: a preferred vector width of 512 makes LLVM abort on some shapes.
-        lowered = _compiled(kind, mesh).lower(self._parameters, *arguments)  # type: ignore[attr-defined]
-        self._run = lowered.compile()
 
     def put(self, x: Float32, y: Float32) -> Any:
         """Copy the samples of a chunk to the devices."""
@@ -263,14 +279,9 @@ class Pass:
 
     def _program(self, name: str) -> _Program:
         if name not in self._programs:
-            kind: Callable[..., Any]
-            if name == "plain":
-                kind, limit = functools.partial(schedule.plain, self.activation), self._plain_limit
-            else:
-                kind = functools.partial(schedule.by_unit, self.activation, name == "moments")
-                limit = _BY_UNIT_BLOCK
+            limit = self._plain_limit if name == "plain" else _BY_UNIT_BLOCK
             layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
-            self._programs[name] = _Program(kind, layout, self._parameters, self._devices)
+            self._programs[name] = _Program(name, self.activation, layout, self._parameters, self._devices)
         return self._programs[name]
 
     def _arrays(self, name: str, index: int) -> Any:
