@@ -3,9 +3,10 @@
 Every limit stands in `LIMITS`, with its source; no finding is made that the numbers do not support.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cubic_cli.runs import Record
+if TYPE_CHECKING:
+    from cubic_cli.runs import Record
 
 
 class Rule(NamedTuple):
@@ -61,7 +62,7 @@ LIMITS: dict[str, Rule] = {
 }
 
 
-def find(record: Record) -> list[dict[str, Any]]:
+def find(record: "Record") -> list[dict[str, Any]]:
     """Return the findings of `record`, in the order of `LIMITS`: `id`, `level`, `tensor`, `value`, `limit`, `text`."""
     findings: list[dict[str, Any]] = []
 

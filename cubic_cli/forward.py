@@ -144,7 +144,7 @@ def _compile(
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
     loop = jax.shard_map(blocks, mesh=mesh, in_specs=(everywhere, over, over, over), out_specs=over, check_vma=False)
 
-    def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, spec))
 
     shape = (layout.blocks, layout.pieces, layout.piece)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cubic_cli import config as cfg
+from cubic_cli.findings import LIMITS
 
 SETTINGS = frozenset(
     [
@@ -65,6 +66,28 @@ def _num_samples(text: str) -> str:
     except ValueError as error:
         raise typer.BadParameter(f"found {text!r}; {error}") from None
     return "all" if samples is None else str(samples)
+
+
+def _fail_on(texts: list[str]) -> list[str]:
+    """Return the ids of findings, each given alone or in a list with commas."""
+    ids = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    for name in ids:
+        if name not in LIMITS:
+            raise typer.BadParameter(f"found {name!r}; expected ids of findings: {', '.join(LIMITS)}")
+    return list(dict.fromkeys(ids))
+
+
+def sources(ctx: typer.Context, names: list[str]) -> dict[str, str]:
+    """Return where each setting came from: flag, environment, .env or default."""
+    found = {}
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        kind = source.name if source is not None else "DEFAULT"
+        if kind == "ENVIRONMENT":
+            found[name] = ".env" if name.upper() in ctx.obj.names else "environment"
+        else:
+            found[name] = "flag" if kind == "COMMANDLINE" else "default"
+    return found
 
 
 POSITIVE = _parser(cfg.parse_integer(1))
@@ -138,4 +161,13 @@ Scaling = Annotated[cfg.Scaling, typer.Option(envvar="SCALING", help="How x and 
 Device = Annotated[cfg.Device, typer.Option(envvar="DEVICE", help="The JAX backend.")]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", envvar="VERIFY", help="Recompute in NumPy float64 and compare.")
+]
+FailOn = Annotated[
+    list[str],
+    typer.Option(
+        envvar="FAIL_ON",
+        callback=_fail_on,
+        metavar="ID",
+        help="Exit 1 where the run has this finding; repeatable, or a list with commas.",
+    ),
 ]

@@ -169,3 +169,18 @@ def test_what_needs_no_jax_loads_none(arguments):
 
 def test_that_the_test_above_can_fail():
     assert not loads_no_jax(["--help"], extra="import jax")
+
+
+def test_fail_on_makes_a_finding_exit_1_and_keeps_the_run(cubic, tmp_path, monkeypatch):
+    cubic("generate", "--n", 50)
+    status, out, err = cubic("forward", "--num-samples", 50, "--fail-on", "nonfinite, explodes", "--json")
+    assert status == 1
+    assert json.loads(out)["config"]["fail_on"] == ["nonfinite", "explodes"]
+    assert "explodes: layer 2 multiplies" in err
+    assert (tmp_path / "model" / "default_run" / "run.json").exists()
+    assert cubic("forward", "--num-samples", 50, "--fail-on", "nonfinite")[0] == 0
+    monkeypatch.setenv("FAIL_ON", "low_rank,explode")
+    status, out, err = cubic("forward", "--num-samples", 50)
+    assert (status, out) == (2, "")
+    assert "FAIL_ON" in err
+    assert "'explode'" in err
