@@ -6,6 +6,22 @@ from typing import Any
 from cubic_cli.config import Device
 from cubic_cli.errors import DeviceError
 
+_FUSE = "xla_cpu_use_multi_output_fusion"
+
+
+def prepare_cpu() -> None:
+    """Make the cores of a CPU JAX's devices, and have XLA see all figures of a value at once; before JAX's first use.
+
+    What the environment says of either stays as it is.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not os.environ.get("JAX_NUM_CPU_DEVICES") and "host_platform_device_count" not in flags:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(cores)
+    if "xla_backend_extra_options" not in flags:
+        # Otherwise each of a unit's eight figures computes the unit again: it takes 1.5 times as long.
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={_FUSE}".strip()
+
 
 def pick_devices(device: Device) -> list[Any]:
     """Return JAX's devices of the backend that is asked for.
@@ -13,11 +29,7 @@ def pick_devices(device: Device) -> list[Any]:
     Raises:
         DeviceError: there is none; names what is there.
     """
-    # The cores of a CPU are JAX devices only if that is said before its first use.
-    if not os.environ.get("JAX_NUM_CPU_DEVICES") and "host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    prepare_cpu()
     import jax
 
     try:

@@ -30,10 +30,15 @@ from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_a
 TENSORS = ("z1", "a1", "z2")
 _PLAIN_VALUES = 1 << 21  # values of z1 in one block of the plain schedule: bounds the memory of a device
 _PLAIN_PIECE = 1 << 14
-_BY_UNIT_BLOCK = 40_000  # samples of a block: what is known of each stays in the cache, and starting costs little
+# Samples of a block of the other schedule: what is known of each stays in the cache, and starting costs little. XLA has
+# a fast reduction for wide rows, the batches here, but takes it in large blocks alone; narrow rows are better without.
+_WIDE_BATCH, _NARROW_BLOCK, _WIDE_BLOCK = 100, 3_700, 8_200
 _CHUNK = 1 << 20  # samples dispatched at a time
+# A CPU's cores are devices here already: loops split once more over all cores only wait for each other. (And no
+# preferred vector width of 512: it makes LLVM abort on some shapes.)
+_COMPILER_OPTIONS = {"xla_disable_hlo_passes": "rematerialization,cpu-parallel-task-assigner"}
 _AHEAD = 2  # chunks dispatched ahead
-_PLAIN_WORK = 1 << 26  # below so many values of z1, compiling the faster schedule costs more than it saves
+_LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
 
 
 class Layout(NamedTuple):
@@ -128,8 +133,7 @@ def _compile(
 ) -> tuple[Any, Mesh]:
     """Compile the loop of a schedule over the blocks of a chunk, sharded over the devices: the only `jit` of the pass.
 
-    Passes of the same shapes share what is compiled. There are no compiler options: a preferred vector width of 512,
-    for one, makes LLVM abort on some shapes.
+    Passes of the same shapes share what is compiled.
     """
     observe: Callable[..., Any]
     if name == "plain":
@@ -153,7 +157,8 @@ def _compile(
         Layer(shaped((hidden, 1), np.float32, everywhere), shaped((1,), np.float32, everywhere)),
     )
     samples = shaped(shape, np.float32, over)
-    return jax.jit(loop).lower(parameters, samples, samples, shaped(shape[:2], np.int32, over)).compile(), mesh
+    lowered = jax.jit(loop).lower(parameters, samples, samples, shaped(shape[:2], np.int32, over))
+    return lowered.compile(_COMPILER_OPTIONS if devices[0].platform == "cpu" else None), mesh
 
 
 class _Program:
@@ -194,7 +199,7 @@ class Pass:
         batch_size: B.
         activation: of the hidden layer.
         devices: JAX's devices to use.
-        num_epochs: how many epochs will be asked for; long work is worth a schedule that compiles longer.
+        num_epochs: how many epochs will be asked for; long work is worth one more program, for the history alone.
         by_unit: force the schedule (None chooses).
     """
 
@@ -213,8 +218,7 @@ class Pass:
         self._parameters, self._devices = parameters, devices
         hidden = parameters.input_layer.bias.size
         if by_unit is None:
-            work = source.count * hidden * num_epochs
-            by_unit = devices[0].platform == "cpu" and work > _PLAIN_WORK and hidden <= schedule.MAX_UNITS
+            by_unit = devices[0].platform == "cpu" and hidden <= schedule.MAX_UNITS
         self.batch = min(batch_size, source.count)
         self._spans = spans(source.count, self.batch)
         self._chunk = max(stop - start for start, stop in self._spans)
@@ -226,7 +230,7 @@ class Pass:
         self._history_thread: threading.Thread | None = None
         if by_unit:
             self._program("moments")
-            if num_epochs > 1:
+            if source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
                 self._history_thread = threading.Thread(target=self._program, args=("history",), daemon=True)
                 self._history_thread.start()
         else:
@@ -236,9 +240,10 @@ class Pass:
 
     def chunks(self, statistics: bool = True) -> Iterator[Chunk]:
         """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors."""
-        name = ("moments" if statistics else "history") if self._by_unit else "plain"
-        if name == "history" and self._history_thread is not None:
+        name = "moments" if self._by_unit else "plain"
+        if self._history_thread is not None and not statistics:
             self._history_thread.join()
+            name = "history"
         ahead: list[tuple[str, Any]] = []
 
         def dispatch(index: int) -> None:
@@ -279,7 +284,8 @@ class Pass:
 
     def _program(self, name: str) -> _Program:
         if name not in self._programs:
-            limit = self._plain_limit if name == "plain" else _BY_UNIT_BLOCK
+            by_unit = _WIDE_BLOCK if self.batch >= _WIDE_BATCH else _NARROW_BLOCK
+            limit = self._plain_limit if name == "plain" else by_unit
             layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
             self._programs[name] = _Program(name, self.activation, layout, self._parameters, self._devices)
         return self._programs[name]

@@ -18,7 +18,8 @@ from cubic_cli.statistics import Statistics, summarise
 
 UNROLL = 8  # more units in one step compile longer and run no faster
 MAX_UNITS = (1 << 15) - 1  # of `by_unit`: two counts of units share one int32
-_GROUP = 256  # samples whose sums are added in float32; the rest is added in float64 on the host
+_GROUP = 256  # samples, at most, whose sums are added in float32; the rest is added in float64 on the host
+_PAGE = 1024  # values: where the arrays of the carry are a multiple apart, they compete for the same lines of the cache
 
 # For these f(min z) is min f(z), bit for bit: they do not decrease, and are rounded at most once.
 _MONOTONE = (Activation.relu, Activation.leaky_relu, Activation.identity)
@@ -32,7 +33,7 @@ class Extremes(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """The sum and the sum of squares of one tensor, by groups of samples `[groups]`, and the count of its zeros."""
+    """The sum, the sum of squares and the count of zeros of one tensor, by groups of samples of a piece `[groups]`."""
 
     total: jax.Array
     squares: jax.Array
@@ -106,6 +107,8 @@ def by_unit(
     z1 (all that a hidden unit can swallow), and is for `plain` to count.
     """
     shape, flat_x = x.shape, x.reshape(-1)
+    if flat_x.size % _PAGE == 0:
+        flat_x = jnp.pad(flat_x, (0, 48), mode="edge")
     hidden = parameters.input_layer.bias.size
     empty = Extremes(jnp.full(flat_x.shape, jnp.inf), jnp.full(flat_x.shape, -jnp.inf))
     nothing = jnp.zeros(flat_x.shape)
@@ -129,25 +132,26 @@ def by_unit(
     a1 = Extremes(*map(ACTIVATIONS[activation], seen.z1)) if seen.a1 is None else seen.a1
 
     mask = _mask(x, size)
-    error = jnp.where(mask, seen.z2.reshape(shape) - y, 0.0)
+    error = jnp.where(mask, _real(seen.z2, shape) - y, 0.0)
 
     def by_piece(sample: Extremes) -> Extremes:
-        return Extremes(jnp.min(sample.min.reshape(shape), axis=1), jnp.max(sample.max.reshape(shape), axis=1))
+        return Extremes(jnp.min(_real(sample.min, shape), axis=1), jnp.max(_real(sample.max, shape), axis=1))
 
     return ByUnit(
         squared_error=jnp.sum(error * error, axis=1),
         z1=by_piece(seen.z1),
         a1=by_piece(a1),
         z2=by_piece(Extremes(seen.z2, seen.z2)),
-        moments=_moments(seen, mask.reshape(-1)) if moments else None,
+        moments=_moments(seen, mask) if moments else None,
     )
 
 
 def _moments(seen: _Seen, mask: jax.Array) -> tuple[Moments, Moments, Moments]:
     def grouped(values: jax.Array) -> jax.Array:
-        return jnp.sum(
-            jnp.pad(jnp.where(mask, values, 0), (0, -values.size % _GROUP)).reshape(-1, _GROUP), 1, dtype=values.dtype
-        )
+        rows = jnp.where(mask, _real(values, mask.shape), 0)
+        if rows.shape[1] > _GROUP:
+            rows = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % _GROUP))).reshape(-1, _GROUP)
+        return jnp.sum(rows, axis=1, dtype=values.dtype)
 
     z, zz, a, aa, zeros = seen.sums
     return (
@@ -155,3 +159,8 @@ def _moments(seen: _Seen, mask: jax.Array) -> tuple[Moments, Moments, Moments]:
         Moments(grouped(a), grouped(aa), grouped(zeros & 0xFFFF)),
         Moments(grouped(seen.z2), grouped(seen.z2 * seen.z2), grouped((seen.z2 == 0).astype(jnp.int32))),
     )
+
+
+def _real(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return the values of the pieces in their shape, without what was added against `_PAGE`."""
+    return values[: shape[0] * shape[1]].reshape(shape)

@@ -7,7 +7,9 @@ os.environ["NO_COLOR"] = "1"
 
 import pytest
 
-from cubic_cli import cli, options
+from cubic_cli import cli, devices, options
+
+devices.prepare_cpu()
 
 
 @pytest.fixture(autouse=True)
