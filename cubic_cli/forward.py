@@ -36,7 +36,7 @@ _WIDE_BATCH, _NARROW_BLOCK, _WIDE_BLOCK = 100, 3_700, 8_200
 _CHUNK = 1 << 20  # samples dispatched at a time
 # A CPU's cores are devices here already: loops split once more over all cores only wait for each other. (And no
 # preferred vector width of 512: it makes LLVM abort on some shapes.)
-_COMPILER_OPTIONS = {"xla_disable_hlo_passes": "rematerialization,cpu-parallel-task-assigner"}
+_COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "rematerialization,cpu-parallel-task-assigner"}
 _AHEAD = 2  # chunks dispatched ahead
 _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
 
@@ -172,7 +172,8 @@ class _Program:
         hidden = parameters.input_layer.bias.size
         self._run, mesh = _compile(name, activation, layout, hidden, tuple(self.devices))
         self._over = NamedSharding(mesh, PartitionSpec("devices"))
-        self._parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
+        # From the host: between devices JAX would compile a program for each array.
+        self._parameters = jax.device_put(jax.tree.map(np.asarray, parameters), NamedSharding(mesh, PartitionSpec()))
 
     def put(self, x: Float32, y: Float32) -> Any:
         """Copy the samples of a chunk to the devices."""

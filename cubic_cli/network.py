@@ -5,11 +5,13 @@ z1 = x W1 + b1,  a1 = f(z1),  z2 = a1 W2 + b2,  loss = mean((z2 − y)²)
 x [B, 1], W1 [1, H], b1 [H], z1 and a1 [B, H], W2 [H, 1], b2 [1], z2 [B, 1], y [B, 1]
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cubic_cli.config import Activation, Initializer
 
@@ -61,13 +63,24 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int) -> Paramet
     `ones` and `zeros` fill weights and biases alike. The others draw the weights (Glorot and Bengio, 2010; He et
     al., 2015) from one key of `seed` for each layer, and their biases are zero.
     """
-    weight = getattr(jax.nn.initializers, initializer.value)
-    weight = weight if initializer in (Initializer.ones, Initializer.zeros) else weight()
-    bias = jax.nn.initializers.ones if initializer is Initializer.ones else jax.nn.initializers.zeros
+    if initializer in (Initializer.ones, Initializer.zeros):
+
+        def filled(*shape: int) -> jax.Array:
+            # By NumPy: each array that JAX fills is a program to compile.
+            return jax.device_put(np.full(shape, initializer is Initializer.ones, np.float32))
+
+        return Parameters(Layer(filled(1, hidden_size), filled(hidden_size)), Layer(filled(hidden_size, 1), filled(1)))
+    drawn: Parameters = _draw(initializer, hidden_size, np.uint32(seed))
+    return drawn
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(initializer: Initializer, hidden_size: int, seed: jax.Array) -> Parameters:
+    weight = getattr(jax.nn.initializers, initializer.value)()
     key1, key2 = jax.random.split(jax.random.key(seed))
     return Parameters(
-        Layer(weight(key1, (1, hidden_size), jnp.float32), bias(key1, (hidden_size,), jnp.float32)),
-        Layer(weight(key2, (hidden_size, 1), jnp.float32), bias(key2, (1,), jnp.float32)),
+        Layer(weight(key1, (1, hidden_size), jnp.float32), jnp.zeros(hidden_size, jnp.float32)),
+        Layer(weight(key2, (hidden_size, 1), jnp.float32), jnp.zeros(1, jnp.float32)),
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cubic_cli import findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.dataset import Float32
-from cubic_cli.devices import pick_devices
+from cubic_cli.devices import keep_compiled, pick_devices
 from cubic_cli.history import EXTREMES, HistoryWriter, frame
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
@@ -46,6 +46,7 @@ def run(
     scale_x = choose_scale(config.scaling, data.x)
     source: Source = Scaled(data.source, scale_x, scale_y) if scaled else data.source
 
+    keep_compiled()
     devices = pick_devices(config.device)
     from cubic_cli.forward import Pass
     from cubic_cli.network import initialise
