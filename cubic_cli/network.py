@@ -67,7 +67,8 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int) -> Paramet
 
         def filled(*shape: int) -> jax.Array:
             # By NumPy: each array that JAX fills is a program to compile.
-            return jax.device_put(np.full(shape, initializer is Initializer.ones, np.float32))
+            array: jax.Array = jax.device_put(np.full(shape, initializer is Initializer.ones, np.float32))
+            return array
 
         return Parameters(Layer(filled(1, hidden_size), filled(hidden_size)), Layer(filled(hidden_size, 1), filled(1)))
     drawn: Parameters = _draw(initializer, hidden_size, np.uint32(seed))
