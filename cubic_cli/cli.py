@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cubic_cli import config, options, terminal
-from cubic_cli.commands import forward, generate, inspect
+from cubic_cli.commands import check, forward, generate, inspect
 from cubic_cli.errors import CubicError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def main(
 app.command()(generate.generate)
 app.command()(forward.forward)
 app.command()(inspect.inspect)
+app.command()(check.check)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -42,19 +42,14 @@ _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the histo
 
 
 class Layout(NamedTuple):
-    """Where the samples of a chunk stand on the devices: `[blocks, pieces, S]`."""
+    """Where the samples of a chunk stand on the devices, `[blocks, pieces, S]`: K batches, the last may be shorter."""
 
-    samples: int
+    batches: int
     batch: int
     piece: int
     pieces_per_batch: int
     pieces: int
     blocks: int
-
-    @property
-    def batches(self) -> int:
-        """K, the last and shorter one included."""
-        return -(-self.samples // self.batch)
 
 
 def lay_out(samples: int, batch: int, limit: int, devices: int) -> Layout:
@@ -62,13 +57,14 @@ def lay_out(samples: int, batch: int, limit: int, devices: int) -> Layout:
     batch = min(batch, samples)
     pieces_per_batch = -(-batch // limit)
     piece = -(-batch // pieces_per_batch)
-    total = -(-samples // batch) * pieces_per_batch
+    batches = -(-samples // batch)
+    total = batches * pieces_per_batch
     pieces = min(-(-total // devices), max(1, limit // piece))
     blocks = -(-total // pieces)
     if blocks > 1:
         blocks = -(-blocks // devices) * devices
         pieces = -(-total // blocks)
-    return Layout(samples, batch, piece, pieces_per_batch, pieces, blocks)
+    return Layout(batches, batch, piece, pieces_per_batch, pieces, blocks)
 
 
 def place(layout: Layout, values: Float32) -> Float32:

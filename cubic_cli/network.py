@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from cubic_cli.config import Activation, Initializer
 
@@ -83,6 +84,15 @@ def _draw(initializer: Initializer, hidden_size: int, seed: jax.Array) -> Parame
         Layer(weight(key1, (1, hidden_size), jnp.float32), jnp.zeros(hidden_size, jnp.float32)),
         Layer(weight(key2, (hidden_size, 1), jnp.float32), jnp.zeros(1, jnp.float32)),
     )
+
+
+def by_name(parameters: Parameters) -> dict[str, NDArray[np.float32]]:
+    """Return the parameters on the host, named `input_layer.weight` and so on, as files hold them."""
+    return {
+        f"{layer}.{name}": np.asarray(array)
+        for layer, fields in parameters._asdict().items()
+        for name, array in fields._asdict().items()
+    }
 
 
 def linear(layer: Layer, x: jax.Array) -> jax.Array:

@@ -49,14 +49,10 @@ def run(
     keep_compiled()
     devices = pick_devices(config.device)
     from cubic_cli.forward import Pass
-    from cubic_cli.network import initialise
+    from cubic_cli.network import by_name, initialise
 
     parameters = initialise(config.initializer, config.hidden_size, config.seed)
-    values: dict[str, Float32] = {
-        f"{layer}.{name}": np.asarray(array)
-        for layer, fields in parameters._asdict().items()
-        for name, array in fields._asdict().items()
-    }
+    values = by_name(parameters)
     runs.write_parameters(scratch, values)
     picked = verify.choose_batches(source.count, config.batch_size)
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
@@ -116,7 +112,7 @@ class Watch:
         started = time.perf_counter()
         for chunk in forward.chunks(statistics=number == 1):
             seconds += time.perf_counter() - started
-            columns = _columns(chunk)
+            columns = history_columns(chunk)
             self._history.append(frame(number, chunk.first_batch, columns))
             with np.errstate(over="ignore"):
                 total += float(chunk.squared_error.sum())
@@ -165,7 +161,7 @@ class Watch:
         )
 
 
-def _columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:
+def history_columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:
     """Return the history's columns of a chunk; `nonfinite` counts the loss too."""
     loss = chunk.loss
     ends = {"min": chunk.low, "max": chunk.high}

@@ -38,6 +38,16 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
+@contextlib.contextmanager
+def status(description: str) -> Iterator[None]:
+    """Show on standard error, where that is a terminal, that work of unknown length is under way."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        yield
+        return
+    with console(stderr=True).status(description):
+        yield
+
+
 def usage_message(error: Any) -> str:
     """Return Typer's message with the name of the flag or the variable, and the value that was found."""
     parameter = getattr(error, "param", None)

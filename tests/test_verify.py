@@ -6,7 +6,7 @@ from cubic_cli import forward, network, record, verify
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.forward import Pass
 from cubic_cli.network import initialise
-from cubic_cli.run import _columns
+from cubic_cli.run import history_columns
 from cubic_cli.source import Arrays
 
 N, B, H = 1_003, 10, 8
@@ -17,25 +17,17 @@ def samples():
     return rng.uniform(-100, 100, N).astype(np.float32), rng.normal(0, 50, N).astype(np.float32)
 
 
-def parameters_by_name(parameters):
-    return {
-        f"{layer}.{name}": np.array(array)
-        for layer, fields in parameters._asdict().items()
-        for name, array in fields._asdict().items()
-    }
-
-
 def see(parameters, x, y, activation=Activation.relu, by_unit=False):
     """Return what the devices say."""
     passing = Pass(parameters, Arrays(x, y), B, activation, jax.devices(), by_unit=by_unit)
     (chunk,) = passing.chunks()
     loss = float(np.float32(chunk.squared_error.sum() / len(x)))
     tensors = {name: record.describe_tensor(name, [], seen) for name, seen in chunk.tensors.items()}
-    return verify.Seen(_columns(chunk), tensors, [loss, loss], [1, 1], loss)
+    return verify.Seen(history_columns(chunk), tensors, [loss, loss], [1, 1], loss)
 
 
 def check(parameters, seen, x, y, activation=Activation.relu):
-    reference = verify.compute(parameters_by_name(parameters), x, y, B, activation)
+    reference = verify.compute(network.by_name(parameters), x, y, B, activation)
     return verify.verify(reference, seen, np.arange(len(reference.sizes)), H)
 
 
