@@ -162,6 +162,14 @@ Device = Annotated[cfg.Device, typer.Option(envvar="DEVICE", help="The JAX backe
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", envvar="VERIFY", help="Recompute in NumPy float64 and compare.")
 ]
+Gradients = Annotated[
+    bool,
+    typer.Option(
+        "--gradients/--no-gradients",
+        envvar="GRADIENTS",
+        help="Measure the gradients of the loss, and the largest step.",
+    ),
+]
 FailOn = Annotated[
     list[str],
     typer.Option(

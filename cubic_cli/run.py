@@ -18,11 +18,12 @@ from cubic_cli.history import EXTREMES, HistoryWriter, frame
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
 from cubic_cli.scaling import choose_scale
-from cubic_cli.source import Ingested, Scaled, Source, ingest, spread
+from cubic_cli.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.units import describe_units
 
 if TYPE_CHECKING:
     from cubic_cli.forward import Chunk, Pass
+    from cubic_cli.network import Parameters
     from cubic_cli.statistics import Statistics
 
 Progress = Callable[[int, float], None]
@@ -67,11 +68,15 @@ def run(
         if reference is not None:
             found = seen.verified(forward, source)
             verification = verify.verify(reference.result(), found, picked, config.hidden_size)
+        gradients = None
+        if config.gradients:
+            gradients = _measure_gradients(config, parameters, values, source, picked, devices, verification)
 
     written = _describe(config, sources, data, source, scale_y.factor if scaled else 1.0, values, forward, seen)
     ends = scale_x.apply(np.array([data.x["min"], data.x["max"]], np.float32))
     written["units"] = describe_units(values, config.activation, ends, spread(source)[0])
     written["verification"] = verification
+    written["gradients"] = gradients
     written["findings"] = findings.find(written)
     runs.write_record(scratch, written)
     return written
@@ -82,6 +87,33 @@ def _reference(
 ) -> verify.Reference:
     x, y = _read_batches(source, config.batch_size, picked)
     return verify.compute(values, x, y, config.batch_size, config.activation)
+
+
+def _measure_gradients(
+    config: ForwardConfig,
+    parameters: "Parameters",
+    values: dict[str, Float32],
+    source: Source,
+    picked: NDArray[np.int64],
+    devices: list[Any],
+    verification: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the record's `gradients`; what they say of the picked batches is added to the `verification`."""
+    from cubic_cli import gradients, verify_gradients
+
+    found = gradients.measure(parameters, source, config.activation, devices)
+    if verification is not None:
+        x, y = _read_batches(source, config.batch_size, picked)
+        of_picked = found
+        if len(x) < source.count:
+            of_picked = gradients.measure(parameters, Arrays(x, y), config.activation, devices)
+        expected = verify_gradients.compute(values, x, y, config.activation)
+        error, failure = verify_gradients.verify(of_picked, expected, verification["tolerance"])
+        verification["max_relative_error"] = max(verification["max_relative_error"], error)
+        if failure is not None:
+            verification["passed"] = False
+            verification.setdefault("failure", failure)
+    return gradients.describe(found, values, source, config.activation)
 
 
 def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:

@@ -32,6 +32,7 @@ def forward(
     scaling: options.Scaling = ForwardConfig.scaling,
     device: options.Device = ForwardConfig.device,
     verify: options.Verify = ForwardConfig.verify,
+    gradients: options.Gradients = ForwardConfig.gradients,
     fail_on: options.FailOn = [],  # noqa: B006
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     json: options.Json = False,
@@ -51,6 +52,7 @@ def forward(
         artifact_dir=artifact_dir,
         device=device,
         verify=verify,
+        gradients=gradients,
         fail_on=tuple(fail_on),
     )
     if generate:

@@ -1,0 +1,141 @@
+"""The gradients of an epoch's loss, by `jax.grad`, and how large a step down them may be.
+
+L(θ) = mean((z2 − y)²) over the samples, θ = (W1, b1, W2, b2);  a step of plain gradient descent is θ − η ∂L/∂θ
+
+N samples, S samples of a block, H hidden
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from cubic_cli import verify
+from cubic_cli.config import Activation
+from cubic_cli.dataset import Float32, Float64
+from cubic_cli.network import ACTIVATIONS, Parameters, by_name, forward
+from cubic_cli.source import Source
+
+LEARNING_RATE = 0.01  # of the steps that are measured: what textbooks begin with
+_BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
+_BLOCKS = 32  # blocks of one device dispatched at a time
+_SEARCH_VALUES = 1 << 20  # values of z1 that stand for all when the largest learning rate is looked for
+_MIN_SEARCH_SAMPLES = 256
+
+
+def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> dict[str, Float64]:
+    """Return the gradient of the loss over all samples by the parameters' names, in their shapes.
+
+    Blocks are differentiated in float32 on the devices and added in float64 on the host.
+    """
+    hidden = parameters.input_layer.bias.size
+    samples = max(1, min(source.count, _BLOCK_VALUES // hidden))
+    blocks = len(devices) * min(_BLOCKS, -(-source.count // (samples * len(devices))))
+    run, over = _compile(activation, tuple(devices))
+    totals = {name: np.zeros(array.shape) for name, array in by_name(parameters).items()}
+    for start in range(0, source.count, blocks * samples):
+        x, y = source.read(start, min(start + blocks * samples, source.count))
+        used = np.zeros(blocks * samples, np.float32)
+        used[: len(x)] = 1
+        padded = (np.pad(column, (0, used.size - len(x)), mode="edge") for column in (x, y))
+        arrays = jax.device_put([column.reshape(blocks, samples) for column in (*padded, used)], over)
+        for name, parts in by_name(run(parameters, *arrays)).items():
+            totals[name] += parts.sum(axis=0, dtype=np.float64)
+    return {name: total / source.count for name, total in totals.items()}
+
+
+def squared_error(
+    activation: Activation, parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array
+) -> jax.Array:
+    """Return the sum of the squared errors over the samples of `x [S]` and `y [S]` where `used [S]` is 1, a scalar."""
+    z2 = forward(parameters, x[:, None], ACTIVATIONS[activation]).z2[:, 0]
+    return jnp.sum(used * jnp.square(z2 - y))
+
+
+@functools.lru_cache(16)
+def _compile(activation: Activation, devices: tuple[Any, ...]) -> tuple[Callable[..., Parameters], NamedSharding]:
+    gradient = jax.grad(functools.partial(squared_error, activation))
+
+    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array) -> Any:
+        return jax.lax.map(lambda block: gradient(parameters, *block), (x, y, used))
+
+    mesh = Mesh(np.array(devices), ("devices",))
+    over, everywhere = PartitionSpec("devices"), PartitionSpec()
+    loop = jax.shard_map(blocks, mesh=mesh, in_specs=(everywhere, over, over, over), out_specs=over, check_vma=False)
+    return jax.jit(loop), NamedSharding(mesh, over)
+
+
+def describe(
+    gradients: dict[str, Float64], parameters: dict[str, Float32], source: Source, activation: Activation
+) -> dict[str, Any]:
+    """Return the record's `gradients`.
+
+    `norm` is Euclidean. `step_ratio` is the length of a step at `learning_rate` over that of the parameter it moves,
+    null for a parameter of zeros. `largest_learning_rate` is explained at the function of that name.
+    """
+    rows = []
+    for name, gradient in gradients.items():
+        norm, length = _norm(gradient), _norm(parameters[name])
+        rows.append(
+            {
+                "name": name,
+                "shape": list(gradient.shape),
+                "norm": norm,
+                "min": float(gradient.min()),
+                "max": float(gradient.max()),
+                "step_ratio": LEARNING_RATE * norm / length if length > 0 else None,
+            }
+        )
+    samples = max(_MIN_SEARCH_SAMPLES, _SEARCH_VALUES // parameters["input_layer.bias"].size)
+    spread = np.linspace(0, source.count - 1, min(source.count, samples)).astype(np.int64)
+    largest = largest_learning_rate(parameters, gradients, *source.take(spread), activation)
+    return {"parameters": rows, "learning_rate": LEARNING_RATE, "largest_learning_rate": largest}
+
+
+def _norm(values: NDArray[Any]) -> float:
+    largest = float(np.abs(values).max())
+    if not 0.0 < largest < math.inf:
+        return largest
+    return largest * float(np.linalg.norm((values / largest).ravel()))  # squares may leave the range
+
+
+def largest_learning_rate(
+    parameters: dict[str, Float32], gradients: dict[str, Float64], x: Float32, y: Float32, activation: Activation
+) -> float | None:
+    """Return the largest η up to which no step `θ − η ∂L/∂θ` raises the loss over `x [n]` and `y [n]`, in float64.
+
+    It is looked for upward from small steps, by doublings and then by bisection to a relative 1e-4, so it is the first
+    η beyond which the loss rises, though it may fall again later. Infinite where no step raises the loss; None where
+    there is no way down: the gradient is zero, or the loss is not finite.
+    """
+    xs, ys = x.astype(np.float64), y.astype(np.float64)
+
+    def loss(rate: float) -> float:
+        moved = {name: parameters[name] - rate * gradients[name] for name in parameters}
+        with np.errstate(all="ignore"):
+            z1 = np.multiply.outer(xs, moved["input_layer.weight"][0]) + moved["input_layer.bias"]
+            z2 = verify.activate(activation, z1) @ moved["output_layer.weight"][:, 0] + moved["output_layer.bias"]
+            return float(np.mean(np.square(z2 - ys)))
+
+    start = loss(0.0)
+    slope = sum(float(np.square(gradient).sum()) for gradient in gradients.values())
+    if not (0 < slope < math.inf and math.isfinite(start)):
+        return None
+    if start == 0:
+        return 0.0
+    # On the straight line down, the loss would be gone at start / slope; a loss that curves rises long before.
+    low, high = 0.0, start / slope * 2.0**-30
+    while loss(high) <= start:
+        low, high = high, 2 * high
+        if high > start / slope * 2.0**60:
+            return math.inf
+    while high - low > 1e-4 * high and low > 0:
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss(middle) <= start else (low, middle)
+    return low
