@@ -92,6 +92,7 @@ def sources(ctx: typer.Context, names: list[str]) -> dict[str, str]:
 
 POSITIVE = _parser(cfg.parse_integer(1))
 SEED = _parser(cfg.parse_integer(0, 2**32 - 1))
+FINITE = _parser(_finite)
 
 NumDataset = Annotated[
     int,
@@ -117,7 +118,7 @@ NoiseStd = Annotated[
     float,
     typer.Option(
         envvar="NOISE_STD",
-        parser=_parser(_finite),
+        parser=FINITE,
         metavar="FLOAT",
         help="Standard deviation of the noise on y.",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cubic_cli import __version__
+from cubic_cli import __version__, distribution
 from cubic_cli.config import ForwardConfig
 from cubic_cli.dataset import Float32
 from cubic_cli.runs import shortest
@@ -65,10 +65,12 @@ class Losses:
     def __init__(self) -> None:
         self._finite = Column()
         self._nan = self._posinf = self._zeros = 0
+        self._spread = distribution.Spread()
 
     def add(self, losses: Float32) -> None:
         """Merge the losses of some batches."""
         self._finite.add(losses)
+        self._spread.add(losses)
         self._nan += int(np.count_nonzero(np.isnan(losses)))
         self._posinf += int(np.count_nonzero(np.isposinf(losses)))
         self._zeros += int(np.count_nonzero(losses == 0))
@@ -82,7 +84,7 @@ class Losses:
         seen = Statistics(
             finite.count, self._nan, self._posinf, 0, self._zeros, finite.low, finite.high, finite.mean, spread
         )
-        return describe_tensor("loss", [1], seen)
+        return {**describe_tensor("loss", [1], seen), **distribution.describe(self._spread.values)}
 
 
 def describe_parameter(name: str, array: Float32) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli import findings, record, runs, verify
+from cubic_cli import distribution, findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.dataset import Float32
 from cubic_cli.devices import keep_compiled, pick_devices
@@ -74,7 +74,10 @@ def run(
 
     written = _describe(config, sources, data, source, scale_y.factor if scaled else 1.0, values, forward, seen)
     ends = scale_x.apply(np.array([data.x["min"], data.x["max"]], np.float32))
-    written["units"] = describe_units(values, config.activation, ends, spread(source)[0])
+    some = spread(source)[0]
+    written["units"] = describe_units(values, config.activation, ends, some)
+    for name, described in distribution.of_tensors(values, config.activation, some).items():
+        next(tensor for tensor in written["tensors"] if tensor["name"] == name).update(described)
     written["verification"] = verification
     written["gradients"] = gradients
     written["findings"] = findings.find(written)

@@ -22,7 +22,7 @@ def console(stderr: bool = False) -> "Console":
 def show(screen: "Callable[[int], RenderableType]") -> None:
     """Print what `screen` makes for the width of the terminal."""
     out = console()
-    out.print(screen(out.width))
+    out.print(screen(out.width), crop=False)  # a number is never cut
 
 
 @contextlib.contextmanager

@@ -58,17 +58,19 @@ def forward(
     if generate:
         summary = write_dataset(GenerateConfig(num_dataset, dataset, noise_std, seed), force=False)
         print(f"generated {summary.rows:,} rows in {summary.path}", file=sys.stderr)
-    from cubic_cli import run, runs
-    from cubic_cli.views import report
+    from cubic_cli import run, runs, saved
+    from cubic_cli.views import blocks
+    from cubic_cli.views import run as view
 
     folder = Path(artifact_dir) / run_name
     names = [name for name in config.as_json() if name in ctx.params]
     with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
         record = run.run(config, options.sources(ctx, names), scratch, lambda epoch, loss: advance(1))
+        losses = None if json else saved.losses_of(scratch, record)
     if json:
         print(runs.to_json(record))
     else:
-        terminal.show(lambda width: report.run(record, width))
+        terminal.show(lambda width: blocks.render(view.screen(record, losses, width), width))
         print(f"saved in {folder}", file=sys.stderr)
     refuse(record)
 

@@ -23,12 +23,13 @@ def generate(
     """Write the dataset: samples of a noisy cubic, the same bytes for the same seed."""
     summary = write_dataset(GenerateConfig(num_dataset, dataset, noise_std, seed), force)
     from cubic_cli import runs
-    from cubic_cli.views import report
+    from cubic_cli.views import blocks
+    from cubic_cli.views import dataset as view
 
     if json:
         print(runs.to_json(asdict(summary)))
     else:
-        terminal.show(lambda width: report.generated(summary))
+        terminal.show(lambda width: blocks.render(view.screen(summary), width))
 
 
 def write_dataset(config: GenerateConfig, force: bool) -> "Generated":

@@ -1,92 +1,200 @@
 """`cubic inspect`: look at saved runs."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubic_cli import options, terminal
-from cubic_cli.config import ForwardConfig
-from cubic_cli.errors import RunError, UsageError
+from cubic_cli.config import ForwardConfig, check_run_name
+from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from cubic_cli.runs import Record, Run
+    from cubic_cli.saved import Saved
+    from cubic_cli.views.blocks import Screen
 
 
 def inspect(
     run_name: options.RunName = ForwardConfig.run_name,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     list_: Annotated[bool, typer.Option("--list", help="List the runs.")] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="With --list: sort by a column, or, with - before it, the other way round."
+        ),
+    ] = None,
     epoch: Annotated[
         int | None, typer.Option(parser=options.POSITIVE, metavar="INTEGER", help="With --batch: show one iteration.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(parser=options.POSITIVE, metavar="INTEGER", help="With --epoch: show one iteration.")
     ] = None,
+    compare: Annotated[
+        list[str],
+        typer.Option(metavar="OTHER", help="Set another run beside this one: its name, or its folder; repeatable."),
+    ] = [],  # noqa: B006
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.FINITE,
+            metavar="R",
+            help="With --compare: exit 1 where a loss or a range differs by more than R, relatively.",
+        ),
+    ] = None,
+    save: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Show a saved run, the list of runs, or one iteration. It starts no JAX."""
-    from cubic_cli import runs
-    from cubic_cli.views import report
-
-    if list_:
-        records = runs.list_runs(Path(artifact_dir))
-        if json:
-            print(runs.to_json({"runs": [_list_row(record) for record in records]}))
-        else:
-            terminal.show(lambda width: report.runs(records))
-        return
+    """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX."""
+    _check_usage(list_, sort, epoch, batch, compare, tolerance, save)
     folder = Path(artifact_dir) / run_name
-    runs.recover(folder)
-    record = runs.load_record(folder)
+    if list_:
+        _list(Path(artifact_dir), sort, save, json)
+    elif compare:
+        _compare(folder, compare, tolerance, save, json)
+    elif epoch is not None and batch is not None:
+        _iteration(folder, epoch, batch, save, json)
+    else:
+        _run(folder, save, json)
+
+
+def _check_usage(
+    list_: bool,
+    sort: str | None,
+    epoch: int | None,
+    batch: int | None,
+    compare: list[str],
+    tolerance: float | None,
+    save: str | None,
+) -> None:
     if (epoch is None) != (batch is None):
         raise UsageError("--epoch and --batch go together, as in --epoch 10 --batch 100")
-    if epoch is not None and batch is not None:
-        document = _iteration(folder, record, epoch, batch)
-        if json:
-            print(runs.to_json(document))
-        else:
-            labels = {tensor["name"]: tensor["label"] for tensor in record["tensors"]}
-            terminal.show(lambda width: report.iteration(document, labels))
-    elif json:
-        print(runs.to_json(record))
-    else:
-        terminal.show(lambda width: report.run(record, width))
+    if sort is not None and not list_:
+        raise UsageError("--sort goes with --list")
+    if tolerance is not None and not compare:
+        raise UsageError("--tolerance goes with --compare OTHER")
+    chosen = [name for name, given in (("--list", list_), ("--compare", compare), ("--epoch", epoch)) if given]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} show different things; give one of them")
+    if save is not None:
+        from cubic_cli.views.save import check_path
+
+        check_path(save)
 
 
-def _list_row(record: dict[str, Any]) -> dict[str, Any]:
-    if "damaged" in record:
-        return record
-    keys = ("hidden_size", "batch_size", "num_epochs", "initializer", "activation", "scaling", "seed")
-    return {
-        "run_name": record["run_name"],
-        "created": record["created"],
-        "loss": record["loss"],
-        **{key: record["config"][key] for key in keys},
-    }
+def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) -> None:
+    from cubic_cli.views import listing
+
+    rows = listing.rows(artifact_dir, sort)
+    _give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
 
 
-def _iteration(folder: Path, record: dict[str, Any], epoch: int, batch: int) -> dict[str, Any]:
-    """Return the tensors' shapes and extremes in one iteration, as `inspect --json` prints them."""
+def _compare(folder: Path, names: list[str], tolerance: float | None, save: str | None, json: bool) -> None:
+    from cubic_cli import compare
+    from cubic_cli import runs as saved_runs
+    from cubic_cli.views import compare as view
+
+    record = _whole_record(folder)
+    others = []
+    for name in names:
+        other = Path(name)
+        if not (other / saved_runs.RECORD).is_file():
+            try:
+                other = folder.with_name(check_run_name(name))
+            except ValueError as error:
+                raise UsageError(f"--compare: found {name!r}; expected a run's name or folder ({error})") from None
+        others.append(_whole_record(other))
+    document = compare.document(record, others, tolerance)
+    _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
+    if document["within_tolerance"] is False:
+        apart = [f"{one['run_name']} ({', '.join(one['beyond'])})" for one in document["others"] if one["beyond"]]
+        raise CubicError(f"{record['run_name']} is not within {tolerance:g} of {'; '.join(apart)}")
+
+
+def _whole_record(folder: Path) -> "Record":
+    """Return the record of a run of which no part is damaged, for what needs all of it.
+
+    Raises:
+        RunError: there is no run, or its record is damaged; says where.
+    """
+    from cubic_cli import runs, saved
+
+    runs.recover(folder)
+    record = runs.load_record(folder)
+    for where, what in saved.check_record(record):
+        raise RunError(f"{folder / runs.RECORD} is damaged: {where} is {what}; {saved.again(folder)}")
+    return record
+
+
+def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
+    from cubic_cli import iteration
+    from cubic_cli.views import iteration as view
+
+    record = _whole_record(folder)
+    document = iteration.recorded(folder, record, epoch, batch)
+    labels = {tensor["name"]: tensor["label"] for tensor in record["tensors"]}
+    values: iteration.Values | str | None = None
+    problem = None
+    if not json:
+        try:
+            values = iteration.recompute(folder, record, epoch, batch)
+        except DatasetError as error:
+            values = str(error)
+        except RunError as error:
+            values = problem = str(error)
+    title = f"cubic inspect --epoch {epoch} --batch {batch}"
+    _give(document, lambda width: view.screen(document, labels, width, values), json, save, title)
+    if problem is not None:
+        raise RunError(problem)
+
+
+def _run(folder: Path, save: str | None, json: bool) -> None:
+    from cubic_cli import runs, saved
+    from cubic_cli.views import run as view
+
+    runs.recover(folder)
+    found = saved.look(folder)
+    _give(
+        found.record,
+        lambda width: view.screen(found.record, found.losses, width, found.broken),
+        json,
+        save,
+        f"cubic inspect --run-name {folder.name}",
+        None if found.problems else runs.load_run(folder),
+    )
+    _report(found)
+
+
+def _report(found: "Saved") -> None:
+    """Raise `RunError` if a file of the run is damaged; says which and what."""
+    if not found.problems:
+        return
+    for problem in found.problems[:-1]:
+        print(f"warning: {problem}", file=sys.stderr)
+    raise RunError(found.problems[-1])
+
+
+def _give(
+    document: dict[str, Any],
+    screen: "Callable[[int], Screen]",
+    json: bool,
+    save: str | None,
+    title: str,
+    run: "Run | None" = None,
+) -> None:
+    """Print the document as JSON, or the screen, and keep the screen where that is asked for."""
     from cubic_cli import runs
+    from cubic_cli.views import blocks
 
-    history = runs.load_history(folder)
-    epochs = record["config"]["num_epochs"]
-    batches = history.height // epochs
-    if epoch > epochs or batch > batches:
-        raise RunError(
-            f"run {record['run_name']} has epochs 1 to {epochs} and batches 1 to {batches}; "
-            f"there is no epoch {epoch}, batch {batch}"
-        )
-    row = history.row((epoch - 1) * batches + batch - 1, named=True)
-    tensors = []
-    for tensor in record["tensors"]:
-        name = tensor["name"]
-        low, high = (row["loss"],) * 2 if name == "loss" else (row[f"{name}_min"], row[f"{name}_max"])
-        shape = tensor["shape"] if name == "loss" else [row["size"], *tensor["shape"][1:]]
-        tensors.append(
-            {
-                "name": name,
-                "shape": shape,
-                "min": None if low is None else runs.shortest(low),
-                "max": None if high is None else runs.shortest(high),
-            }
-        )
-    return {"run_name": record["run_name"], "epoch": epoch, "batch": batch, "tensors": tensors}
+    if json:
+        print(runs.to_json(document))
+    else:
+        terminal.show(lambda width: blocks.render(screen(width), width))
+    if save is not None:
+        from cubic_cli.views.save import save as keep
+
+        keep(Path(save), screen, terminal.console().width, title, run)
+        print(f"kept in {save}", file=sys.stderr)
