@@ -4,6 +4,7 @@ A screen is a list of blocks. Lines end where words end; what `format.GLUE` join
 every shape, is never parted, and what is wider than the screen stands on a line of its own, whole.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,10 +20,11 @@ LEVELS = {"error": BAD, "warning": WARNING}
 
 
 class Column(NamedTuple):
-    """A column of a grid: its name, and whether it stands at the right, as numbers do."""
+    """A column of a grid: its name, whether it stands at the right, as numbers do, and whether it holds pictures."""
 
     name: str
     right: bool = True
+    picture: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,16 +199,20 @@ def markdown(screen: Screen) -> str:
 
 
 def _markdown_table(grid: Grid) -> str:
-    names = [_escape(column.name) for column in grid.columns]
+    names = [_cell(column, column.name) for column in grid.columns]
     rules = ["---:" if column.right else "---" for column in grid.columns]
-    rows = [[_escape(str(cell)) for cell in row] for row in grid.rows]
+    rows = [[_cell(column, str(cell)) for column, cell in zip(grid.columns, row, strict=True)] for row in grid.rows]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [names, rules, *rows])
     parts = [f"**{_escape(grid.title)}**" if grid.title else "", table, _escape(grid.note)]
     return "\n\n".join(part for part in parts if part)
 
 
+def _cell(column: Column, text: str) -> str:
+    """Return a cell of a table; a picture is code, where every space counts."""
+    return f"`{text}`" if column.picture and text.strip() else _escape(text)
+
+
 def _escape(text: str) -> str:
-    """Return `text` with what Markdown would take for its own marks escaped."""
-    for mark in "\\`*_|<[":
-        text = text.replace(mark, "\\" + mark)
-    return text.strip()
+    """Return `text` with what Markdown would take for marks escaped; code, as in `ones`, is meant."""
+    text = re.sub(r"([\\*|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return re.sub(r"<(?=[\w/!?])", "&lt;", text).strip()

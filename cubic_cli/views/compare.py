@@ -40,7 +40,8 @@ def _changes(other: dict[str, Any]) -> Grid:
                 Text(_change(change), style),
             )
         )
-    return Grid("", [Column("", False), Column("this"), Column("other"), Column("change")], rows)
+    columns = [Column("", False), Column("this"), Column("other"), Column("change")]
+    return Grid("", columns, rows, note="a change of a range is relative to the largest magnitude of its tensor")
 
 
 def _change(change: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ def _grid(values: Values, width: int) -> Grid:
         notes.append(f"{len(rows)} of {len(values.x):,} samples, evenly spread; the others are left out")
     return Grid(
         "values",
-        [*(Column(name) for name in names), Column(title, right=False)],
+        [*(Column(name) for name in names), Column(title, right=False, picture=True)],
         list(zip(*columns, strict=True)),
         (title,),
         "; ".join(notes),

@@ -99,8 +99,7 @@ def screen(found: list[dict[str, Any]], width: int) -> Screen:
     blocks: Screen = []
     if whole:
         longest = max(cell_len(row["run_name"]) for row in whole)
-        fixed = max(len(number(row["loss"])) for row in whole) + max(len(number(row["r_squared"])) for row in whole) + 4
-        name = max(_NAME, min(longest, width - fixed - 30))
+        name = max(_NAME, min(longest, width // 3))
         columns = [Column(title, title not in _LEFT) for title in COLUMNS]
         blocks.append(Grid("", columns, [[_cell(row, k, name) for k in COLUMNS.values()] for row in whole], DROP))
     if damaged:

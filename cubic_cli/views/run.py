@@ -5,14 +5,13 @@ Each section names the parts of the record that it needs; one whose parts are da
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.text import Text
 
 from cubic_cli import config as cfg
 from cubic_cli import findings
-from cubic_cli.dataset import Float32
 from cubic_cli.runs import Record, shortest
 from cubic_cli.views.blocks import (
     BAD,
@@ -44,6 +43,9 @@ from cubic_cli.views.format import (
     sparkline,
 )
 
+if TYPE_CHECKING:
+    from cubic_cli.dataset import Float32
+
 EQUATIONS = {"z1": "x·W1 + b1", "a1": "{activation}(z1)", "z2": "a1·W2 + b2", "loss": "mean((z2 − y)²)"}
 SYMBOLS = {
     "input_layer.weight": "W1",
@@ -62,11 +64,11 @@ class View(NamedTuple):
     """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width."""
 
     record: Record
-    losses: Float32 | None
+    losses: "Float32 | None"
     width: int
 
 
-def screen(record: Record, losses: Float32 | None, width: int, broken: frozenset[str] = frozenset()) -> Screen:
+def screen(record: Record, losses: "Float32 | None", width: int, broken: frozenset[str] = frozenset()) -> Screen:
     """Return the screen of a run, for a terminal of `width` cells; parts of the record that are `broken` are not shown.
 
     Args:
@@ -183,7 +185,7 @@ def _tensors(view: View) -> list[Block]:
     quantiles = [QUANTILES[key] for key in QUANTILES] if any(row.get("quantiles") for row in rows) else []
     nonfinite = any(row.get("nonfinite") for row in rows)
     names = ["tensor", "equation", "shape", "min", "max", "mean", "std", *quantiles, "zeros", "non-finite", title]
-    columns = [Column(name, name not in ("tensor", "equation", "shape", title)) for name in names]
+    columns = [Column(name, name not in ("tensor", "equation", "shape", title), name == title) for name in names]
     cells = [_row(row, record["config"]["activation"], axis, title) for row in rows]
     drop = DROP if nonfinite else ("non-finite", *DROP)
     notes = [f"over one epoch; the axis is logarithmic beyond ±{axis.linear:g}"]
@@ -220,9 +222,8 @@ def _loss(view: View) -> Fact:
     record, context = view.record, view.record["context"]
     r_squared, variance, floor = (context[name] for name in ("r_squared", "target_variance", "noise_floor"))
     text = Text.assemble((number(record["loss"]), "bold"))
-    text.append(
-        f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}, the cubic itself {short(floor)}"
-    )
+    text.append(f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}, ")
+    text.append(f"the cubic itself {short(floor)}")
     if record["loss_in_data_units"] != record["loss"]:
         text.append(f"; in the data's units {number(record['loss_in_data_units'])}")
     return "loss", text
