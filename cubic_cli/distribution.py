@@ -65,7 +65,7 @@ def of_tensors(values: dict[str, Float32], activation: Activation, x: Float32) -
     """Return the distributions of z1, a1 and z2 over evenly spread samples `x [n]`, as the network got them."""
     w1, b1 = values["input_layer.weight"][0], values["input_layer.bias"]
     w2, b2 = values["output_layer.weight"][:, 0], values["output_layer.bias"][0]
-    x = x[:: -(-x.size * w1.size // LIMIT)]
+    x = x[:: -(-x.size // max(1, LIMIT // w1.size))]
     units = slice(None, None, -(-w1.size // LIMIT))
     with np.errstate(all="ignore"):
         z1 = np.outer(x, w1) + b1
