@@ -8,11 +8,11 @@ costs the same for a thousand samples as for a billion. So a rare value may lie 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cubic_cli import verify
 from cubic_cli.config import Activation
 from cubic_cli.dataset import Float32
+from cubic_cli.runs import shortest
 
 LIMIT = 1 << 20  # values looked at
 QUANTILES = (0.01, 0.5, 0.99)
@@ -20,7 +20,7 @@ BINS = 48
 _LINEAR = 1e-3  # of the largest magnitude: the edges are evenly spaced below it, and by a common factor above
 
 
-def describe(values: NDArray[Any]) -> dict[str, Any]:
+def describe(values: Float32) -> dict[str, Any]:
     """Return the record's `quantiles` and `histogram` of the finite `values`, of any shape; null where there is none.
 
     A quantile is a value that occurs: the smallest that at least so large a share of the values does not exceed
@@ -31,34 +31,28 @@ def describe(values: NDArray[Any]) -> dict[str, Any]:
         return {"quantiles": None, "histogram": None}
     ranks = [max(0, int(np.ceil(share * ordered.size)) - 1) for share in QUANTILES]
     edges = choose_edges(float(ordered[0]), float(ordered[-1]))
-    below = np.searchsorted(ordered, edges[1:-1].astype(ordered.dtype), "left")
+    below = np.searchsorted(ordered, np.array(edges[1:-1], np.float32), "left")
     counts = np.diff(np.concatenate([[0], below, [ordered.size]]))
     return {
-        "quantiles": {str(share): _number(ordered[rank]) for share, rank in zip(QUANTILES, ranks, strict=True)},
-        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "quantiles": {str(share): shortest(ordered[rank]) for share, rank in zip(QUANTILES, ranks, strict=True)},
+        "histogram": {"edges": edges, "counts": counts.tolist()},
     }
 
 
-def choose_edges(low: float, high: float) -> NDArray[np.float64]:
+def choose_edges(low: float, high: float) -> list[float]:
     """Return the edges of the bins from `low` to `high`, `[BINS + 1]`: evenly spaced in asinh, a symmetric logarithm.
 
     A bin holds what is at least its lower edge and less than its upper one, the last bin its upper edge too. The edges
-    are float32 numbers, so that a count does not depend on how they are rounded. Where all values are one number, there
-    is one bin about it, `[2]`.
+    are float32 numbers, as the values are, so that a count does not depend on rounding. Where all values are one number,
+    there is one bin about it, `[2]`.
     """
     if low == high:
         half = abs(low) / 2 or 0.5
-        return np.array([low - half, low + half])
+        return [low - half, low + half]
     linear = _LINEAR * max(abs(low), abs(high))
     edges = linear * np.sinh(np.linspace(np.arcsinh(low / linear), np.arcsinh(high / linear), BINS + 1))
     edges[0], edges[-1] = low, high
-    return np.unique(edges.astype(np.float32)).astype(np.float64)
-
-
-def _number(value: Any) -> float:
-    from cubic_cli.runs import shortest
-
-    return shortest(value) if value.dtype == np.float32 else float(value)
+    return [shortest(edge) for edge in np.unique(edges.astype(np.float32))]
 
 
 def of_tensors(values: dict[str, Float32], activation: Activation, x: Float32) -> dict[str, dict[str, Any]]:

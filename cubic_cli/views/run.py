@@ -171,7 +171,7 @@ def _parameters(view: View) -> Fact:
     for p in parameters:
         name = f"{SYMBOLS.get(p['name'], p['name'])} {shape(p['shape'])}"
         same = p["min"] == p["max"]
-        ranges.append(f"{name} = {short(p['min'])}" if same else f"{name} {short(p['min'])} … {short(p['max'])}")
+        ranges.append(f"{name} = {short(p['min'])}" if same else f"{name} from {short(p['min'])} to {short(p['max'])}")
     return "parameters", text.append(", ".join(r.replace(" ", GLUE) for r in ranges))
 
 
@@ -302,8 +302,8 @@ def _gradients(view: View) -> list[Block]:
         )
         for p in gradients["parameters"]
     ]
-    rate = number(gradients["largest_learning_rate"])
-    note = f"largest learning rate at which a step does not raise the batch's loss: {rate.replace(' ', GLUE)}"
+    rate = short(gradients["largest_learning_rate"])
+    note = f"largest learning rate at which a step does not raise the batch's loss: {rate}"
     return [Grid("gradients", columns, rows, ("min", "max", "shape"), note)]
 
 
