@@ -43,8 +43,8 @@ def choose_edges(low: float, high: float) -> list[float]:
     """Return the edges of the bins from `low` to `high`, `[BINS + 1]`: evenly spaced in asinh, a symmetric logarithm.
 
     A bin holds what is at least its lower edge and less than its upper one, the last bin its upper edge too. The edges
-    are float32 numbers, as the values are, so that a count does not depend on rounding. Where all values are one number,
-    there is one bin about it, `[2]`.
+    are float32 numbers, as the values are, so that a count does not depend on rounding. Where all values are one
+    number, there is one bin about it, `[2]`.
     """
     if low == high:
         half = abs(low) / 2 or 0.5

@@ -116,6 +116,27 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {again(folder)}") from None
 
 
+def remains(folder: Path) -> list[tuple[str, str]]:
+    """Return what the other files of a run say, whose record cannot be read: the file, and what stands in it."""
+    found = []
+    try:
+        losses = pl.col("loss").filter(pl.col("loss").is_finite())
+        frame = scan_history(folder).select(
+            pl.len().alias("rows"), pl.col("epoch").max(), losses.min().alias("low"), losses.max().alias("high")
+        )
+        rows, epochs, low, high = collect(folder, frame).row(0)
+        found.append((runs.HISTORY, f"{rows:,} iterations in {epochs:,} epochs, losses from {low:.7g} to {high:.7g}"))
+    except (RunError, TypeError, ValueError) as error:
+        found.append((runs.HISTORY, str(error) if isinstance(error, RunError) else "says nothing"))
+    try:
+        check_parameters(folder)
+        shapes = (f"{name} {list(array.shape)}" for name, array in runs.load_parameters(folder).items())
+        found.append((runs.PARAMETERS, ", ".join(shapes)))
+    except RunError as error:
+        found.append((runs.PARAMETERS, str(error)))
+    return found
+
+
 def check_parameters(folder: Path) -> None:
     """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
     path = folder / runs.PARAMETERS
@@ -167,7 +188,7 @@ def _boolean(value: Any) -> bool:
 
 
 def _one_of(kind: Any) -> Check:
-    return lambda value: value in set(kind)
+    return lambda value: isinstance(value, str) and value in set(kind)
 
 
 @dataclass(frozen=True)
@@ -176,10 +197,15 @@ class _ListOf:
 
 
 @dataclass(frozen=True)
-class _Maybe:
-    """Null or left out, as older records may, or of this form."""
+class _OrNull:
+    """Null, or of this form."""
 
     form: Any
+
+
+@dataclass(frozen=True)
+class _Maybe(_OrNull):
+    """Left out too, as in records of before it was there."""
 
 
 _SUMMARY = dict.fromkeys(("min", "max", "mean", "std"), _number)
@@ -201,7 +227,7 @@ _FORM: dict[str, Any] = {
         "dataset": _text,
     },
     "sources": {},
-    "dataset": {"path": _text, "rows": _positive, "sha256": _Maybe(_text), "x": _SUMMARY, "y": _SUMMARY},
+    "dataset": {"path": _text, "rows": _positive, "sha256": _OrNull(_text), "x": _SUMMARY, "y": _SUMMARY},
     "device": {
         "platform": _text,
         "kind": _text,
@@ -228,7 +254,7 @@ _FORM: dict[str, Any] = {
     ),
     "parameters": _ListOf({"name": _text, "shape": _SHAPE, "dtype": _text, "count": _integer, **_SUMMARY}),
     "units": dict.fromkeys(("count", "distinct", "dead", "always_on", "rank"), _integer),
-    "first_nonfinite": _Maybe({"tensor": _text, "epoch": _positive, "batch": _positive, "row": _positive}),
+    "first_nonfinite": _OrNull({"tensor": _text, "epoch": _positive, "batch": _positive, "row": _positive}),
     "gradients": _Maybe(
         {
             "parameters": _ListOf(
@@ -239,7 +265,7 @@ _FORM: dict[str, Any] = {
     ),
     "findings": _ListOf({"id": _text, "level": _text, "value": _number, "limit": _number, "text": _text}),
     "context": dict.fromkeys(("target_variance", "r_squared", "noise_floor"), _number_or_null),
-    "verification": _Maybe(
+    "verification": _OrNull(
         {
             "reference": _text,
             "batches": _integer,
@@ -279,7 +305,7 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _check(value: Any, form: Any, where: str) -> Iterator[tuple[str, str]]:
-    if isinstance(form, _Maybe):
+    if isinstance(form, _OrNull):
         if value is None:
             return
         form = form.form

@@ -153,10 +153,16 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 
 def _run(folder: Path, save: str | None, json: bool) -> None:
     from cubic_cli import runs, saved
+    from cubic_cli.views import blocks
     from cubic_cli.views import run as view
 
     runs.recover(folder)
-    found = saved.look(folder)
+    try:
+        found = saved.look(folder)
+    except RunError:
+        if folder.is_dir() and not json:
+            terminal.show(lambda width: blocks.render(view.remains(saved.remains(folder)), width))
+        raise
     _give(
         found.record,
         lambda width: view.screen(found.record, found.losses, width, found.broken),

@@ -94,6 +94,11 @@ def screen(record: Record, losses: "Float32 | None", width: int, broken: frozens
     return [*blocks, Facts([(f"{label:<{_LABEL - 2}}", text) for label, text in facts])] if facts else blocks
 
 
+def remains(found: list[tuple[str, str]]) -> Screen:
+    """Return the screen of a run whose record cannot be read: what `saved.remains` found."""
+    return [Heading("what remains"), Facts([(name, Text(said)) for name, said in found])]
+
+
 Fact = tuple[str, Text]
 
 
@@ -243,7 +248,8 @@ def _batches(view: View) -> Fact | None:
         mean = float(losses[finite].mean(dtype=np.float64))
         if len(losses) > 1 and mean > 0:
             times = f"{float(losses[worst]) / mean:.3g}{GLUE}times the mean"
-            text.append(f"; the worst is batch{GLUE}{worst + 1:,}, {times}")
+            where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
+            text.append(f"; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)")
     if each > 1:
         text.append(f"; a mark is the largest of {each:,}{GLUE}batches")
     if (lost := len(losses) - finite.size) > 0:
