@@ -134,8 +134,8 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
         "nonfinite",
         first["tensor"],
         count,
-        f"{count:,} values are not finite; the first is in {first['tensor']}, epoch {first['epoch']}, "
-        f"batch {first['batch']:,}, {row}, and comes from {cause}: {advice}",
+        f"{count:,} {'value is' if count == 1 else 'values are'} not finite; the first is in {first['tensor']}, "
+        f"epoch {first['epoch']}, batch {first['batch']:,}, {row}, and comes from {cause}: {advice}",
     )
 
 

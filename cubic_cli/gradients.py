@@ -123,9 +123,8 @@ def largest_learning_rate(
             z2 = verify.activate(activation, z1) @ moved["output_layer.weight"][:, 0] + moved["output_layer.bias"]
             return float(np.mean(np.square(z2 - ys)))
 
-    start = loss(0.0)
     slope = sum(float(np.square(gradient).sum()) for gradient in gradients.values())
-    if not (0 < slope < math.inf and math.isfinite(start)):
+    if not 0 < slope < math.inf or not math.isfinite(start := loss(0.0)):
         return None
     if start == 0:
         return 0.0

@@ -309,7 +309,7 @@ def _gradients(view: View) -> list[Block]:
         for p in gradients["parameters"]
     ]
     rate = short(gradients["largest_learning_rate"])
-    note = f"largest learning rate at which a step does not raise the batch's loss: {rate}"
+    note = f"largest learning rate at which a step does not raise the loss: {rate}"
     return [Grid("gradients", columns, rows, ("min", "max", "shape"), note)]
 
 
