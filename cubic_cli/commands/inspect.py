@@ -46,10 +46,11 @@ def inspect(
         ),
     ] = None,
     save: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the run: .png, .svg or .pdf.")] = None,
     json: options.Json = False,
 ) -> None:
     """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX."""
-    _check_usage(list_, sort, epoch, batch, compare, tolerance, save)
+    _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot)
     folder = Path(artifact_dir) / run_name
     if list_:
         _list(Path(artifact_dir), sort, save, json)
@@ -58,7 +59,7 @@ def inspect(
     elif epoch is not None and batch is not None:
         _iteration(folder, epoch, batch, save, json)
     else:
-        _run(folder, save, json)
+        _run(folder, save, plot, json)
 
 
 def _check_usage(
@@ -69,6 +70,7 @@ def _check_usage(
     compare: list[str],
     tolerance: float | None,
     save: str | None,
+    plot: str | None,
 ) -> None:
     if (epoch is None) != (batch is None):
         raise UsageError("--epoch and --batch go together, as in --epoch 10 --batch 100")
@@ -77,8 +79,14 @@ def _check_usage(
     if tolerance is not None and not compare:
         raise UsageError("--tolerance goes with --compare OTHER")
     chosen = [name for name, given in (("--list", list_), ("--compare", compare), ("--epoch", epoch)) if given]
+    if plot is not None:
+        chosen.append("--plot")
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} show different things; give one of them")
+    if plot is not None:
+        from cubic_cli.views.plot import check_path as check_plot
+
+        check_plot(plot)
     if save is not None:
         from cubic_cli.views.save import check_path
 
@@ -151,7 +159,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
         raise RunError(problem)
 
 
-def _run(folder: Path, save: str | None, json: bool) -> None:
+def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     from cubic_cli import runs, saved
     from cubic_cli.views import blocks
     from cubic_cli.views import run as view
@@ -172,6 +180,11 @@ def _run(folder: Path, save: str | None, json: bool) -> None:
         None if found.problems else runs.load_run(folder),
     )
     _report(found)
+    if plot is not None:
+        from cubic_cli.views import plot as plotting
+
+        plotting.save(runs.load_run(folder), Path(plot))
+        print(f"drawn in {plot}", file=sys.stderr)
 
 
 def _report(found: "Saved") -> None:
