@@ -1,0 +1,136 @@
+"""What every contender computes: the samples, the parameters, the figures, and the float64 reference they must equal.
+
+    N samples, B batch, K batches, H hidden; the tensors are z1, a1 and z2, in this order
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from cubic_cli.config import Initializer
+from cubic_cli.dataset import draw
+from numpy.typing import NDArray
+
+LOSS, HISTORY, ALL = "loss", "history", "all"
+LEVELS = (LOSS, HISTORY, ALL)
+_BLOCK = 1 << 14  # samples of the reference at a time
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`x` and `y` `[N]`, `w1`, `b1` and `w2` `[H]`, `b2`, all float32, and the batch size."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    w1: NDArray[np.float32]
+    b1: NDArray[np.float32]
+    w2: NDArray[np.float32]
+    b2: np.float32
+    batch: int
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return len(self.x)
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return len(self.w1)
+
+    @property
+    def batches(self) -> int:
+        """K."""
+        return self.samples // self.batch
+
+
+class Figures(NamedTuple):
+    """What is seen: the losses `[K]`, the extremes of the tensors `[3, K]`, and their statistics `[3]`."""
+
+    loss: NDArray[np.floating]
+    low: NDArray[np.floating] | None = None
+    high: NDArray[np.floating] | None = None
+    mean: NDArray[np.floating] | None = None
+    std: NDArray[np.floating] | None = None
+    zeros: NDArray[np.integer] | None = None
+    nonfinite: NDArray[np.integer] | None = None
+
+
+def make(samples: int, batch: int, hidden: int, seed: int = 0) -> Problem:
+    """Return samples of the cubic and random parameters (`he_normal`); `batch` divides `samples`."""
+    from cubic_cli.network import initialise
+
+    if samples % batch:
+        raise ValueError(f"{samples} samples are no whole number of batches of {batch}")
+    columns = zip(*draw(samples, 10.0, seed), strict=True)
+    x, y = (np.concatenate(parts) for parts in columns)
+    one, two = initialise(Initializer.he_normal, hidden, seed)
+    w1, b1, w2, b2 = (np.array(value).reshape(-1) for value in (*one, *two))
+    return Problem(x, y, w1, b1, w2, b2[0], batch)
+
+
+def moments(count: NDArray[np.integer], total: NDArray[np.floating], squares: NDArray[np.floating]) -> tuple:
+    """Return mean and standard deviation `[3]` from sums and sums of squares."""
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0))
+
+
+def counts(problem: Problem) -> NDArray[np.int64]:
+    """Return the number of values of each tensor, `[3]`."""
+    return problem.samples * np.array([problem.hidden, problem.hidden, 1])
+
+
+def reference(problem: Problem) -> tuple[Figures, NDArray[np.float64]]:
+    """Return all figures in float64, and the scale of each batch's loss, `mean((|z2| + |y|)²)`."""
+    low, high = np.empty((3, problem.samples)), np.empty((3, problem.samples))
+    error, scale = np.empty(problem.samples), np.empty(problem.samples)
+    total, squares, zeros, nonfinite = np.zeros(3), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64)
+    w1, b1, w2 = (values.astype(np.float64) for values in (problem.w1, problem.b1, problem.w2))
+    for start in range(0, problem.samples, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        z1 = np.outer(problem.x[here].astype(np.float64), w1) + b1
+        a1 = np.maximum(z1, 0.0)
+        z2 = a1 @ w2[:, None] + float(problem.b2)
+        for i, tensor in enumerate((z1, a1, z2)):
+            low[i, here], high[i, here] = tensor.min(axis=1), tensor.max(axis=1)
+            total[i] += tensor.sum()
+            squares[i] += np.square(tensor).sum()
+            zeros[i] += (tensor == 0).sum()
+            nonfinite[i] += (~np.isfinite(tensor)).sum()
+        error[here] = np.square(z2[:, 0] - problem.y[here])
+        scale[here] = np.square(np.abs(z2[:, 0]) + np.abs(problem.y[here]))
+
+    by_batch = (3, problem.batches, problem.batch)
+    figures = Figures(
+        error.reshape(by_batch[1:]).mean(axis=1),
+        low.reshape(by_batch).min(axis=2),
+        high.reshape(by_batch).max(axis=2),
+        *moments(counts(problem), total, squares),
+        zeros,
+        nonfinite,
+    )
+    return figures, scale.reshape(by_batch[1:]).mean(axis=1)
+
+
+# Many contenders add millions of values in float32; a figure that is off by more than this is another figure.
+_TOLERANCE = 1e-3
+
+
+def check(name: str, level: str, found: Figures, expected: Figures, loss_scale: NDArray[np.float64]) -> None:
+    """Compare a contender's figures with the float64 reference, each relative to its own scale.
+
+    Raises:
+        ValueError: a figure is missing or differs; names it.
+    """
+    assert expected.high is not None and expected.low is not None and expected.std is not None
+    spread = np.maximum(np.abs(expected.low), np.abs(expected.high)).max(axis=1, keepdims=True)
+    scales = Figures(loss_scale, spread, spread, expected.std, expected.std)
+    fields = {LOSS: Figures._fields[:1], HISTORY: Figures._fields[:3], ALL: Figures._fields}[level]
+    for field in fields:
+        value, wanted, scale = getattr(found, field), getattr(expected, field), getattr(scales, field)
+        if value is None or np.shape(value) != wanted.shape:
+            raise ValueError(f"{name} has no {field} of shape {wanted.shape}")
+        off = np.abs(np.asarray(value, np.float64) - wanted)
+        limit = 0 if scale is None else np.broadcast_to((1e-5 if field in fields[:3] else _TOLERANCE) * scale, off.shape)
+        if not (off <= limit).all():
+            raise ValueError(f"{name} has another {field}: {np.asarray(value).flat[:3]}, expected {wanted.flat[:3]}")
