@@ -36,7 +36,9 @@ def machine(packages: tuple[str, ...] = ("jax", "jaxlib", "numpy", "polars", "to
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        lines = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = lines[0] if lines else model
     versions = {"python": platform.python_version()}
     for name in packages:

@@ -1,13 +1,14 @@
 """What every contender computes: the samples, the parameters, the figures, and the float64 reference they must equal.
 
-    N samples, B batch, K batches, H hidden; the tensors are z1, a1 and z2, in this order
+N samples, B batch, K batches, H hidden; the tensors are z1, a1 and z2, in this order
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from cubic_cli.config import Initializer
+from cubic_cli import verify
+from cubic_cli.config import Activation, Initializer
 from cubic_cli.dataset import draw
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ _BLOCK = 1 << 14  # samples of the reference at a time
 
 @dataclass(frozen=True)
 class Problem:
-    """`x` and `y` `[N]`, `w1`, `b1` and `w2` `[H]`, `b2`, all float32, and the batch size."""
+    """`x` and `y` `[N]`, `w1`, `b1` and `w2` `[H]`, `b2`, all float32; the batch size; f."""
 
     x: NDArray[np.float32]
     y: NDArray[np.float32]
@@ -27,6 +28,7 @@ class Problem:
     w2: NDArray[np.float32]
     b2: np.float32
     batch: int
+    activation: Activation = Activation.relu
 
     @property
     def samples(self) -> int:
@@ -56,17 +58,17 @@ class Figures(NamedTuple):
     nonfinite: NDArray[np.integer] | None = None
 
 
-def make(samples: int, batch: int, hidden: int, seed: int = 0) -> Problem:
+def make(samples: int, batch: int, hidden: int, activation: Activation = Activation.relu) -> Problem:
     """Return samples of the cubic and random parameters (`he_normal`); `batch` divides `samples`."""
     from cubic_cli.network import initialise
 
     if samples % batch:
         raise ValueError(f"{samples} samples are no whole number of batches of {batch}")
-    columns = zip(*draw(samples, 10.0, seed), strict=True)
+    columns = zip(*draw(samples, 10.0, 0), strict=True)
     x, y = (np.concatenate(parts) for parts in columns)
-    one, two = initialise(Initializer.he_normal, hidden, seed)
+    one, two = initialise(Initializer.he_normal, hidden, 0)
     w1, b1, w2, b2 = (np.array(value).reshape(-1) for value in (*one, *two))
-    return Problem(x, y, w1, b1, w2, b2[0], batch)
+    return Problem(x, y, w1, b1, w2, b2[0], batch, activation)
 
 
 def moments(count: NDArray[np.integer], total: NDArray[np.floating], squares: NDArray[np.floating]) -> tuple:
@@ -89,7 +91,7 @@ def reference(problem: Problem) -> tuple[Figures, NDArray[np.float64]]:
     for start in range(0, problem.samples, _BLOCK):
         here = slice(start, start + _BLOCK)
         z1 = np.outer(problem.x[here].astype(np.float64), w1) + b1
-        a1 = np.maximum(z1, 0.0)
+        a1 = verify.activate(problem.activation, z1)
         z2 = a1 @ w2[:, None] + float(problem.b2)
         for i, tensor in enumerate((z1, a1, z2)):
             low[i, here], high[i, here] = tensor.min(axis=1), tensor.max(axis=1)
@@ -131,6 +133,8 @@ def check(name: str, level: str, found: Figures, expected: Figures, loss_scale: 
         if value is None or np.shape(value) != wanted.shape:
             raise ValueError(f"{name} has no {field} of shape {wanted.shape}")
         off = np.abs(np.asarray(value, np.float64) - wanted)
-        limit = 0 if scale is None else np.broadcast_to((1e-5 if field in fields[:3] else _TOLERANCE) * scale, off.shape)
+        limit = (
+            0 if scale is None else np.broadcast_to((1e-5 if field in fields[:3] else _TOLERANCE) * scale, off.shape)
+        )
         if not (off <= limit).all():
             raise ValueError(f"{name} has another {field}: {np.asarray(value).flat[:3]}, expected {wanted.flat[:3]}")

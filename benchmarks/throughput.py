@@ -1,6 +1,6 @@
 """Samples a second of every contender, side by side, and the ratios that cubic is to reach.
 
-    python -m benchmarks.throughput [--samples N] [--batch B …] [--hidden H] [--rounds R] [--json FILE] [--no-torch]
+python -m benchmarks.throughput [--samples N] [--batch B …] [--hidden H] [--rounds R] [--json FILE] [--no-torch]
 """
 
 import argparse
@@ -78,23 +78,30 @@ def prepare(problem: Problem, without: set[str], say: Callable[[str], None]) -> 
     for (name, level), formulations in contenders().items():
         if name in without:
             continue
-        times: dict[str, float] = {}
+        ready: dict[str, Callable[[], Figures]] = {}
         for formulation, maker in formulations.items():
-            title = f"{name}, {level}" + (f", {formulation}" if formulation else "")
             try:
-                run = maker(problem, level)
-                check(title, level, run(), expected, scale)
+                ready[formulation] = maker(problem, level)
+                check(f"{name}, {level}, {formulation}", level, ready[formulation](), expected, scale)
             except ImportError as error:
                 say(f"{name} is left out: {error}")
                 without.add(name)
                 break
-            times[formulation] = measure.best(run)
-            say(f"{title}: {problem.samples / times[formulation] / 1e6:,.1f} M samples/s")
-            if times[formulation] == min(times.values()):
-                runs[name, level] = formulation, run
-        if times:
-            tried[name, level] = times
+        else:
+            tried[name, level] = times = try_out(ready)
+            fastest = min(times, key=times.__getitem__)
+            runs[name, level] = fastest, ready[fastest]
+            speeds = ", ".join(f"{key} {problem.samples / value / 1e6:,.1f}".strip() for key, value in times.items())
+            say(f"{name}, {level}: {speeds} M samples/s")
     return runs, tried
+
+
+def try_out(ready: dict[str, Callable[[], Figures]]) -> dict[str, float]:
+    """Return the shortest time of each formulation; those that may be the fastest get more tries."""
+    times = {name: measure.best(run) for name, run in ready.items()}
+    close = {name: run for name, run in ready.items() if len(ready) > 1 and times[name] < 6 * min(times.values())}
+    again = measure.interleave(close, rounds=3)
+    return {name: min(seconds, *again.get(name, [seconds])) for name, seconds in times.items()}
 
 
 def compare(problem: Problem, rounds: int, without: set[str], say: Callable[[str], None]) -> dict[str, Any]:
@@ -117,7 +124,8 @@ def compare(problem: Problem, rounds: int, without: set[str], say: Callable[[str
         ours, other = seconds.get((CUBIC, goal.ours)), seconds.get((goal.other, goal.other_level))
         if ours and other:
             ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
-            ratios.append({**asdict(goal), "ratio": ratio, "met": ratio >= goal.least})
+            best = min(other) / min(ours)
+            ratios.append({**asdict(goal), "ratio": ratio, "of_bests": best, "met": ratio >= goal.least})
     return {
         "samples": problem.samples,
         "batch": problem.batch,
@@ -140,8 +148,8 @@ def tables(found: dict[str, Any]) -> list[Table]:
         if name in by_name:
             speed.add_row(name, *(by_name[name].get(level, "") for level in (LOSS, HISTORY, ALL)))
     goals = Table(title=f"cubic against the others, {where}: ratio of speeds", title_justify="left")
-    for column in ("cubic", "against", "goal", "ratio", ""):
-        goals.add_column(column, justify="right" if column in ("goal", "ratio") else "left")
+    for column in ("cubic", "against", "goal", "ratio", "of bests", ""):
+        goals.add_column(column, justify="right" if column in ("goal", "ratio", "of bests") else "left")
     for row in found["ratios"]:
         met = "[green]met[/]" if row["met"] else "[red]not met[/]"
         goals.add_row(
@@ -149,6 +157,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
             f"{row['other']}, {row['other_level']}",
             f"≥ {row['least']:.2f}",
             f"{row['ratio']:.2f}",
+            f"{row['of_bests']:.2f}",
             met,
         )
     return [speed, goals]

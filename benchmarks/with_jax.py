@@ -51,10 +51,10 @@ def _parameters(problem: Problem) -> Parameters:
     )
 
 
-def cubic(problem: Problem, level: str, activation: Activation = Activation.relu) -> Callable[[], Figures]:
-    """Return an epoch of cubic's own pass, its figures on the host."""
+def cubic(problem: Problem, level: str, num_epochs: int = 2) -> Callable[[], Figures]:
+    """Return an epoch of cubic's own pass, one of `num_epochs`, with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
-    observed = forward.Pass(_parameters(problem), source, problem.batch, activation, devices, num_epochs=2)
+    observed = forward.Pass(_parameters(problem), source, problem.batch, problem.activation, devices, num_epochs)
 
     def run() -> Figures:
         chunks = list(observed.chunks(statistics=level == ALL))

@@ -3,6 +3,7 @@
 Data are finite here, so none of these looks at extremes over finite values only, as cubic does: an advantage.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,13 +21,8 @@ def _torch(problem: Problem) -> tuple[Any, ...]:
     return torch, *(torch.from_numpy(np.array(v)) for v in (problem.x, problem.y, problem.w1, problem.b1, problem.w2))
 
 
-def _statistics(tensors: Tensors) -> list[Any]:
-    sums = [[t.sum() for t in tensors], [(t * t).sum() for t in tensors]]
-    return [*sums, [(t == 0).sum() for t in tensors], [(~t.isfinite()).sum() for t in tensors]]
-
-
-def _whole(problem: Problem, level: str, matmul: bool, two_steps: bool) -> Callable[[], Any]:
-    """`[K, B, H]` tensors; by matrix products or broadcasting; reduced over B and H at once or one by one."""
+def _whole(problem: Problem, level: str, matmul: bool) -> Callable[[], Any]:
+    """`[K, B, H]` tensors, by matrix products or broadcasting, each reduced as it is."""
     torch, x, y, w1, b1, w2 = _torch(problem)
     x, y = x.view(-1, problem.batch, 1), y.view(-1, problem.batch, 1)
     b2 = float(problem.b2)
@@ -35,49 +31,32 @@ def _whole(problem: Problem, level: str, matmul: bool, two_steps: bool) -> Calla
         z1 = x @ w1[None, :] + b1 if matmul else x * w1 + b1
         a1 = torch.relu(z1)
         z2 = a1 @ w2[:, None] + b2 if matmul else (a1 * w2).sum(dim=2, keepdim=True) + b2
-        loss = (z2 - y).square().mean(dim=(1, 2))
-        if level == LOSS:
-            return [loss]
+        seen = [(z2 - y).square().mean(dim=(1, 2))]
         tensors = (z1, a1, z2)
-        if two_steps:
-            low, high = [t.amin(dim=2).amin(dim=1) for t in tensors], [t.amax(dim=2).amax(dim=1) for t in tensors]
-        else:
-            low, high = [t.amin(dim=(1, 2)) for t in tensors], [t.amax(dim=(1, 2)) for t in tensors]
-        return [loss, low, high] + (_statistics(tensors) if level == ALL else [])
+        if level != LOSS:
+            seen += [[t.amin(dim=(1, 2)) for t in tensors], [t.amax(dim=(1, 2)) for t in tensors]]
+        if level == ALL:
+            seen += [[t.sum() for t in tensors], [(t * t).sum() for t in tensors]]
+            seen += [[(t == 0).sum() for t in tensors], [(~t.isfinite()).sum() for t in tensors]]
+        return seen
 
     return run
 
 
-def _matmul(problem: Problem, level: str) -> Callable[[], Any]:
-    return _whole(problem, level, matmul=True, two_steps=False)
-
-
-def _broadcast(problem: Problem, level: str) -> Callable[[], Any]:
-    return _whole(problem, level, matmul=False, two_steps=False)
-
-
-def _two_steps(problem: Problem, level: str) -> Callable[[], Any]:
-    return _whole(problem, level, matmul=False, two_steps=True)
-
-
-def _transposed(problem: Problem, level: str) -> Callable[[], Any]:
-    """`[H, N]` tensors, the samples on the minor axis."""
+def _by_sample(problem: Problem, level: str, units: int) -> Callable[[], Any]:
+    """Tensors with the H units on axis `units`, `[H, N]` or `[N, H]`, reduced over them first."""
     torch, x, y, w1, b1, w2 = _torch(problem)
+    x = x.unsqueeze(units)
+    w1, b1, w2 = (values.unsqueeze(1 - units) for values in (w1, b1, w2))
     b2 = float(problem.b2)
 
-    def by_batch(values: Any) -> Any:
-        return values.view(-1, problem.batch)
-
     def run() -> Any:
-        z1 = x[None, :] * w1[:, None] + b1[:, None]
+        z1 = x * w1 + b1
         a1 = torch.relu(z1)
-        z2 = (a1 * w2[:, None]).sum(dim=0) + b2
-        loss = by_batch((z2 - y).square()).mean(dim=1)
-        if level == LOSS:
-            return [loss]
-        low = [by_batch(t).amin(dim=1) for t in (z1.amin(dim=0), a1.amin(dim=0), z2)]
-        high = [by_batch(t).amax(dim=1) for t in (z1.amax(dim=0), a1.amax(dim=0), z2)]
-        return [loss, low, high] + (_statistics((z1, a1, z2)) if level == ALL else [])
+        z2 = (a1 * w2).sum(dim=units) + b2
+        ends = () if level == LOSS else (z1.amin(dim=units), z1.amax(dim=units))
+        sums = (z1, z1 * z1, a1, a1 * a1, (z1 == 0).float(), (a1 == 0).float()) if level == ALL else ()
+        return _reduce(torch, problem.batch, z2, y, ends, [t.sum(dim=units) for t in sums])
 
     return run
 
@@ -87,53 +66,51 @@ def _unrolled(problem: Problem, level: str) -> Callable[[], Any]:
     torch, x, y, w1, b1, w2 = _torch(problem)
     hidden, b2 = problem.hidden, float(problem.b2)
 
-    def by_batch(values: Any) -> Any:
-        return values.view(-1, problem.batch)
-
     def run() -> Any:
-        z2 = torch.full_like(x, b2)
-        low = high = total = squares = a_total = a_squares = zeros = a_zeros = None
+        z2, ends, sums = torch.full_like(x, b2), (), []
         for h in range(hidden):
             z1 = x * w1[h] + b1[h]
             a1 = torch.relu(z1)
             z2 = z2 + a1 * w2[h]
-            if level == LOSS:
-                continue
-            low = z1 if low is None else torch.where(z1 < low, z1, low)
-            high = z1 if high is None else torch.where(z1 > high, z1, high)
+            if level != LOSS:
+                ends = (torch.minimum(ends[0], z1), torch.maximum(ends[1], z1)) if ends else (z1, z1)
             if level == ALL:
-                here = (z1, z1 * z1, a1, a1 * a1, (z1 == 0).int(), (a1 == 0).int())
-                seen = (total, squares, a_total, a_squares, zeros, a_zeros)
-                total, squares, a_total, a_squares, zeros, a_zeros = (
-                    new if old is None else old + new for old, new in zip(seen, here, strict=True)
-                )
-        loss = by_batch((z2 - y).square()).mean(dim=1)
-        if level == LOSS:
-            return [loss]
-        ends = [low, torch.relu(low), z2], [high, torch.relu(high), z2]
-        figures = [
-            loss,
-            [by_batch(end).amin(dim=1) for end in ends[0]],
-            [by_batch(end).amax(dim=1) for end in ends[1]],
-        ]
-        if level == ALL:
-            figures += [
-                [t.sum() for t in (total, a_total, z2)],
-                [t.sum() for t in (squares, a_squares, z2 * z2)],
-                [t.sum() for t in (zeros, a_zeros, z2 == 0)],
-                # A sum over the units is finite only if all of them are; only where one is not would one count them.
-                [(~t.isfinite()).sum() for t in (total, a_total, z2)],
-            ]
-        return figures
+                here = [z1, z1 * z1, a1, a1 * a1, (z1 == 0).float(), (a1 == 0).float()]
+                sums = [old + new for old, new in zip(sums, here, strict=True)] if sums else here
+        return _reduce(torch, problem.batch, z2, y, ends, sums)
 
     return run
 
 
+def _reduce(torch: Any, batch: int, z2: Any, y: Any, ends: Tensors, sums: list[Any]) -> list[Any]:
+    """Return the figures from what is known of each sample, `[N]`: z2, the ends of z1, the sums over the units.
+
+    relu does not decrease, so a1's ends are those of z1; a sum is finite only if each of its values is; counts are
+    floats up to here because integers beside them keep the compiled loop from being vectorised.
+    """
+
+    def by_batch(values: Any) -> Any:
+        return values.view(-1, batch)
+
+    seen = [by_batch((z2 - y).square()).mean(dim=1)]
+    if ends:
+        low, high = ends
+        seen.append([by_batch(t).amin(dim=1) for t in (low, torch.relu(low), z2)])
+        seen.append([by_batch(t).amax(dim=1) for t in (high, torch.relu(high), z2)])
+    if sums:
+        total, squares, a_total, a_squares, zeros, a_zeros = sums
+        seen.append([t.sum() for t in (total, a_total, z2)])
+        seen.append([t.sum() for t in (squares, a_squares, z2 * z2)])
+        seen.append([t.long().sum() for t in (zeros, a_zeros, z2 == 0)])
+        seen.append([(~t.isfinite()).sum() for t in (total, a_total, z2)])
+    return seen
+
+
 FORMULATIONS: dict[str, Callable[[Problem, str], Callable[[], Any]]] = {
-    "matrix products": _matmul,
-    "broadcast": _broadcast,
-    "broadcast, two steps": _two_steps,
-    "transposed": _transposed,
+    "matrix products": functools.partial(_whole, matmul=True),
+    "broadcast": functools.partial(_whole, matmul=False),
+    "samples first": functools.partial(_by_sample, units=1),
+    "units first": functools.partial(_by_sample, units=0),
     "unrolled": _unrolled,
 }
 

@@ -1,0 +1,116 @@
+"""Memory and time against samples: generate, and forward over all of them, as CSV and as Parquet.
+
+    python -m benchmarks.growth [--full] [--rows N …] [--folder FOLDER] [--json FILE] [--plot FILE]
+
+At 100 million rows it needs about 8 GB in FOLDER.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import measure
+from benchmarks.processes import CUBIC, run
+
+_SMALL, _FULL = (100_000, 300_000, 1_000_000), (1_000_000, 10_000_000, 100_000_000)
+_MEGABYTE = 1e6
+MOST_MEMORY = {"generate": 400, "forward": 1200}  # megabytes, at any number of rows
+
+
+def measure_all(rows: list[int], folder: Path) -> list[dict[str, Any]]:
+    """Return what each command cost at each number of rows; one epoch of batches of ten, so rows / 10 iterations."""
+    found = []
+    for kind in ("csv", "parquet"):
+        for n in rows:
+            data = f"data.{kind}"
+            commands = {
+                "generate": ["generate", "--n", str(n), "--dataset", data],
+                "forward": ["forward", "--num-samples", "all", "--num-epochs", "1", "--dataset", data],
+            }
+            for name, command in commands.items():
+                cost = run([*CUBIC, *command], folder)
+                row = {"command": name, "format": kind, "rows": n, **cost._asdict()}
+                if name == "forward":
+                    row["history_bytes"] = (folder / "model/default_run/history.parquet").stat().st_size
+                found.append(row)
+                print(f"{name}, {kind}, {n:,} rows: {cost.seconds:.1f} s", file=sys.stderr)
+            (folder / data).unlink()
+            shutil.rmtree(folder / "model")
+    return found
+
+
+def draw_table(found: list[dict[str, Any]]) -> Table:
+    """Return the table of all costs, with the marginal time of a million rows: constant where time is linear."""
+    table = Table(title="Memory and time against rows", title_justify="left")
+    for column in (
+        "command",
+        "format",
+        "rows",
+        "seconds",
+        "s per further million",
+        "peak MB",
+        "limit",
+        "history MB",
+        "",
+    ):
+        table.add_column(column, justify="left" if column in ("command", "format") else "right")
+    before: dict[str, Any] | None = None
+    for row in sorted(found, key=lambda row: (row["command"], row["format"], row["rows"])):
+        same = before is not None and before["command"] == row["command"] and before["format"] == row["format"]
+        slope = ""
+        if same and before is not None:
+            slope = f"{(row['seconds'] - before['seconds']) / (row['rows'] - before['rows']) * 1e6:.3f}"
+        limit, memory = MOST_MEMORY[row["command"]], row["memory"] / _MEGABYTE
+        history = f"{row['history_bytes'] / _MEGABYTE:,.1f}" if "history_bytes" in row else ""
+        met = "[green]met[/]" if memory < limit else "[red]not met[/]"
+        cells = f"{row['rows']:,}", f"{row['seconds']:.2f}", slope, f"{memory:,.0f}", f"{limit:,}", history, met
+        table.add_row(row["command"], row["format"], *cells)
+        before = row
+    return table
+
+
+def plot(found: list[dict[str, Any]], path: Path) -> None:
+    """Draw time and memory by rows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, field, label in zip(figure.subplots(1, 2), ("seconds", "memory"), ("seconds", "peak MB"), strict=True):
+        for command in MOST_MEMORY:
+            for kind in ("csv", "parquet"):
+                here = [row for row in found if (row["command"], row["format"]) == (command, kind)]
+                values = [row[field] / (_MEGABYTE if field == "memory" else 1) for row in here]
+                axes.loglog([row["rows"] for row in here], values, "o-", label=f"{command}, {kind}")
+        axes.set(xlabel="rows", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--rows", type=int, nargs="+", default=list(_SMALL))
+    parser.add_argument("--full", action="store_true", help="1, 10 and 100 million rows; takes minutes")
+    parser.add_argument("--folder", type=Path, help="where the files go meanwhile (default: the system's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them (needs matplotlib)")
+    given = parser.parse_args()
+    machine = measure.machine()
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        found = measure_all(list(_FULL) if given.full else given.rows, Path(name))
+    Console().print(measure.describe(machine), draw_table(found), sep="\n")
+    if given.json:
+        given.json.write_text(json.dumps({"machine": machine, "rows": found}, indent=1) + "\n")
+    if given.plot:
+        plot(found, given.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Whole processes, from the command line to the exit, each against the least that its work takes.
+
+python -m benchmarks.process [--rounds R] [--only WORD] [--json FILE]
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import measure
+from benchmarks.processes import CUBIC, PYTHON, Paired, paired, run
+
+_TWO_COMMANDS = """
+import typer
+app = typer.Typer()
+@app.command()
+def one(n: int = 1) -> None: "One."
+@app.command()
+def two(n: int = 2) -> None: "Two."
+app()
+"""
+_DRAW = """
+import numpy as np, polars as pl
+rng = np.random.default_rng(0)
+x = rng.uniform(-100, 100, 10_000_000).astype("f4")
+y = (0.01 * x.astype("f8") ** 3 - 0.5 * x + 20 + 10 * rng.standard_normal(len(x))).astype("f4")
+pl.DataFrame({"x": x, "y": y}).write_csv("floor.csv")
+"""
+_JAX = "import jax, jax.numpy as jnp; jax.jit(lambda x: x @ x)(jnp.ones((8, 8))).block_until_ready()"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command of cubic, Python's arguments for its floor, and the largest ratio of their times."""
+
+    name: str
+    command: tuple[str, ...]
+    floor: tuple[str, ...]
+    most: float
+    cold: bool = False  # JAX's compilation cache is emptied before each run
+    rounds: int | None = None
+
+
+CASES = (
+    Case("forward, warm cache", ("forward",), ("-c", _JAX), 1.35),
+    Case("forward, no cache", ("forward",), ("-c", _JAX), 2.0, cold=True),
+    Case("--help", ("--help",), ("two.py", "--help"), 1.25),
+    Case("inspect", ("inspect",), ("-c", "import typer, rich, polars"), 1.6),
+    Case("generate --n 100000", ("generate", "--n", "100000"), ("-c", "import typer, rich, polars, numpy"), 2.0),
+    Case(
+        "generate --n 10000000",
+        ("generate", "--n", "10000000", "--dataset", "large.csv"),
+        ("-c", _DRAW),
+        1.6,
+        rounds=3,
+    ),
+)
+
+
+def measure_case(case: Case, folder: Path, rounds: int) -> Paired:
+    """Return the paired times of a command and its floor."""
+
+    def ours() -> float:
+        if case.cold:
+            shutil.rmtree(folder / "cache", ignore_errors=True)
+        return run([*CUBIC, *case.command], folder).seconds
+
+    def floor() -> float:
+        return run([*PYTHON, *case.floor], folder).seconds
+
+    return paired(ours, floor, min(rounds, case.rounds or rounds))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", metavar="WORD", help="only the cases whose name has this word")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    given = parser.parse_args()
+    console, machine = Console(), measure.machine()
+    table = Table(title="Seconds of whole processes: medians, and medians of paired ratios", title_justify="left")
+    for column in ("", "cubic", "floor", "goal", "ratio", "from – to", ""):
+        table.add_column(column, justify="right" if column else "left")
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "two.py").write_text(_TWO_COMMANDS)
+        run([*CUBIC, "generate"], folder)
+        run([*CUBIC, "forward"], folder)
+        for case in CASES:
+            if given.only not in case.name:
+                continue
+            found = measure_case(case, folder, given.rounds)
+            met = found.ratio <= case.most
+            rows.append({"name": case.name, "most": case.most, **found._asdict(), "met": met})
+            times = f"{found.a:.3f}", f"{found.b:.3f}", f"≤ {case.most:.2f}", f"{found.ratio:.2f}"
+            verdict = "[green]met[/]" if met else "[red]not met[/]"
+            table.add_row(case.name, *times, f"{found.low:.2f} – {found.high:.2f}", verdict)
+    console.print(measure.describe(machine), table, sep="\n")
+    if given.json:
+        given.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

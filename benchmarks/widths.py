@@ -1,0 +1,107 @@
+"""Does cubic's pass fall off a cliff? Values a second (samples/s times H) by hidden size and by activation.
+
+python -m benchmarks.widths [--samples N] [--batch B] [--rounds R] [--json FILE] [--plot FILE]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from cubic_cli.config import Activation, Device
+from cubic_cli.devices import pick_devices
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import measure
+from benchmarks.problem import ALL, HISTORY, check, make, reference
+
+WIDTHS = (1, 3, 16, 64, 1000, 4096)
+_WIDE = 256  # from here on a tenth of the samples says as much
+_EPOCHS = 10  # as the command has by default; the pass chooses its schedule by the work to come
+
+
+def measure_all(samples: int, batch: int, rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each hidden size with relu, and for each other activation at H = 64."""
+    from benchmarks.with_jax import cubic
+
+    cases = [(hidden, Activation.relu) for hidden in WIDTHS]
+    cases += [(64, activation) for activation in Activation if activation is not Activation.relu]
+    runs, sizes = {}, {}
+    for hidden, activation in cases:
+        problem = make(samples // 10 if hidden >= _WIDE else samples, batch, hidden, activation)
+        expected, scale = reference(problem)
+        for level in (HISTORY, ALL):
+            run = cubic(problem, level, _EPOCHS)
+            check(f"H = {hidden}, {activation}, {level}", level, run(), expected, scale)
+            runs[hidden, activation, level] = run
+            sizes[hidden, activation, level] = problem.samples
+        print(f"ready: H = {hidden}, {activation}", file=sys.stderr)
+    rows = []
+    for key, seconds in measure.interleave(runs, rounds).items():
+        hidden, activation, level = key
+        values = sizes[key] * hidden / 1e6
+        rows.append(
+            {
+                "hidden": hidden,
+                "activation": activation.value,
+                "level": level,
+                "samples": sizes[key],
+                "median": values / statistics.median(seconds),
+                "best": values / min(seconds),
+            }
+        )
+    return rows
+
+
+def draw_table(rows: list[dict[str, Any]], batch: int) -> Table:
+    """Return the table of all rows."""
+    table = Table(title=f"Million values of z1 a second, B = {batch}: median (best)", title_justify="left")
+    for column in ("H", "activation", "samples", HISTORY, ALL):
+        table.add_column(column, justify="left" if column == "activation" else "right")
+    cells: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in rows:
+        key = f"{row['hidden']:,}", row["activation"], f"{row['samples']:,}"
+        cells.setdefault(key, {})[row["level"]] = f"{row['median']:,.0f} ({row['best']:,.0f})"
+    for key, by_level in cells.items():
+        table.add_row(*key, by_level[HISTORY], by_level[ALL])
+    return table
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw values a second by hidden size."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for level in (HISTORY, ALL):
+        here = [row for row in rows if row["level"] == level and row["activation"] == "relu"]
+        axes.loglog([row["hidden"] for row in here], [row["median"] for row in here], "o-", label=level)
+    axes.set(xlabel="H, hidden units", ylabel="million values of z1 a second")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them (needs matplotlib)")
+    given = parser.parse_args()
+    pick_devices(Device.auto)  # the cores are JAX devices only if that is said before its first use
+    document = {"machine": measure.machine(), "rows": measure_all(given.samples, given.batch, given.rounds)}
+    Console().print(measure.describe(document["machine"]), draw_table(document["rows"], given.batch), sep="\n")
+    if given.json:
+        given.json.write_text(json.dumps(document, indent=1) + "\n")
+    if given.plot:
+        plot(document["rows"], given.plot)
+
+
+if __name__ == "__main__":
+    main()
