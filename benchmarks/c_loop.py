@@ -63,6 +63,7 @@ def fused(problem: Problem, level: str) -> Callable[[], Figures]:
     observe = _library().observe
     arrays = [np.ascontiguousarray(getattr(problem, name)) for name in ("x", "y", "w1", "b1", "w2")]
     given = _Problem(*map(_pointer, arrays), problem.b2, problem.hidden, problem.batch)
+    given.arrays = arrays  # they live as long as the pointers to them
     loss = np.empty(problem.batches, np.float32)
     low, high = (np.empty((3, problem.batches), np.float32) for _ in range(2))
     history = _History(_pointer(loss), (_Float * 3)(*map(_pointer, low)), (_Float * 3)(*map(_pointer, high)))
@@ -82,5 +83,4 @@ def fused(problem: Problem, level: str) -> Callable[[], Figures]:
         mean, std = moments(counts(problem), *sums)
         return Figures(loss, low, high, mean, std, np.array([m.zeros for m in of]), np.array([m.nonfinite for m in of]))
 
-    run.arrays = arrays  # type: ignore[attr-defined]  # they live as long as the pointers to them
     return run

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cubic_cli import verify
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.dataset import draw
-from numpy.typing import NDArray
 
 LOSS, HISTORY, ALL = "loss", "history", "all"
 LEVELS = (LOSS, HISTORY, ALL)
@@ -118,17 +119,23 @@ def reference(problem: Problem) -> tuple[Figures, NDArray[np.float64]]:
 _TOLERANCE = 1e-3
 
 
-def check(name: str, level: str, found: Figures, expected: Figures, loss_scale: NDArray[np.float64]) -> None:
+def check(
+    name: str, problem: Problem, level: str, found: Figures, expected: Figures, loss_scale: NDArray[np.float64]
+) -> None:
     """Compare a contender's figures with the float64 reference, each relative to its own scale.
 
     Raises:
         ValueError: a figure is missing or differs; names it.
     """
-    assert expected.high is not None and expected.low is not None and expected.std is not None
+    assert expected.high is not None
+    assert expected.low is not None
+    assert expected.std is not None
     spread = np.maximum(np.abs(expected.low), np.abs(expected.high)).max(axis=1, keepdims=True)
     scales = Figures(loss_scale, spread, spread, expected.std, expected.std)
     fields = {LOSS: Figures._fields[:1], HISTORY: Figures._fields[:3], ALL: Figures._fields}[level]
     for field in fields:
+        if field == "zeros" and problem.activation is Activation.gelu:
+            continue  # float32's tanh reaches −1, and gelu 0, before float64's does
         value, wanted, scale = getattr(found, field), getattr(expected, field), getattr(scales, field)
         if value is None or np.shape(value) != wanted.shape:
             raise ValueError(f"{name} has no {field} of shape {wanted.shape}")

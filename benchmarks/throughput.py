@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cubic_cli.config import Device
-from cubic_cli.devices import pick_devices
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import c_loop, measure, with_numpy, with_torch
 from benchmarks.problem import ALL, HISTORY, LOSS, Figures, Problem, check, make, reference
+from cubic_cli.config import Device
+from cubic_cli.devices import pick_devices
 
 Maker = Callable[[Problem, str], Callable[[], Figures]]
 
@@ -82,7 +82,7 @@ def prepare(problem: Problem, without: set[str], say: Callable[[str], None]) -> 
         for formulation, maker in formulations.items():
             try:
                 ready[formulation] = maker(problem, level)
-                check(f"{name}, {level}, {formulation}", level, ready[formulation](), expected, scale)
+                check(f"{name}, {level}, {formulation}", problem, level, ready[formulation](), expected, scale)
             except ImportError as error:
                 say(f"{name} is left out: {error}")
                 without.add(name)

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cubic_cli.config import Activation, Device
-from cubic_cli.devices import pick_devices
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measure
 from benchmarks.problem import ALL, HISTORY, check, make, reference
+from cubic_cli.config import Activation, Device
+from cubic_cli.devices import pick_devices
 
 WIDTHS = (1, 3, 16, 64, 1000, 4096)
 _WIDE = 256  # from here on a tenth of the samples says as much
@@ -35,7 +35,7 @@ def measure_all(samples: int, batch: int, rounds: int) -> list[dict[str, Any]]:
         expected, scale = reference(problem)
         for level in (HISTORY, ALL):
             run = cubic(problem, level, _EPOCHS)
-            check(f"H = {hidden}, {activation}, {level}", level, run(), expected, scale)
+            check(f"H = {hidden}, {activation}, {level}", problem, level, run(), expected, scale)
             runs[hidden, activation, level] = run
             sizes[hidden, activation, level] = problem.samples
         print(f"ready: H = {hidden}, {activation}", file=sys.stderr)
@@ -79,6 +79,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for level in (HISTORY, ALL):
         here = [row for row in rows if row["level"] == level and row["activation"] == "relu"]
         axes.loglog([row["hidden"] for row in here], [row["median"] for row in here], "o-", label=level)
+    axes.set_xticks(WIDTHS, [f"{hidden:,}" for hidden in WIDTHS])
+    axes.minorticks_off()
     axes.set(xlabel="H, hidden units", ylabel="million values of z1 a second")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

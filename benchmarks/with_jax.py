@@ -6,15 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks.problem import ALL, LOSS, Figures, Problem
 from cubic_cli import forward, schedule
 from cubic_cli.config import Activation, Device
 from cubic_cli.devices import pick_devices
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.source import Arrays
 from cubic_cli.statistics import merge
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-from benchmarks.problem import ALL, LOSS, Figures, Problem
 
 
 def plain(matmul: bool) -> Callable[[Problem, str], Callable[[], Figures]]:
