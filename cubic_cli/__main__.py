@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 
 
 def exit_on_interrupt() -> None:
@@ -16,18 +15,36 @@ def exit_on_interrupt() -> None:
     if not hasattr(signal, "pthread_sigmask") or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    import threading
 
     def wait() -> None:
         signal.sigwait({signal.SIGINT})
-        os.write(2, b"\ninterrupted; nothing was half-saved\n")
+        # A progress bar hides the cursor.
+        show_cursor = b"\x1b[?25h" if os.isatty(2) and not os.environ.get("NO_COLOR") else b""
+        os.write(2, show_cursor + b"\ninterrupted; nothing was half-saved\n")
         os._exit(130)
 
     threading.Thread(target=wait, daemon=True, name="interrupt").start()
 
 
+def open_standard_streams() -> None:
+    """Give descriptors 0, 1 and 2 to /dev/null where they are closed, or the next file opened would be taken for one.
+
+    A closed standard output stays None in `sys`, for `cli.run` to refuse.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def main() -> None:
     """Run `cubic`."""
     exit_on_interrupt()
+    open_standard_streams()
     from cubic_cli.cli import run
 
     status = run()

@@ -1,6 +1,7 @@
 """The command line: the app and the edge where errors become messages. The commands stand in `commands`."""
 
 import contextlib
+import errno
 import os
 import sys
 from typing import Annotated
@@ -48,6 +49,8 @@ app.command()(check.check)
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status; the one place where errors become messages."""
+    if sys.stdout is None:
+        return terminal.fail("standard output is closed; send it to a file, or to /dev/null", 1)
     try:
         with contextlib.suppress(AttributeError):
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -61,17 +64,35 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.Exit as error:
         return error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.discard_stdout()
         return 1
     except MemoryError:
-        return terminal.fail("there is not enough memory; give a smaller --num-samples or --hidden-size", 1)
+        return terminal.fail(NO_MEMORY, 1)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        return terminal.fail(f"{error.strerror or error}{where}", 1)
+        return terminal.fail(_describe(error), 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's usage errors
             return terminal.fail(terminal.usage_message(error), getattr(error, "exit_code", 2))
         if os.environ.get("CUBIC_DEBUG"):
             raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
+            return terminal.fail(NO_MEMORY, 1)
         return terminal.fail(f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where", 1)
+
+
+NO_MEMORY = "there is not enough memory; give a smaller --hidden-size, --batch-size or --num-samples"
+
+
+def _describe(error: OSError) -> str:
+    """Return the message of an error of the system that no one else told in better words."""
+    what = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{what}; raise the limit, as in `ulimit -n 1024`"
+    if error.filename is not None:
+        return f"{what} ({error.filename})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
+        # Files are written under a name: this is the stream without one.
+        terminal.discard_stdout()
+        return f"cannot write to standard output: {what}; what was saved is whole"
+    return what

@@ -4,6 +4,7 @@ A flag beats the environment, which beats the nearest `.env`, which beats the de
 the environment; `load_dotenv` lays the `.env` file underneath.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
-from cubic_cli.errors import UsageError
+from cubic_cli.errors import CubicError, UsageError
 
 
 class Initializer(StrEnum):
@@ -132,19 +133,34 @@ def parse_num_samples(text: str) -> int | None:
     Raises:
         ValueError: neither `all` nor an integer of at least 1.
     """
-    if text.strip().lower() == "all":
+    if text.lower() == "all":
         return None
     return parse_integer(1, accepted="an integer of at least 1, or 'all'")(text)
 
 
-def parse_integer(low: int, high: int | None = None, accepted: str = "") -> Callable[[str], int]:
-    """Return a parser of whole numbers from `low` to `high`; stricter than `int`, which takes `1_0` and ` 1`."""
-    accepted = accepted or (f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}")
+def check_folder(path: str) -> str:
+    """Return `path` if it names a folder, there or not.
+
+    Raises:
+        ValueError: it is empty, or no file system takes it.
+    """
+    if not path or "\0" in path:
+        raise ValueError("expected a folder")
+    return path
+
+
+def parse_integer(low: int, high: int = 2**63 - 1, accepted: str = "") -> Callable[[str], int]:
+    """Return a parser of whole numbers from `low` to `high`; stricter than `int`, which takes `1_0`, ` 1` and `+1`."""
+    unlimited = high == 2**63 - 1
+    accepted = accepted or (f"an integer of at least {low}" if unlimited else f"an integer from {low} to {high}")
 
     def integer(text: str) -> int:
-        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text := str(text).strip()):
+        if not re.fullmatch(r"[0-9]+", text):
             raise ValueError(f"expected {accepted}")
-        if (value := int(text)) < low or value > (2**63 - 1 if high is None else high):
+        value = int(text) if len(text) <= 40 else 2**63
+        if value > high and unlimited:
+            raise ValueError(f"expected {accepted}, and at most {high}")
+        if not low <= value <= high:
             raise ValueError(f"expected {accepted}")
         return value
 
@@ -167,29 +183,51 @@ def load_dotenv(known: frozenset[str], start: Path | None = None) -> DotEnv:
 
     Raises:
         UsageError: the file cannot be read; names the file and the line.
+        CubicError: the current folder is gone.
     """
     from dotenv.parser import parse_stream
 
-    folder = start or Path.cwd()
-    path = next((p for f in (folder, *folder.parents) if (p := f / ".env").is_file()), None)
+    path = _find_dotenv(start)
     if path is None:
         return DotEnv(None, frozenset())
-    try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
     values: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error or "\0" in binding.original.string:
-            text = binding.original.string
-            line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+    for binding in parse_stream(io.StringIO(_read_dotenv(path))):
+        string = binding.original.string
+        if binding.error or "\0" in string or (binding.key and binding.value is None):
+            line = binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
             raise UsageError(f"{path}, line {line}: expected NAME=VALUE, a comment or an empty line")
         if binding.key and (binding.key in known or binding.key.startswith(("JAX_", "XLA_"))):
             values[binding.key] = binding.value or ""
     names = {name for name, value in values.items() if value and not os.environ.get(name)}
     os.environ.update({name: values[name] for name in names})
     return DotEnv(path, frozenset(names))
+
+
+_MAX_DOTENV = 1 << 20  # bytes
+
+
+def _find_dotenv(start: Path | None) -> Path | None:
+    """Return the nearest `.env` from `start`, or the current folder, upward."""
+    try:
+        folder = start or Path.cwd()
+    except FileNotFoundError:
+        raise CubicError("the current folder is not there any more; change to another with `cd`") from None
+    for path in (f / ".env" for f in (folder, *folder.parents)):
+        with contextlib.suppress(PermissionError):  # a folder above, which is closed to this user
+            if path.is_file():
+                return path
+    return None
+
+
+def _read_dotenv(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(_MAX_DOTENV + 1)
+        if len(raw) > _MAX_DOTENV:
+            raise UsageError(f"{path} is larger than 1 MiB; a file of settings is smaller")
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None

@@ -6,15 +6,14 @@ A CSV file has the header `x,y` and one row a sample; a Parquet file has two flo
 them stands in `samples`.
 """
 
-import contextlib
+import errno
+import functools
 import os
-import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 
 from cubic_cli.config import GenerateConfig
 from cubic_cli.errors import DatasetError
-from cubic_cli.samples import SCHEMA, Float32, read_samples, sha256
+from cubic_cli.samples import SCHEMA, Float32, read_chunks, read_samples, sha256
+from cubic_cli.scratch import Check, replacing_file
 
 __all__ = ["Float32", "Float64", "cubic", "draw", "generate", "read_samples", "sha256"]
 
@@ -59,15 +59,23 @@ def draw(rows: int, noise_std: float, seed: int) -> Iterator[tuple[Float32, Floa
 
     x and the noise come from two streams of the seed, so the values do not depend on the chunk size.
     """
-    x_stream, noise_stream = (np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(2))
+    x_stream, noise_stream = _streams(seed)
     for start in range(0, rows, _CHUNK):
         n = min(_CHUNK, rows - start)
-        # A float64 just below 100 can round to the float32 100.0, which the interval excludes.
-        x = np.minimum(x_stream.uniform(-X_LIMIT, X_LIMIT, n).astype(np.float32), _BELOW_LIMIT)
-        noise = noise_std * noise_stream.standard_normal(n)
+        x = _draw_x(x_stream, n)
         with np.errstate(over="ignore"):
+            noise = noise_std * noise_stream.standard_normal(n)
             y = (cubic(x.astype(np.float64)) + noise).astype(np.float32)
         yield x, y
+
+
+def _streams(seed: int) -> list[np.random.Generator]:
+    return [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(2)]
+
+
+def _draw_x(stream: np.random.Generator, n: int) -> Float32:
+    # A float64 just below 100 can round to the float32 100.0, which the interval excludes.
+    return np.minimum(stream.uniform(-X_LIMIT, X_LIMIT, n).astype(np.float32), _BELOW_LIMIT)
 
 
 def generate(
@@ -80,21 +88,21 @@ def generate(
     """
     started = time.perf_counter()
     path = Path(config.dataset)
-    if not force:
-        refuse_strangers(path)
     totals = np.zeros(2)
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
 
     def chunks() -> Iterator[pl.DataFrame]:
         nonlocal totals, low, high
         for x, y in draw(config.num_dataset, config.noise_std, config.seed):
-            totals = totals + [x.sum(dtype=np.float64), y.sum(dtype=np.float64)]
+            with np.errstate(invalid="ignore"):  # infinities of both signs, under a huge noise
+                totals = totals + [x.sum(dtype=np.float64), y.sum(dtype=np.float64)]
             low = np.minimum(low, [x.min(), y.min()])
             high = np.maximum(high, [x.max(), y.max()])
             yield pl.DataFrame({"x": x, "y": y})
             progress(len(x))
 
-    size = write(path, chunks())
+    check = refuse_what_is_no_file if force else functools.partial(refuse_strangers, seed=config.seed)
+    size = write(path, chunks(), check)
     mean = totals / config.num_dataset
     seconds = time.perf_counter() - started
     return Generated(
@@ -102,17 +110,17 @@ def generate(
     )
 
 
-def write(path: Path, chunks: Iterator[pl.DataFrame]) -> int:
-    """Write `chunks` to `path` by way of a scratch file beside it, and return the size in bytes.
+def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path: None) -> int:
+    """Write `chunks` to `path`, whole or not at all, and return the size in bytes.
+
+    `check` raises if what stands in `path` must not be replaced; it is asked again when all is written.
 
     Raises:
         DatasetError: the folder is missing, cannot be written, or the disk is full; `path` is as it was.
     """
-    _clear_scratch(path)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.scratch")
+    check(path)
     try:
-        with scratch.open("xb") as stream:
-            _lock(stream.fileno())
+        with replacing_file(path, check) as stream:
             if path.suffix.lower() == ".parquet":
                 _write_parquet(stream, chunks)
             else:
@@ -120,15 +128,13 @@ def write(path: Path, chunks: Iterator[pl.DataFrame]) -> int:
                 for chunk in chunks:
                     chunk.write_csv(stream, include_header=False)
             stream.flush()
-            os.fsync(stream.fileno())
-            size = os.fstat(stream.fileno()).st_size
-            os.replace(scratch, path)
+            return os.fstat(stream.fileno()).st_size
     except OSError as error:
-        raise DatasetError(f"cannot write {path}: {error.strerror or error}; the earlier file is untouched") from None
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-    return size
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            raise DatasetError(
+                f"cannot write {path}: there is no folder {path.parent}; make it, or name another path with --dataset"
+            ) from None
+        raise DatasetError(f"cannot write {path}: {error.strerror or error}; an earlier file is untouched") from None
 
 
 def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
@@ -142,45 +148,72 @@ def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
     register_io_source(source, schema=SCHEMA).sink_parquet(stream)
 
 
-def _lock(descriptor: int) -> bool:
-    """Take the file's lock without waiting: it says that a living process owns the scratch file."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _clear_scratch(path: Path) -> None:
-    """Remove the scratch files of `path` that a killed process left behind."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.scratch")
-    with contextlib.suppress(OSError):
-        for left in path.parent.iterdir():
-            if pattern.fullmatch(left.name) and left.is_file() and not left.is_symlink():
-                with left.open("rb") as stream:
-                    abandoned = _lock(stream.fileno())
-                if abandoned:
-                    left.unlink(missing_ok=True)
-
-
-def refuse_strangers(path: Path) -> None:
+def refuse_strangers(path: Path, seed: int = 0) -> None:
     """Raise `DatasetError` unless `path` is free or holds a dataset that `generate` wrote."""
-    if not path.exists() and not path.is_symlink():
+    if not os.path.lexists(path):
         return
-    if path.is_symlink() or not path.is_file():
-        raise DatasetError(f"{path} is no regular file; move it away, or name another path with --dataset")
-    try:
-        x, y = read_samples(path, 100)
-        residual = np.abs(y - cubic(x.astype(np.float64)))
-        own = bool(np.all(np.abs(x) <= X_LIMIT) and np.median(residual) < max(1e3, np.ptp(y)))
-    except DatasetError:
-        own = path.stat().st_size == 0
-    if not own:
+    refuse_what_is_no_file(path)
+    if path.is_symlink():
+        raise DatasetError(f"{path} is a link; give --force to replace the link, or name another path with --dataset")
+    if path.stat().st_size and not is_own(path, seed):
         raise DatasetError(
             f"{path} is there and does not look like a dataset of cubic's; "
             "give --force to replace it, or name another path with --dataset"
         )
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raise `DatasetError` if `path` holds a folder, a pipe or a device; a link to a file is none of these."""
+    if path.exists() and not path.is_file():
+        raise DatasetError(f"{path} is no regular file; move it away, or name another path with --dataset")
+
+
+_ROWS_LOOKED_AT = 1000
+_SEEDS_TRIED = 4096
+_CHANCE = 1e-6  # of a verdict that is wrong by bad luck alone, in each test
+
+
+def is_own(path: Path, seed: int = 0) -> bool:
+    """Return whether `generate` wrote `path`, as far as the first rows can tell for an unknown seed and noise.
+
+    x that are drawn from one of the first seeds, or from `seed`, are its own, whatever the noise. For other seeds the
+    cubic must be seen: at least ten rows, x over all of ±100, and y near the cubic, or scattered about it without a
+    trend. Larger noise, which hides the cubic, could be anything; so could fewer rows.
+    """
+    try:
+        x, y = next(read_chunks(path, None, _ROWS_LOOKED_AT))
+    except DatasetError:
+        return False
+    if np.isnan(y).any() or not np.all((x >= -X_LIMIT) & (x < X_LIMIT)):
+        return False
+    if len(x) >= 10 and _spreads(x) and _follows_cubic(x, y):
+        return True
+    return any(np.array_equal(x, _draw_x(_streams(s)[0], len(x))) for s in (seed, *range(_SEEDS_TRIED)))
+
+
+def _spreads(x: Float32) -> bool:
+    """Return whether n draws from U[-100, 100) have so small a range by more than chance."""
+    n, share = len(x), float(np.ptp(x)) / (2 * X_LIMIT)
+    return n * share ** (n - 1) - (n - 1) * share**n >= _CHANCE
+
+
+def _follows_cubic(x: Float32, y: Float32) -> bool:
+    if np.isinf(y).any():
+        return False
+    residual = y - cubic(x.astype(np.float64))
+    near = (np.abs(residual) <= 6 * GenerateConfig.noise_std).all()
+    return bool(near or (_chance_of_trend(x, y) < _CHANCE <= _chance_of_trend(x, residual)))
+
+
+def _chance_of_trend(x: Float32, values: NDArray[Any]) -> float:
+    """Return how probable it is that 1, x, x² and x³ explain so much of `values`, were these normal noise of mean zero.
+
+    The share of the sum of squares that a regression leaves is then Beta((n − 4) / 2, 2); its distribution function
+    has the closed form below.
+    """
+    values = values / np.abs(values).max().astype(np.float64)
+    basis, _ = np.linalg.qr(np.vander(x.astype(np.float64) / X_LIMIT, 4))
+    explained = basis.T @ values
+    left = max(0.0, 1.0 - float(explained @ explained) / float(values @ values))
+    half = (len(x) - 4) / 2
+    return float(left**half * (1 + half * (1 - left)))

@@ -1,5 +1,7 @@
 """The options of the commands: flags, variables, parsers, help; one setting is one type here, for all commands."""
 
+import os
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -50,12 +52,20 @@ def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 
 
 def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
+    if not _DECIMAL.fullmatch(text) or not (value := float(text)) < float("inf"):
         raise ValueError("expected a finite number of at least 0")
+    return value
+
+
+_DECIMAL = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def boolean(ctx: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
+    """Return `value`; refuses a variable of nothing but blanks, which Typer takes for false."""
+    text = os.environ.get(str(parameter.envvar), "")
+    source = ctx.get_parameter_source(str(parameter.name))
+    if text and not text.strip() and source is not None and source.name == "ENVIRONMENT":
+        raise typer.BadParameter(f"found {text!r}; expected a boolean word")
     return value
 
 
@@ -152,7 +162,12 @@ RunName = Annotated[
     str,
     typer.Option(envvar="RUN_NAME", parser=_parser(cfg.check_run_name), metavar="NAME", help="The run's folder."),
 ]
-ArtifactDir = Annotated[str, typer.Option(envvar="ARTIFACT_DIR", metavar="FOLDER", help="The folder of all runs.")]
+ArtifactDir = Annotated[
+    str,
+    typer.Option(
+        envvar="ARTIFACT_DIR", parser=_parser(cfg.check_folder), metavar="FOLDER", help="The folder of all runs."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Initializer = Annotated[
     cfg.Initializer, typer.Option(envvar="INITIALIZER", help="How the parameters get their first values.")
@@ -161,7 +176,10 @@ Activation = Annotated[cfg.Activation, typer.Option(envvar="ACTIVATION", help="T
 Scaling = Annotated[cfg.Scaling, typer.Option(envvar="SCALING", help="How x and y are rescaled.")]
 Device = Annotated[cfg.Device, typer.Option(envvar="DEVICE", help="The JAX backend.")]
 Verify = Annotated[
-    bool, typer.Option("--verify/--no-verify", envvar="VERIFY", help="Recompute in NumPy float64 and compare.")
+    bool,
+    typer.Option(
+        "--verify/--no-verify", envvar="VERIFY", callback=boolean, help="Recompute in NumPy float64 and compare."
+    ),
 ]
 Gradients = Annotated[
     bool,

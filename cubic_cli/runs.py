@@ -6,14 +6,10 @@ A run is written to a scratch folder beside its place and exchanged with the ear
 """
 
 import contextlib
-import ctypes
 import errno
 import json
 import math
 import os
-import re
-import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli.errors import RunError
+from cubic_cli.scratch import clear, replacing_folder
 
 Record = dict[str, Any]  # described by record.schema.json
 
@@ -30,7 +27,6 @@ SCHEMA_VERSION = 1
 RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
 FILES = (RECORD, HISTORY, PARAMETERS)
 SAMPLES = "samples.f32"  # in a scratch folder: the samples, where they are too many for the memory
-_LOCK = "lock"  # in a scratch folder: locked for as long as its process lives
 _TEXTS = {"run_name", "path", "dataset", "artifact_dir"}
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -68,37 +64,28 @@ def replacing(folder: Path) -> Iterator[Path]:
     """Yield a scratch folder for a run's files; when they are whole, they replace the earlier run in `folder`.
 
     Raises:
-        RunError: the folder is a link, holds a stranger's files, or cannot be written; the earlier run is untouched.
+        RunError: the folder is a link, holds a stranger's files, or cannot be written; an earlier run is untouched.
     """
     refuse_strangers(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        recover(folder)
-        scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.scratch")
-        scratch.mkdir()
-    except OSError as error:
-        raise _cannot_save(folder, error) from None
-    try:
-        with _owned(scratch):
+        with replacing_folder(folder, FILES, (SAMPLES,), refuse_strangers) as scratch:
             yield scratch
-            try:
-                for name in FILES:
-                    with (scratch / name).open("rb+") as stream:
-                        os.fsync(stream.fileno())
-                for name in (SAMPLES, _LOCK):
-                    (scratch / name).unlink(missing_ok=True)
-                _put(scratch, folder)
-            except OSError as error:
-                raise _cannot_save(folder, error) from None
-    finally:
-        _remove(scratch)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise RunError(
+            f"cannot save the run in {folder}: {error.strerror or error}; an earlier run is untouched. "
+            f"{_way_out(error, folder)}"
+        ) from None
 
 
-def _cannot_save(folder: Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot save the run in {folder}: {error.strerror or error}; the earlier run is untouched. "
-        "Free some space or name another folder with --artifact-dir"
-    )
+def _way_out(error: OSError, folder: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free some space, or name a folder on another disk with --artifact-dir"
+    if error.errno == errno.ENOENT and not folder.parent.is_dir():
+        return f"{folder.parent} was removed under way; run the command again"
+    return "Name another folder with --artifact-dir"
 
 
 def write_record(scratch: Path, record: Record) -> None:
@@ -122,7 +109,10 @@ def refuse_strangers(folder: Path) -> None:
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder; move it away, or choose another --run-name")
     try:
-        strangers = sorted(p.name for p in folder.iterdir() if p.name not in FILES or p.is_dir())
+        with os.scandir(folder) as entries:
+            strangers = sorted(e.name for e in entries if e.name not in FILES or not e.is_file(follow_symlinks=False))
+    except FileNotFoundError:  # another run is just being put there
+        return
     except OSError as error:
         raise RunError(f"cannot read {folder}: {error.strerror}") from None
     if strangers:
@@ -131,91 +121,9 @@ def refuse_strangers(folder: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _owned(scratch: Path) -> Iterator[None]:
-    with (scratch / _LOCK).open("w") as stream:
-        _lock(stream.fileno())
-        yield
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _put(scratch: Path, folder: Path) -> None:
-    """Move the whole run `scratch` to `folder`; an earlier run ends up in `scratch`. Others may do so at once."""
-    while True:
-        try:
-            if not folder.exists():
-                os.rename(scratch, folder)
-                return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        refuse_strangers(folder)
-        try:
-            _exchange(scratch, folder)
-            return
-        except FileNotFoundError:
-            if not scratch.exists():
-                raise
-
-
-def _exchange(a: Path, b: Path) -> None:
-    """Exchange two folders in one step where the system can (Linux), else by two renames that `recover` mends."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        at_cwd, rename_exchange = -100, 2
-        if hasattr(libc, "renameat2"):
-            if libc.renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), rename_exchange) == 0:
-                return
-            code = ctypes.get_errno()
-            if code not in (errno.EINVAL, errno.ENOSYS):
-                raise OSError(code, os.strerror(code), str(b))
-    aside = a.with_suffix(".earlier")
-    os.rename(b, aside)
-    os.rename(a, b)
-    os.rename(aside, a)
-
-
-def _remove(scratch: Path) -> None:
-    """Remove a scratch folder: a run's files alone, so that nothing of a stranger's is ever deleted."""
-    for name in (*FILES, SAMPLES, _LOCK):
-        with contextlib.suppress(OSError):
-            (scratch / name).unlink()
-    with contextlib.suppress(OSError):
-        scratch.rmdir()
-
-
 def recover(folder: Path) -> None:
     """Mend what a killed process left beside `folder`: put an earlier run back, remove abandoned scratch folders."""
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.(scratch|earlier)")
-    if not folder.parent.is_dir():
-        return
-    for left in sorted(folder.parent.iterdir()):
-        match = pattern.fullmatch(left.name)
-        if not match or left.is_symlink() or not left.is_dir():
-            continue
-        with contextlib.suppress(OSError):
-            if match[1] == "earlier" and not folder.exists():
-                os.rename(left, folder)
-                continue
-            try:
-                stream = (left / _LOCK).open("r+")
-            except FileNotFoundError:
-                _remove(left)
-            else:
-                with stream:
-                    if _lock(stream.fileno()):
-                        _remove(left)
+    clear(folder, (*FILES, SAMPLES))
 
 
 def load_record(folder: Path) -> Record:

@@ -48,22 +48,51 @@ def status(description: str) -> Iterator[None]:
         yield
 
 
+def discard_stdout() -> None:
+    """Send what is left for standard output nowhere, so that Python's last flush does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def usage_message(error: Any) -> str:
-    """Return Typer's message with the name of the flag or the variable, and the value that was found."""
+    """Return Typer's message with the name of the flag or the variable, the value that was found, what is accepted."""
     parameter = getattr(error, "param", None)
-    message = str(error.format_message() if parameter is None else error.message).rstrip(".")
+    message = str(error.format_message() if parameter is None else error.message).rstrip(".") or "expected a command"
     cause = error.__cause__
     if cause is not None and hasattr(cause, "errors"):
         detail = cause.errors()[0]
         message = detail["msg"].removeprefix("Value error, ")
-        if "found " not in message:
-            message = f"found {detail['input']!r}; {message[0].lower() + message[1:]}"
+        if not message.startswith("found "):
+            message = f"found {detail['input']!r}; {_accepted(message, parameter)}"
     if parameter is not None:
-        names = [max(parameter.opts, key=len)]
-        if parameter.envvar:
-            names.insert(0, str(parameter.envvar))
-        message = f"{' / '.join(names)}: {message}"
+        message = f"{_name_of(parameter, error.ctx)}: {message}"
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
     return f"{message}; `{error.ctx.command_path if error.ctx else 'cubic'} --help` says more"
+
+
+_LONGEST = 1000  # letters of a message
+
+
+def _accepted(message: str, parameter: Any) -> str:
+    """Return what is accepted, from Typer's message about a choice, a boolean or anything else."""
+    if " is not one of " in message:
+        return f"expected one of {message.partition(' is not one of ')[2].rstrip('.')}"
+    if getattr(parameter, "is_bool_flag", False):
+        return "expected a boolean word: true, false, yes, no, on, off, 1, 0"
+    return message[0].lower() + message[1:]
+
+
+def _name_of(parameter: Any, ctx: Any) -> str:
+    """Return the name under which a setting was given: the variable and its file, or the flag."""
+    flag = str(max(parameter.opts, key=len))
+    if not parameter.envvar:
+        return flag
+    variable = str(parameter.envvar)
+    source = ctx.get_parameter_source(parameter.name) if ctx is not None else None
+    if source is None or source.name != "ENVIRONMENT":
+        return f"{variable} / {flag}"
+    dotenv = ctx.find_root().obj
+    return f"{variable} in {dotenv.path}" if dotenv is not None and variable in dotenv.names else f"{variable} / {flag}"
 
 
 def fail(message: str, status: int) -> int:

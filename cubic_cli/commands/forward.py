@@ -16,7 +16,12 @@ def forward(
     ctx: typer.Context,
     generate: Annotated[
         bool,
-        typer.Option("--generate/--no-generate", envvar="GENERATE_DATASET", help="Generate the dataset first."),
+        typer.Option(
+            "--generate/--no-generate",
+            envvar="GENERATE_DATASET",
+            callback=options.boolean,
+            help="Generate the dataset first.",
+        ),
     ] = False,
     num_dataset: options.NumDataset = GenerateConfig.num_dataset,
     dataset: options.Dataset = ForwardConfig.dataset,

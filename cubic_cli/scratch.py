@@ -1,0 +1,209 @@
+"""A file or a folder is replaced whole, or not at all: what is new is made beside its place, and takes it in one step.
+
+    .<name>.<8 hex digits>.scratch    what is being made
+    .<name>.<8 hex digits>.lock       locked for as long as the process that makes it lives
+    .<name>.<8 hex digits>.earlier    what was there before, where a system cannot exchange two folders in one step
+
+A lock says whether a scratch was abandoned, which no process id can: the next that comes by clears it up. The lock is
+there before its scratch and goes after it, so that at no moment a living process's scratch seems abandoned.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+Check = Callable[[Path], None]
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path, check: Check) -> Iterator[IO[bytes]]:
+    """Yield a stream for what is to stand in `path`; it does so once the block is left without an error.
+
+    Args:
+        path: the file; the stream is seekable.
+        check: called just before the file is replaced; raises if what has come to stand there must not be.
+
+    Raises:
+        OSError: the file cannot be written; `path` is as it was.
+    """
+    with _claimed(path) as scratch, scratch.open("xb") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+        check(path)
+        os.replace(scratch, path)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path, files: tuple[str, ...], others: tuple[str, ...], check: Check) -> Iterator[Path]:
+    """Yield a scratch folder; once the block is left without an error, it stands in `folder`, with `files` alone.
+
+    Several may do so at once: the last one wins, whole.
+
+    Args:
+        folder: the place; its parent must be there.
+        files: the names of the files that the block makes.
+        others: names of files that it may make for itself, removed at the end.
+        check: called just before the folder is replaced; raises if what has come to stand there must not be.
+
+    Raises:
+        OSError: the folder cannot be written; `folder` is as it was.
+    """
+    with _claimed(folder, (*files, *others)) as scratch:
+        scratch.mkdir()
+        yield scratch
+        for name in files:
+            with (scratch / name).open("rb+") as stream:
+                os.fsync(stream.fileno())
+        for name in others:
+            (scratch / name).unlink(missing_ok=True)
+        _put(scratch, folder, files, check)
+
+
+def clear(place: Path, files: tuple[str, ...] = ()) -> None:
+    """Mend what killed processes left beside `place`: put an earlier folder back, remove what was half-made.
+
+    Of a folder only `files` are removed, so that nothing of a stranger's is. What cannot be cleared up is left.
+    """
+    pattern = re.compile(rf"(\.{re.escape(place.name)}\.[0-9a-f]{{8}})\.(scratch|earlier|lock)")
+    with contextlib.suppress(OSError):
+        left = [path for path in place.parent.iterdir() if pattern.fullmatch(path.name)]
+        for stem in sorted({path.stem for path in left}):
+            scratch = place.with_name(f"{stem}.scratch")
+            with contextlib.suppress(OSError), _abandoned(scratch.with_suffix(".lock")) as abandoned:
+                if abandoned:
+                    earlier = scratch.with_suffix(".earlier")
+                    if earlier.is_dir() and not os.path.lexists(place):
+                        os.rename(earlier, place)
+                    _remove(scratch, files)
+                    _remove(earlier, files)
+
+
+@contextlib.contextmanager
+def _claimed(place: Path, files: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield a free path beside `place` that no other process clears up; at the end it is removed."""
+    clear(place, files)
+    while True:
+        scratch = place.with_name(f".{place.name}.{secrets.token_hex(4)}.scratch")
+        lock = scratch.with_suffix(".lock")
+        with lock.open("xb") as stream:
+            _lock(stream.fileno(), wait=True)
+            if not _is_at(lock, stream.fileno()):
+                continue  # someone took it for abandoned in the moment before it was locked
+            try:
+                yield scratch
+            finally:
+                _remove(scratch, files)
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+            return
+
+
+@contextlib.contextmanager
+def _abandoned(lock: Path) -> Iterator[bool]:
+    """Hold `lock` and yield whether no living process does; it is gone at the end."""
+    try:
+        stream = lock.open("rb+")
+    except FileNotFoundError:
+        yield True
+        return
+    with stream:
+        free = _lock(stream.fileno(), wait=False)
+        yield free
+        if free:
+            lock.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    """Lock a file, and return whether it is locked now; never so where there are no such locks (Windows)."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path, files: tuple[str, ...]) -> None:
+    """Remove a file, or a folder and the `files` in it; a folder that holds anything else stays."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        for name in files:
+            with contextlib.suppress(OSError):
+                (path / name).unlink()
+        path.rmdir()
+
+
+def _put(scratch: Path, folder: Path, files: tuple[str, ...], check: Check) -> None:
+    """Move `scratch` to `folder`; what was there ends up in `scratch`. Others may do so at once."""
+    while True:
+        check(folder)
+        try:
+            if not os.path.lexists(folder):
+                os.rename(scratch, folder)
+                return
+            exchange(scratch, folder, files)
+        except OSError as error:
+            # Another put its own there, or moved it away, between looking and renaming.
+            if not scratch.exists() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+        else:
+            break
+    try:
+        check(scratch)
+    except Exception:  # a stranger's file came between the check and the exchange: it goes back
+        exchange(scratch, folder, files)
+        check(folder)
+        raise
+
+
+def exchange(scratch: Path, folder: Path, files: tuple[str, ...]) -> None:
+    """Exchange two folders in one step where the system can (Linux), else by renames that `clear` mends."""
+    if _exchange_at_once(scratch, folder):
+        return
+    earlier = scratch.with_suffix(".earlier")
+    os.rename(folder, earlier)
+    try:
+        os.rename(scratch, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            _remove(earlier, files)  # another's stands there by now, whole
+        else:
+            os.rename(earlier, folder)
+        raise
+    os.rename(earlier, scratch)
+
+
+def _exchange_at_once(a: Path, b: Path) -> bool:
+    """Exchange two folders by renameat2(2); False where the system or the file system has no such thing."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    at_cwd, rename_exchange = -100, 2
+    if libc.renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), rename_exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(b))
