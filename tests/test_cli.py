@@ -12,14 +12,18 @@ import sys
 from cubic_cli.cli import run
 {extra}
 run({arguments!r})
-loaded = [m for m in ("jax", "jaxlib") if m in sys.modules]
+loaded = [m for m in {modules!r} if m in sys.modules]
 sys.exit(f"loaded {{loaded}}" if loaded else 0)
 """
 
 
-def loads_no_jax(arguments, extra=""):
-    code = LAZY.format(arguments=arguments, extra=extra)
+def loads_none_of(modules, arguments, extra=""):
+    code = LAZY.format(arguments=arguments, extra=extra, modules=modules)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def loads_no_jax(arguments, extra=""):
+    return loads_none_of(["jax", "jaxlib"], arguments, extra)
 
 
 def test_generate_forward_inspect(cubic, tmp_path):
@@ -167,8 +171,13 @@ def test_what_needs_no_jax_loads_none(arguments):
     assert loads_no_jax(arguments)
 
 
-def test_that_the_test_above_can_fail():
+def test_help_loads_nothing_heavy():
+    assert loads_none_of(["jax", "numpy", "polars", "matplotlib"], ["forward", "--help"])
+
+
+def test_that_the_tests_above_can_fail():
     assert not loads_no_jax(["--help"], extra="import jax")
+    assert not loads_none_of(["polars"], ["--help"], extra="from cubic_cli import load_run")
 
 
 def test_fail_on_makes_a_finding_exit_1_and_keeps_the_run(cubic, tmp_path, monkeypatch):

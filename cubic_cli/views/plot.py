@@ -4,8 +4,6 @@ import hashlib
 import importlib.util
 import io
 import math
-import os
-import secrets
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from cubic_cli.errors import CubicError, DatasetError, UsageError
 from cubic_cli.runs import Record, Run
 from cubic_cli.samples import read_chunks
 from cubic_cli.scaling import choose_scale
+from cubic_cli.views.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +67,7 @@ def save(run: Run, path: Path) -> None:
         CubicError: the path is a link or a folder, or cannot be written.
         RunError: a file of the run is missing or damaged.
     """
-    write(draw(run), path)
+    write_whole(path, render(draw(run), path.suffix.lower().removeprefix(".")), "--plot")
 
 
 def svg(run: Run) -> str:
@@ -77,37 +76,14 @@ def svg(run: Run) -> str:
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    text = _render(draw(run), "svg").decode()
+    text = render(draw(run), "svg").decode()
     return text[text.index("<svg") :]
 
 
-def write(figure: "Figure", path: Path) -> None:
-    """Write a figure, whole or not at all.
-
-    Raises:
-        CubicError: the path is a link or a folder, or cannot be written.
-    """
-    if path.is_symlink() or path.is_dir():
-        what = "a link" if path.is_symlink() else "a folder"
-        raise CubicError(f"cannot draw in {path}: it is {what}; name another file with --plot")
-    content = _render(figure, path.suffix.lower().removeprefix("."))
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.scratch")
-    try:
-        try:
-            scratch.write_bytes(content)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise CubicError(
-            f"cannot draw in {path}: {error.strerror or error}; name a file with --plot in a folder that can be written"
-        ) from None
-
-
-def _render(figure: "Figure", kind: str) -> bytes:
+def render(figure: "Figure", kind: str) -> bytes:
+    """Return a figure as a file of a kind, `png`, `svg` or `pdf`; the same figure gives the same bytes."""
     import matplotlib
 
-    # No date and no version in the file: the same run gives the same bytes.
     metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}.get(kind, {})
     stream = io.BytesIO()
     with matplotlib.rc_context(_STYLE):

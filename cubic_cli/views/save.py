@@ -1,19 +1,17 @@
 """A screen kept in a file: a picture (.svg), a page that stands alone (.html), text (.txt), Markdown (.md)."""
 
 import html
-import importlib.util
 import io
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cubic_cli.errors import CubicError, UsageError
+from cubic_cli.errors import UsageError
 from cubic_cli.views import blocks
 from cubic_cli.views.blocks import Screen
+from cubic_cli.views.files import write_whole
 
 if TYPE_CHECKING:
     from cubic_cli.runs import Run
@@ -72,33 +70,11 @@ def save(path: Path, screen: Callable[[int], Screen], width: int, title: str, ru
         else:
             text = console.export_html(code_format="{code}", inline_styles=True)
             content = _PAGE.format(title=html.escape(title), screen=text, figure=_figure(run))
-    _write(path, content)
+    write_whole(path, content.encode(), "--save")
 
 
 def _figure(run: "Run | None") -> str:
     """Return the run's figure as an SVG element, nothing where there is none to be had."""
-    if run is None or importlib.util.find_spec("cubic_cli.views.plot") is None:
-        return ""
-    plot = importlib.import_module("cubic_cli.views.plot")
-    if not plot.available():
-        return ""
-    figure: str = plot.svg(run)
-    return figure[figure.index("<svg") :].rstrip() + "\n"
+    from cubic_cli.views import plot
 
-
-def _write(path: Path, content: str) -> None:
-    if path.is_symlink() or path.is_dir():
-        what = "a link" if path.is_symlink() else "a folder"
-        raise CubicError(f"cannot save in {path}: it is {what}; name another file with --save")
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.scratch")
-    try:
-        try:
-            with scratch.open("x", encoding="utf-8") as stream:
-                stream.write(content)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise CubicError(
-            f"cannot save in {path}: {error.strerror or error}; name a file with --save in a folder that can be written"
-        ) from None
+    return plot.svg(run) if run is not None and plot.available() else ""
