@@ -14,11 +14,14 @@ devices.prepare_cpu()
 
 @pytest.fixture(autouse=True)
 def clean_folder(tmp_path, monkeypatch):
-    """Every test runs in an empty folder, without the settings of whoever runs it."""
+    """Every test runs in an empty folder, without the settings of whoever runs it, and leaves none of a .env."""
     for name in options.SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    before = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def test_save_follows_no_link_and_says_what_cannot_be_written(cubic, here):
     for path in ("link.md", "folder.md", "nowhere/out.md"):
         status, _, err = cubic("inspect", "--run-name", "plain", "--save", path)
         assert status == 1
-        assert f"cannot save in {path}" in err
+        assert f"cannot write {path}" in err
     assert Path("precious.md").read_text() == "three years"
 
 
