@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cubic_cli.config import GenerateConfig
 from cubic_cli.errors import DatasetError
 from cubic_cli.samples import SCHEMA, Float32, read_chunks, read_samples, sha256
-from cubic_cli.scratch import Check, replacing_file
+from cubic_cli.scratch import Check, replacing_file, system_errors
 
 __all__ = ["Float32", "Float64", "cubic", "draw", "generate", "read_samples", "sha256"]
 
@@ -120,7 +120,7 @@ def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path
     """
     check(path)
     try:
-        with replacing_file(path, check) as stream:
+        with system_errors(), replacing_file(path, check) as stream:
             if path.suffix.lower() == ".parquet":
                 _write_parquet(stream, chunks)
             else:

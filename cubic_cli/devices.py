@@ -66,11 +66,12 @@ def pick_devices(device: Device) -> list[Any]:
 
     try:
         return list(jax.devices() if device is Device.auto else jax.devices(device.value))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where JAX_PLATFORMS names what is not there
         try:
             there = ", ".join(sorted({d.platform for d in jax.devices()}))
-        except RuntimeError:
-            raise DeviceError(f"JAX finds no device: {str(error).splitlines()[0]}") from None
+        except (RuntimeError, AssertionError):
+            why = (str(error).splitlines() or ["JAX_PLATFORMS names none that is there"])[0]
+            raise DeviceError(f"JAX finds no device: {why}") from None
         raise DeviceError(
             f"there is no {device.value} for JAX here, only: {there}; give --device auto, "
             f"or install JAX for it (cubic-cli[{'cuda' if device is Device.gpu else 'tpu'}])"

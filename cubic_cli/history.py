@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from cubic_cli.scratch import system_errors
+
 EXTREMES = ("z1_min", "z1_max", "a1_min", "a1_max", "z2_min", "z2_max")
 SCHEMA = pl.Schema(
     {
@@ -77,7 +79,7 @@ class HistoryWriter:
             OSError: the file cannot be written.
         """
         if self._thread is None:
-            with self.path.open("wb") as stream:
+            with system_errors(), self.path.open("wb") as stream:
                 pl.concat(self._kept).write_parquet(stream, **_FORMAT)
             return
         self._put(None)
@@ -109,7 +111,7 @@ class HistoryWriter:
                 yield rows
 
         try:
-            with self.path.open("wb") as stream:
+            with system_errors(), self.path.open("wb") as stream:
                 register_io_source(source, schema=SCHEMA).sink_parquet(stream, **_FORMAT)
         except BaseException as error:  # told by the next append, or by close
             self._error = error

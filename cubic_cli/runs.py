@@ -38,8 +38,11 @@ def shortest(value: Any) -> float:
 
 
 def to_json(document: Any, indent: int | None = 2) -> str:
-    """Return `document` as JSON; numbers that are not finite become the strings NaN, Infinity and -Infinity."""
-    return json.dumps(_encode(document), indent=indent, allow_nan=False, ensure_ascii=False)
+    """Return `document` as JSON; numbers that are not finite become the strings NaN, Infinity and -Infinity.
+
+    It is ASCII, so that no stream spoils it, whatever its encoding, and a path of any bytes can be told.
+    """
+    return json.dumps(_encode(document), indent=indent, allow_nan=False)
 
 
 def _encode(value: Any) -> Any:
@@ -135,16 +138,15 @@ def load_record(folder: Path) -> Record:
     path = folder / RECORD
     if not folder.is_dir():
         raise RunError(f"there is no run {folder}; `cubic inspect --list` shows the runs, `cubic forward` makes one")
+    _check_file(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_decode)
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; run `cubic forward --run-name {folder.name}` again") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); run `cubic forward --run-name {folder.name}` again") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}); {_again(folder)}") from None
     schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA_VERSION:
+    if isinstance(schema, bool) or schema != SCHEMA_VERSION:
         raise RunError(
             f"{path} has schema {schema!r}; this version of cubic reads schema {SCHEMA_VERSION}: "
             "use the version that wrote it, or run `cubic forward` again"
@@ -159,12 +161,11 @@ def load_history(folder: Path) -> pl.DataFrame:
         RunError: the file is missing or damaged.
     """
     path = folder / HISTORY
+    _check_file(path)
     try:
-        return pl.read_parquet(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; run `cubic forward --run-name {folder.name}` again") from None
-    except (OSError, pl.exceptions.PolarsError):
-        raise RunError(f"{path} is damaged; run `cubic forward --run-name {folder.name}` again") from None
+        return pl.read_parquet(path, glob=False)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise RunError(f"{path} is damaged; {_again(folder)}") from None
 
 
 def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -177,12 +178,24 @@ def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
     from safetensors.numpy import load_file
 
     path = folder / PARAMETERS
+    _check_file(path)
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; run `cubic forward --run-name {folder.name}` again") from None
-    except (OSError, SafetensorError, ValueError):
-        raise RunError(f"{path} is damaged; run `cubic forward --run-name {folder.name}` again") from None
+    except (OSError, SafetensorError, ValueError, KeyError):
+        raise RunError(f"{path} is damaged; {_again(folder)}") from None
+
+
+def _check_file(path: Path) -> None:
+    """Raise `RunError` unless `path` is a file; a pipe would make its reader wait for ever."""
+    if path.is_file():
+        return
+    if os.path.lexists(path):
+        raise RunError(f"{path} is no regular file; move it away, and {_again(path.parent)}")
+    raise RunError(f"{path} is missing; {_again(path.parent)}")
+
+
+def _again(folder: Path) -> str:
+    return f"run `cubic forward --run-name {folder.name}` again"
 
 
 class Run:

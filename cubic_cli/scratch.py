@@ -56,8 +56,7 @@ def replacing_folder(folder: Path, files: tuple[str, ...], others: tuple[str, ..
     Raises:
         OSError: the folder cannot be written; `folder` is as it was.
     """
-    with _claimed(folder, (*files, *others)) as scratch:
-        scratch.mkdir()
+    with scratch_folder(folder, (*files, *others)) as scratch:
         yield scratch
         for name in files:
             with (scratch / name).open("rb+") as stream:
@@ -65,6 +64,30 @@ def replacing_folder(folder: Path, files: tuple[str, ...], others: tuple[str, ..
         for name in others:
             (scratch / name).unlink(missing_ok=True)
         _put(scratch, folder, files, check)
+
+
+@contextlib.contextmanager
+def scratch_folder(place: Path, files: tuple[str, ...]) -> Iterator[Path]:
+    """Yield an empty folder beside `place`, removed at the end with the `files` in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with _claimed(place, files) as scratch:
+        scratch.mkdir()
+        yield scratch
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Raise as `OSError`, with its number, what a library tells of an error of the system in its own words (polars)."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
 def clear(place: Path, files: tuple[str, ...] = ()) -> None:
