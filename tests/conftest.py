@@ -1,15 +1,25 @@
 import os
+import shutil
+import tempfile
 
 # Before JAX is first used: four CPU devices, so that sharding is tested on any machine.
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "allow"
 os.environ["NO_COLOR"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
 import pytest
 
 from cubic_cli import cli, devices, options
 
 devices.prepare_cpu()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache():
+    """What `cubic` compiles in processes of its own is kept for the session, and not in the user's cache."""
+    yield
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
