@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cubic_cli import config, options, terminal
-from cubic_cli.commands import check, forward, generate, inspect
-from cubic_cli.errors import CubicError
+from cubic_cli.commands import check, forward, generate, inspect, sweep
+from cubic_cli.errors import NO_MEMORY, CubicError, is_no_memory
 
 app = typer.Typer(
     name="cubic",
@@ -44,6 +44,7 @@ def main(
 app.command()(generate.generate)
 app.command()(forward.forward)
 app.command()(inspect.inspect)
+app.command()(sweep.sweep)
 app.command()(check.check)
 
 
@@ -66,22 +67,17 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         terminal.discard_stdout()
         return 1
-    except MemoryError:
-        return terminal.fail(NO_MEMORY, 1)
     except OSError as error:
         return terminal.fail(_describe(error), 1)
     except Exception as error:
+        if is_no_memory(error):
+            return terminal.fail(NO_MEMORY, 1)
         if hasattr(error, "format_message"):  # Typer's usage errors
             return terminal.fail(terminal.usage_message(error), getattr(error, "exit_code", 2))
         if os.environ.get("CUBIC_DEBUG"):
             raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
-            return terminal.fail(NO_MEMORY, 1)
         return terminal.fail(f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where", 1)
-
-
-NO_MEMORY = "there is not enough memory; give a smaller --hidden-size, --batch-size or --num-samples"
 
 
 def _describe(error: OSError) -> str:

@@ -34,14 +34,17 @@ def run(
     sources: dict[str, str],
     scratch: Path,
     progress: Progress = lambda epoch, loss: None,
+    data: Ingested | None = None,
 ) -> Record:
     """Run the forward pass as `config` asks, write the run's files to `scratch`, and return the record.
+
+    `data` are the samples, where they are read already; else they are read from the dataset of `config`.
 
     Raises:
         DatasetError: the dataset cannot be read.
         DeviceError: the device is not there.
     """
-    data = ingest(read_chunks(Path(config.dataset), config.num_samples), scratch / runs.SAMPLES)
+    data = data or read(config, scratch)
     scale_y = choose_scale(config.scaling, data.y)
     scaled = config.scaling is not Scaling.none
     scale_x = choose_scale(config.scaling, data.x)
@@ -83,6 +86,15 @@ def run(
     written["findings"] = findings.find(written)
     runs.write_record(scratch, written)
     return written
+
+
+def read(config: ForwardConfig, scratch: Path) -> Ingested:
+    """Read the samples that `config` names; more than the memory is to hold are kept in `scratch`.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+    """
+    return ingest(read_chunks(Path(config.dataset), config.num_samples), scratch / runs.SAMPLES)
 
 
 def _reference(

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli.errors import RunError
-from cubic_cli.scratch import clear, replacing_folder
+from cubic_cli.scratch import clear, replacing_folder, scratch_folder
 
 Record = dict[str, Any]  # described by record.schema.json
 
@@ -70,10 +70,26 @@ def replacing(folder: Path) -> Iterator[Path]:
         RunError: the folder is a link, holds a stranger's files, or cannot be written; an earlier run is untouched.
     """
     refuse_strangers(folder)
+    with _saving(folder), replacing_folder(folder, FILES, (SAMPLES,), refuse_strangers) as scratch:
+        yield scratch
+
+
+@contextlib.contextmanager
+def scratch_beside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside the run's `folder`, for samples that several runs share; removed at the end.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with _saving(folder), scratch_folder(folder, (SAMPLES,)) as scratch:
+        yield scratch
+
+
+@contextlib.contextmanager
+def _saving(folder: Path) -> Iterator[None]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_folder(folder, FILES, (SAMPLES,), refuse_strangers) as scratch:
-            yield scratch
+        yield
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise

@@ -47,7 +47,7 @@ def rows(artifact_dir: Path, sort: str | None = None) -> list[dict[str, Any]]:
         UsageError: there is no such column; names those there are.
     """
     key = None if sort is None else _key(sort)
-    made = [_row(record) for record in runs.list_runs(artifact_dir)]
+    made = [row(record) for record in runs.list_runs(artifact_dir)]
     if key is None:
         return made
     known = [row for row in made if not _missing(row.get(key))]
@@ -71,7 +71,8 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _row(record: Record) -> dict[str, Any]:
+def row(record: Record) -> dict[str, Any]:
+    """Return the row of one run; a damaged one has `run_name` and `damaged` alone."""
     if "damaged" in record:
         return record
     wrong = [f"{where} is {what}" for where, what in saved.check_record(record)]

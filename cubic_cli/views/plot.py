@@ -29,7 +29,7 @@ _BATCHES = 1000  # drawn at most; more are drawn as the band between the smalles
 _CURVE = 512  # points of a curve
 # Okabe and Ito, "Color universal design" (2008): they differ for all kinds of colour vision.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -86,7 +86,7 @@ def render(figure: "Figure", kind: str) -> bytes:
 
     metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}.get(kind, {})
     stream = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
     return stream.getvalue()
 
@@ -101,7 +101,7 @@ def draw(run: Run) -> "Figure":
     from matplotlib.figure import Figure
 
     record = run.record
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 7.2), layout="constrained")
         grid = figure.add_gridspec(2, 6)
         name = "\n".join(textwrap.wrap(record["run_name"], 72))
