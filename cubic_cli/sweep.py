@@ -61,26 +61,25 @@ def expand(base: ForwardConfig, axes: dict[str, Sequence[Any]]) -> list[ForwardC
         distinct = list(dict.fromkeys(axes[name]))
         values[name] = sorted(distinct) if name in _ASCENDING else distinct
     varying = [name for name in AXES if len(values[name]) > 1]
-    configs = []
-    for point in itertools.product(*values.values()):
-        setting = dict(zip(AXES, point, strict=True))
-        tags = [f"{AXES[name]}{setting[name]}" for name in varying]
-        configs.append(replace(base, **setting, run_name=_join_name(base.run_name, tags)))
-    return configs
+    points = [dict(zip(AXES, point, strict=True)) for point in itertools.product(*values.values())]
+    names = ["-".join([base.run_name, *(f"{AXES[name]}{point[name]}" for name in varying)]) for point in points]
+    _check_names(base.run_name, names)
+    return [replace(base, **point, run_name=name) for point, name in zip(points, names, strict=True)]
 
 
-def _join_name(base: str, tags: list[str]) -> str:
-    name = "-".join([base, *tags])
-    try:
-        return check_run_name(name)
-    except ValueError as error:
-        if len(name) <= MAX_RUN_NAME:
-            raise UsageError(f"--run-name: the grid would have a run {name}; {error}") from None
-        room = MAX_RUN_NAME - (len(name) - len(base))
+def _check_names(base: str, names: list[str]) -> None:
+    longest = max(names, key=len)
+    if len(longest) > MAX_RUN_NAME:
+        room = MAX_RUN_NAME - (len(longest) - len(base))
         raise UsageError(
-            f"--run-name: the grid would have a run {name}, of {len(name)} letters, and at most {MAX_RUN_NAME} are "
-            f"accepted; give a name of at most {room}"
-        ) from None
+            f"--run-name: the grid would have a run {longest}, of {len(longest)} letters, and at most {MAX_RUN_NAME} "
+            f"are accepted; give a name of at most {room}"
+        )
+    for name in names:
+        try:
+            check_run_name(name)
+        except ValueError as error:
+            raise UsageError(f"--run-name: the grid would have a run {name}; {error}") from None
 
 
 def run_grid(
