@@ -1,24 +1,22 @@
-"""cubic: run a neural network's forward pass in JAX, and see, record and check every number in it.
-
-For notebooks and scripts:
-
-    run = cubic_cli.load_run("model/exp1")
-    run.record["loss"], run.history, run.parameters["input_layer.weight"]
-"""
+"""cubic: run a neural network's forward pass in JAX, and see, record and check every number in it."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cubic_cli.runs import load_run
+    from cubic_cli.runs import load_run, record_schema
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_run"]
+__all__ = ["__version__", "load_run", "record_schema"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load_run` when it is first asked for: it brings NumPy and polars, which `cubic --help` does without."""
-    if name == "load_run":
-        from cubic_cli.runs import load_run
+    """Import what is for notebooks when it is first asked for: `cubic --help` waits for neither NumPy nor polars."""
+    if name in ("load_run", "record_schema"):
+        from cubic_cli import runs
 
-        return load_run
+        return getattr(runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,10 +7,12 @@ A run is written to a scratch folder beside its place and exchanged with the ear
 
 import contextlib
 import errno
+import functools
 import json
 import math
 import os
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -184,6 +186,25 @@ def load_history(folder: Path) -> pl.DataFrame:
         raise RunError(f"{path} is damaged; {_again(folder)}") from None
 
 
+def load_losses(folder: Path) -> NDArray[np.float32]:
+    """Return the losses of the batches of the first epoch of the run in `folder`, `[K]`; the others repeat them.
+
+    Raises:
+        RunError: the file is missing or damaged, or has no such rows.
+    """
+    path = folder / HISTORY
+    again = f"run `cubic forward --run-name {folder.name}` again"
+    try:
+        losses = pl.scan_parquet(path, glob=False).filter(pl.col("epoch") == 1).select("loss").collect()["loss"]
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; {again}") from None
+    except (OSError, pl.exceptions.PolarsError):
+        raise RunError(f"{path} is damaged; {again}") from None
+    if losses.is_empty() or losses.null_count() or losses.dtype != pl.Float32:
+        raise RunError(f"{path} is damaged: it does not hold the losses of epoch 1; {again}")
+    return losses.to_numpy()
+
+
 def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
     """Return the parameters of the run in `folder` by name.
 
@@ -215,30 +236,60 @@ def _again(folder: Path) -> str:
 
 
 class Run:
-    """A saved run: `record`, `history` and `parameters`, each read when it is first asked for."""
+    """A saved run: `folder`, `record`, `history` and `parameters`; the last two are read when first asked for.
+
+    Raises:
+        RunError: what is asked for is missing or damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = load_record(folder)
 
-    @property
+    @functools.cached_property
     def history(self) -> pl.DataFrame:
         """A row an iteration, as in `history.parquet`."""
         return load_history(self.folder)
 
-    @property
+    @functools.cached_property
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """The parameters by name, as in `params.safetensors`."""
         return load_parameters(self.folder)
 
+    def __repr__(self) -> str:
+        try:
+            config, check = self.record["config"], self.record["verification"]
+            verified = "not verified" if check is None else "verified" if check["passed"] else "NOT VERIFIED"
+            says = (
+                f"N = {self.record['dataset']['rows']:,}, H = {config['hidden_size']:,}, "
+                f"loss {self.record['loss']:.7g}, {verified}"
+            )
+        except (KeyError, TypeError, ValueError):
+            says = "its record is damaged"
+        return f"<Run {str(self.folder)!r}: {says}>"
+
 
 def load_run(path: str | Path) -> Run:
-    """Return the run saved in the folder `path`, for notebooks and scripts.
+    """Return the run saved in the folder `path`, for notebooks and scripts. Starts no JAX.
+
+        >>> run = cubic_cli.load_run("model/exp1")
+        >>> run
+        <Run 'model/exp1': N = 1,000, H = 64, loss 7034115, verified>
+        >>> run.record["tensors"][0]["max"]            # run.json: a dict; NaN and infinities are floats
+        >>> run.history.filter(pl.col("epoch") == 1)   # history.parquet: a polars DataFrame, a row an iteration
+        >>> run.parameters["input_layer.weight"]       # params.safetensors: NumPy arrays by name
 
     Raises:
-        RunError: there is no run, or its record is damaged or of a later schema.
+        RunError: there is no run, or its record is damaged or of a later schema. `history` and `parameters` raise it
+            when they are read.
     """
     return Run(Path(path))
+
+
+def record_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a run's record, as `run.json` and `--json` write it."""
+    text = (resources.files("cubic_cli") / "record.schema.json").read_text(encoding="utf-8")
+    return cast(dict[str, Any], json.loads(text))
 
 
 def list_runs(artifact_dir: Path) -> list[Record]:
