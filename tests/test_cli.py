@@ -171,8 +171,9 @@ def test_what_needs_no_jax_loads_none(arguments):
     assert loads_no_jax(arguments)
 
 
-def test_help_loads_nothing_heavy():
-    assert loads_none_of(["jax", "numpy", "polars", "matplotlib"], ["forward", "--help"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["forward", "--help"], ["inspect", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    assert loads_none_of(["jax", "numpy", "polars", "safetensors", "matplotlib"], arguments)
 
 
 def test_that_the_tests_above_can_fail():

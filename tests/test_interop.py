@@ -170,33 +170,6 @@ def test_the_package_shows_what_it_has():
         _ = cubic_cli.load_runs
 
 
-HEAVY = """
-import runpy, sys
-{extra}
-sys.argv = ["cubic", *{arguments!r}]
-try:
-    runpy.run_module("cubic_cli", run_name="__main__")
-except SystemExit as end:
-    assert not end.code, end.code
-loaded = [name for name in ("polars", "numpy", "jax", "jaxlib", "matplotlib", "safetensors") if name in sys.modules]
-sys.exit(f"loaded {{loaded}}" if loaded else 0)
-"""
-
-
-def loads_nothing_heavy(arguments, extra=""):
-    code = HEAVY.format(arguments=arguments, extra=extra)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["forward", "--help"], ["inspect", "--help"]])
-def test_help_loads_nothing_heavy(arguments):
-    assert loads_nothing_heavy(arguments)
-
-
-def test_that_the_test_above_can_fail():
-    assert not loads_nothing_heavy(["--help"], extra="import numpy")
-
-
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, cubic_cli; sys.exit(any(m in sys.modules for m in ('polars', 'numpy', 'jax', 'typer')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
