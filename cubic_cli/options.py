@@ -186,6 +186,7 @@ Gradients = Annotated[
     typer.Option(
         "--gradients/--no-gradients",
         envvar="GRADIENTS",
+        callback=boolean,
         help="Measure the gradients of the loss, and the largest step.",
     ),
 ]

@@ -2,10 +2,12 @@
 
 import html
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from cubic_cli.errors import UsageError
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from cubic_cli.runs import Run
 
 ENDINGS = (".svg", ".html", ".txt", ".md")
+
+# Rich's own picture without its fonts, which a viewer would fetch from elsewhere.
+_SVG = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+    "Fira Code", "DejaVu Sans Mono, Menlo, Consolas"
+)
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -66,7 +73,7 @@ def save(path: Path, screen: Callable[[int], Screen], width: int, title: str, ru
         )
         console.print(blocks.render(screen(width), width), crop=False)
         if ending == ".svg":
-            content = console.export_svg(title=title)
+            content = console.export_svg(title=title, code_format=_SVG)
         else:
             text = console.export_html(code_format="{code}", inline_styles=True)
             content = _PAGE.format(title=html.escape(title), screen=text, figure=_figure(run))
