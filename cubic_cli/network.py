@@ -58,8 +58,8 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def initialise(initializer: Initializer, hidden_size: int, seed: int) -> Parameters:
-    """Return the first parameters, float32.
+def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array) -> Parameters:
+    """Return the first parameters, float32; the seed may be traced.
 
     `ones` and `zeros` fill weights and biases alike. The others draw the weights (Glorot and Bengio, 2010; He et
     al., 2015) from one key of `seed` for each layer, and their biases are zero.
@@ -72,7 +72,7 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int) -> Paramet
             return array
 
         return Parameters(Layer(filled(1, hidden_size), filled(hidden_size)), Layer(filled(hidden_size, 1), filled(1)))
-    drawn: Parameters = _draw(initializer, hidden_size, np.uint32(seed))
+    drawn: Parameters = _draw(initializer, hidden_size, jnp.asarray(seed, jnp.uint32))
     return drawn
 
 
