@@ -125,20 +125,20 @@ class Chunk:
 
 @functools.lru_cache(64)
 def _compile(
-    name: str, activation: Activation, layout: Layout, hidden: int, devices: tuple[jax.Device, ...]
+    name: str, activations: tuple[Activation, ...], layout: Layout, hidden: int, devices: tuple[jax.Device, ...]
 ) -> tuple[Any, Mesh]:
     """Compile the loop of a schedule over the blocks of a chunk, sharded over the devices: the only `jit` of the pass.
 
-    Passes of the same shapes share what is compiled.
+    It returns what was seen under each activation. Passes of the same shapes share what is compiled.
     """
-    observe: Callable[..., Any]
-    if name == "plain":
-        observe = functools.partial(schedule.plain, activation)
-    else:
-        observe = functools.partial(schedule.by_unit, activation, name == "moments")
+
+    def observe(activation: Activation) -> Callable[..., Any]:
+        if name == "plain":
+            return functools.partial(schedule.plain, activation)
+        return functools.partial(schedule.by_unit, activation, name == "moments")
 
     def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, sizes: jax.Array) -> Any:
-        return jax.lax.map(lambda block: observe(parameters, *block), (x, y, sizes))
+        return jax.lax.map(lambda block: [observe(kind)(parameters, *block) for kind in activations], (x, y, sizes))
 
     mesh = Mesh(np.array(devices), ("devices",))
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
@@ -161,12 +161,18 @@ class _Program:
     """One schedule, compiled for chunks of one shape, with the parameters in place."""
 
     def __init__(
-        self, name: str, activation: Activation, layout: Layout, parameters: Parameters, devices: list[jax.Device]
+        self,
+        name: str,
+        activation: Activation,
+        together: tuple[Activation, ...],
+        layout: Layout,
+        parameters: Parameters,
+        devices: list[jax.Device],
     ) -> None:
-        self.layout = layout
+        self.layout, self._index = layout, together.index(activation)
         self.devices = devices[: layout.blocks]
         hidden = parameters.input_layer.bias.size
-        self._run, mesh = _compile(name, activation, layout, hidden, tuple(self.devices))
+        self._run, mesh = _compile(name, together, layout, hidden, tuple(self.devices))
         self._over = NamedSharding(mesh, PartitionSpec("devices"))
         # From the host: between devices JAX would compile a program for each array.
         self._parameters = jax.device_put(jax.tree.map(np.asarray, parameters), NamedSharding(mesh, PartitionSpec()))
@@ -178,7 +184,7 @@ class _Program:
 
     def start(self, arrays: Any) -> Any:
         """Dispatch a chunk; returns at once."""
-        return self._run(self._parameters, *arrays)
+        return self._run(self._parameters, *arrays)[self._index]
 
     def by_batch(self, values: Any, samples: int) -> Any:
         """Return `values [blocks, pieces]` as `[K, pieces of a batch]`."""
@@ -198,6 +204,7 @@ class Pass:
         devices: JAX's devices to use.
         num_epochs: how many epochs will be asked for; long work is worth one more program, for the history alone.
         by_unit: force the schedule (None chooses).
+        together: activations, this one among them, to compile as one program: sooner done than one by one.
     """
 
     def __init__(
@@ -209,9 +216,10 @@ class Pass:
         devices: list[jax.Device],
         num_epochs: int = 1,
         by_unit: bool | None = None,
+        together: tuple[Activation, ...] = (),
     ) -> None:
         started = time.perf_counter()
-        self.source, self.activation = source, activation
+        self.source, self.activation, self._together = source, activation, together or (activation,)
         self._parameters, self._devices = parameters, devices
         hidden = parameters.input_layer.bias.size
         if by_unit is None:
@@ -284,7 +292,8 @@ class Pass:
             by_unit = _WIDE_BLOCK if self.batch >= _WIDE_BATCH else _NARROW_BLOCK
             limit = self._plain_limit if name == "plain" else by_unit
             layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
-            self._programs[name] = _Program(name, self.activation, layout, self._parameters, self._devices)
+            kinds = self.activation, self._together
+            self._programs[name] = _Program(name, *kinds, layout, self._parameters, self._devices)
         return self._programs[name]
 
     def _arrays(self, name: str, index: int) -> Any:
