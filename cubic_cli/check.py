@@ -1,318 +1,287 @@
-"""`cubic check`: does this JAX installation compute right on this device? Nothing is read and nothing is written.
+"""`cubic check`: does this JAX installation compute right on these devices? Nothing is read and nothing is written.
 
-Samples made in memory go through the very pass that `forward` runs, with every initialiser and every activation, in
-batches that divide the samples and in batches that do not, on all devices and on one, twice. What comes out is held
-against NumPy float64 (`verify`), against closed forms, and against itself, bit for bit.
+Samples drawn in memory go through `forward.Pass`, the compiled pass of `cubic forward`, under every initialiser and
+activation, in batches that divide the samples and that do not, over all devices and over one, twice. What comes out is
+held against the float64 reference, closed forms, and itself. Compiling takes nearly all of the time: so shapes are few
+and small, activations are compiled together, parameters are data, and programs compile side by side.
+
+    N samples, B batch, H hidden, D devices
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli import verify
-from cubic_cli.config import Activation, Device, Initializer
+from cubic_cli import closed_form, verify
+from cubic_cli.config import Activation, Device, ForwardConfig, GenerateConfig, Initializer
 from cubic_cli.dataset import Float32, draw
 from cubic_cli.devices import pick_devices
+from cubic_cli.record import describe_tensor
+from cubic_cli.source import Arrays
+from cubic_cli.verdict import Report, Row, count_differing, guard, name_devices, number
 
 if TYPE_CHECKING:
-    from cubic_cli.forward import Chunk, Pass
+    from cubic_cli.forward import Epoch, Pass
     from cubic_cli.network import Parameters
+    from cubic_cli.primitives import Drawn
 
-HIDDEN_SIZE = 16
-BATCH_SIZE = 10
-SAMPLES = 200  # twenty whole batches
-SHORTER = SAMPLES - 3  # the last batch has seven
+HIDDEN, BATCH, SAMPLES = 5, 4, 1000  # B divides N; it does not divide N − 2, which is as many batches
+STANDARD_ERRORS = 5.0  # beyond which a sample contradicts a closed form: one in two million by chance
+TENSORS = ("z1", "a1", "z2")
+DEFAULT = ForwardConfig()
+NOISE_STD = GenerateConfig.noise_std
 _SEED = 0
-_NOISE_STD = 10.0
-_FILLED = (Initializer.ones, Initializer.zeros)
-_DRAWN = tuple(kind for kind in Initializer if kind not in _FILLED)
-_TENSORS = ("z1", "a1", "z2")
-# JAX draws from a normal distribution that is cut off at two standard deviations, and widens it to keep the variance.
-_CUT_NORMAL = 2 / 0.87962566103423978
 
 
-@dataclass(frozen=True)
-class Row:
-    """One thing that was checked: on which devices, the largest error, its limit, and what was wrong, if anything."""
+class Case(NamedTuple):
+    """One way through the pass."""
 
-    what: str
-    device: str
-    error: float | None
-    limit: float | None
-    failure: str | None = None
+    initializer: Initializer
+    activation: Activation
+    samples: int
 
-    @property
-    def passed(self) -> bool:
-        """Whether the installation computed this right."""
-        return self.failure is None
+    def __str__(self) -> str:
+        return f"{self.initializer}, {self.samples} samples in batches of {BATCH}"
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that was checked, on which devices, with which version of JAX."""
-
-    platform: str
-    kind: str
-    devices: int
-    jax: str
-    rows: tuple[Row, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether everything was right."""
-        return all(row.passed for row in self.rows)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the document that `cubic check --json` prints."""
-        rows = []
-        for row in self.rows:
-            rows.append({"what": row.what, "device": row.device, "error": row.error, "limit": row.limit})
-            rows[-1] |= {"passed": row.passed, "failure": row.failure}
-        device = {"platform": self.platform, "kind": self.kind, "devices": self.devices}
-        return {"device": device, "versions": {"jax": self.jax}, "rows": rows, "passed": self.passed}
+# Every initialiser with every activation, and each of both with batches that divide and that do not.
+CASES = [
+    Case(initializer, activation, SAMPLES - 2 * ((i + j) % 2))
+    for i, initializer in enumerate(Initializer)
+    for j, activation in enumerate(Activation)
+]
 
 
-class _Outcome(NamedTuple):
-    error: float
-    limit: float
-    failure: str | None
+class Twice(NamedTuple):
+    """Two epochs of one pass."""
+
+    first: "Epoch"
+    second: "Epoch"
+
+
+class Seen(NamedTuple):
+    """What came out of some passes with these parameters."""
+
+    parameters: "dict[Initializer, Parameters]"
+    epochs: dict[Case, Twice]
 
 
 def check(device: Device) -> Report:
-    """Check the devices of JAX's backend `device`.
+    """Check all devices of JAX's backend `device`, and the first of them alone.
 
     Raises:
         DeviceError: there is no such device.
     """
+    started = time.perf_counter()
     devices = pick_devices(device)
     import jax
 
-    return Report(
-        devices[0].platform, devices[0].device_kind, len(devices), jax.__version__, tuple(_check_all(devices))
-    )
+    rows = tuple(check_all(devices))
+    seconds = time.perf_counter() - started
+    return Report(devices[0].platform, devices[0].device_kind, len(devices), jax.__version__, seconds, rows)
 
 
-def _check_all(devices: list[Any]) -> Iterator[Row]:
-    platform = devices[0].platform
-    everywhere = f"{platform} × {len(devices)}" if len(devices) > 1 else platform
+def check_all(devices: list[Any]) -> Iterator[Row]:
+    """Yield the rows of the table. What JAX raises under way becomes a row that has not passed."""
+    from cubic_cli import primitives
 
-    def row(what: str, compare: Callable[[], _Outcome], where: str = everywhere) -> Row:
-        try:
-            return Row(what, where, *compare())
-        except Exception as error:  # whatever JAX raises says that the device does not work
-            text = (str(error).splitlines() or [""])[0]
-            return Row(what, where, None, None, f"{type(error).__name__}: {text}")
-
-    x, y = next(draw(SAMPLES, _NOISE_STD, _SEED))
-    networks: dict[Initializer, Parameters] = {}
-    yield row("matrix product at highest precision", partial(_multiply, devices[0]), platform)
-    yield row("drawn parameters", partial(_draw, networks), platform)
-    if len(networks) < len(Initializer):
-        return
-    network = networks[Initializer.he_normal]
-    _compile_all(network, x, y, devices)
-    for initializer in Initializer:
-        yield row(f"initializer {initializer}", partial(_compare, networks[initializer], x, y, devices))
-    for kind in Activation:
-        yield row(f"activation {kind}", partial(_compare, network, x, y, devices, kind))
-    for initializer in _FILLED:
-        closed_form = partial(_compare_with_closed_form, initializer, networks[initializer], x, y, devices)
-        yield row(f"closed form for {initializer}", closed_form)
-    yield row("a last batch that is shorter", partial(_compare, network, x[:SHORTER], y[:SHORTER], devices))
-    yield row("the plain schedule", partial(_compare, network, x, y, devices, by_unit=False))
-    yield row("values that are not finite", partial(_count_nonfinite, network, x, y, devices))
-    yield row("a second run, bit for bit", partial(_run_twice, network, x, y, devices))
-    if len(devices) > 1:
-        yield row("one device and all, bit for bit", partial(_compare_one_with_all, network, x, y, devices))
+    samples = next(draw(SAMPLES, NOISE_STD, _SEED))
+    sets = [devices] if len(devices) == 1 else [devices, devices[:1]]
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:  # XLA compiles outside Python's lock
+        drawn = pool.submit(primitives.draw, HIDDEN)
+        seen = [pool.submit(pass_cases, some, samples, drawn) for some in sets]
+        default = pool.submit(pass_default, devices, samples)
+        nonfinite = pool.submit(pass_nonfinite, devices, samples)
+        product = pool.submit(primitives.multiply, devices)
+        yield from guard("x·W + b", devices, lambda: primitives.check_product(product.result(), devices))
+        yield from guard("initializers", devices[:1], lambda: primitives.check_drawn(drawn.result(), devices[:1]))
+        for some, future in zip(sets, seen, strict=True):
+            yield from guard("the pass", some, partial(check_cases, future, samples, some))
+        if len(sets) > 1:
+            yield from guard("all devices and one", devices, partial(check_devices, devices, *seen))
+        yield from guard("default run", devices, partial(check_default, default, samples, devices))
+        yield from guard("NaN and infinities", devices, partial(check_nonfinite, nonfinite, devices))
 
 
-def _multiply(device: Any) -> _Outcome:
-    """Multiply matrices that need all 24 bits: a product in bfloat16 or TF32 is off by 1e-4 and more."""
-    import jax
-
-    rng = np.random.default_rng(_SEED)
-    a, b = (rng.uniform(1, 2, (64, 64)).astype(np.float32) for _ in range(2))
-    product = jax.jit(partial(jax.numpy.matmul, precision=jax.lax.Precision.HIGHEST))
-    found = np.asarray(product(jax.device_put(a, device), jax.device_put(b, device)), np.float64)
-    expected = a.astype(np.float64) @ b.astype(np.float64)
-    error, limit = float(np.abs(found - expected).max() / expected.max()), 64 * 2.0**-24
-    failure = f"the product is off by {error:.1e} of its largest value: this is not float32 at highest precision"
-    return _Outcome(error, limit, None if error <= limit else failure)
-
-
-def _draw(networks: "dict[Initializer, Parameters]") -> _Outcome:
-    """Fill `networks`, and compare the largest weight with the bound of its distribution."""
-    import jax
-
-    from cubic_cli.network import initialise
-
-    drawn, again = _draw_all(), _draw_all()
-    networks |= {kind: initialise(kind, HIDDEN_SIZE, _SEED) for kind in _FILLED}
-    networks |= dict(zip(_DRAWN, drawn, strict=True))
-    largest, failure = 0.0, None
-    for kind, network in zip(_DRAWN, drawn, strict=True):
-        weights = np.concatenate([np.asarray(layer.weight).ravel() for layer in network])
-        if len(np.unique(weights)) < len(weights) or not np.isfinite(weights).all():
-            failure = f"the weights of {kind} are not {len(weights)} different numbers"
-        for layer in network:
-            fan_in, fan_out = layer.weight.shape
-            variance = 2 / fan_in if kind.startswith("he") else 2 / (fan_in + fan_out)
-            bound = math.sqrt(variance) * (math.sqrt(3) if kind.endswith("uniform") else _CUT_NORMAL)
-            largest = max(largest, float(np.abs(layer.weight).max()) / bound)
-    if largest > 1:
-        failure = f"a weight is {largest:.3g} times the largest that its distribution has"
-    if not jax.tree.all(jax.tree.map(_same_bits, drawn, again)):
-        failure = "drawn twice from one key, the parameters differ"
-    return _Outcome(largest, 1.0, failure)
-
-
-def _draw_all() -> "list[Parameters]":
-    """Draw the parameters of each initialiser that draws."""
-    drawn: list[Parameters] = _draw_program()()
-    return drawn
-
-
-@functools.cache
-def _draw_program() -> Callable[[], Any]:
-    import jax
-
-    from cubic_cli.network import initialise
-
-    # One program, for that of each would take as long to compile.
-    return jax.jit(lambda: [initialise(kind, HIDDEN_SIZE, _SEED) for kind in _DRAWN])
-
-
-def _compile_all(network: "Parameters", x: Float32, y: Float32, devices: list[Any]) -> None:
-    """Compile the programs of the rows at once: XLA compiles outside Python's lock."""
-    wanted: list[Callable[[], Any]] = [partial(_pass, network, x, y, devices, kind) for kind in Activation]
-    wanted += [partial(_pass, network, x, y, devices, by_unit=False), partial(_pass, network, x, y, devices[:1])]
-    with ThreadPoolExecutor() as pool:
-        for compiling in [pool.submit(make) for make in wanted]:
-            compiling.exception()  # comes again in the row that needs the program, and is told there
-
-
-def _pass(
-    network: "Parameters",
-    x: Float32,
-    y: Float32,
-    devices: list[Any],
-    activation: Activation = Activation.relu,
-    by_unit: bool | None = None,
+def make_pass(
+    parameters: "Parameters", x: Float32, y: Float32, batch: int, devices: list[Any], *kinds: Activation, **options: Any
 ) -> "Pass":
+    """Return the pass under the first of some activations, all compiled together."""
     from cubic_cli.forward import Pass
-    from cubic_cli.source import Arrays
 
-    return Pass(network, Arrays(x, y), BATCH_SIZE, activation, devices, by_unit=by_unit)
-
-
-def _run(*arguments: Any, **options: Any) -> "Chunk":
-    (chunk,) = _pass(*arguments, **options).chunks()
-    return chunk
+    return Pass(parameters, Arrays(x, y), batch, kinds[0], devices, together=kinds, **options)
 
 
-def _compare(
-    network: "Parameters",
-    x: Float32,
-    y: Float32,
-    devices: list[Any],
-    activation: Activation = Activation.relu,
-    by_unit: bool | None = None,
-) -> _Outcome:
-    """Compare every figure of the history and of the record with NumPy float64."""
+# --- every initialiser and activation -------------------------------------------------------------------------------
+
+
+def pass_cases(devices: list[Any], samples: tuple[Float32, Float32], drawn: "Future[Drawn]") -> Seen:
+    """Run every case on the devices; all share one compiled program."""
+    from cubic_cli.forward import Pass
+    from cubic_cli.network import initialise
+
+    x, y = samples
+
+    def of(case: Case, parameters: "Parameters") -> Pass:
+        source, kinds = Arrays(x[: case.samples], y[: case.samples]), tuple(Activation)
+        return Pass(parameters, source, BATCH, case.activation, devices, together=kinds)
+
+    of(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))  # compiles, while the parameters are drawn
+    parameters, epochs = drawn.result().first, {}
+    for case in CASES:
+        passing = of(case, parameters[case.initializer])
+        epochs[case] = Twice(passing.epoch(), passing.epoch())
+    return Seen(parameters, epochs)
+
+
+def check_cases(future: "Future[Seen]", samples: tuple[Float32, Float32], devices: list[Any]) -> Iterator[Row]:
+    """Compare each activation with float64, the losses and means with closed forms, and two runs bit for bit."""
+    parameters, epochs = future.result()
+    (x, y), where = samples, name_devices(devices)
+    for activation in Activation:
+        worst, failure = 0.0, None
+        for case in (case for case in CASES if case.activation is activation):
+            n, network = case.samples, parameters[case.initializer]
+            error, text = compare(network, x[:n], y[:n], BATCH, activation, epochs[case].first)
+            worst, failure = max(worst, error), failure or (text and f"{case}: {text}")
+        limit = verify.tolerance(HIDDEN)
+        yield Row(f"{activation} against float64", where, number(worst), limit, "relative", failure)
+    ones = {case.activation: pair.first for case, pair in epochs.items() if case.initializer is Initializer.ones}
+    yield check_closed_form("ones: expected loss and means", ones, HIDDEN, where)
+    yield _row_of_bits("all of these, two runs", where, {case: differing(*pair) for case, pair in epochs.items()})
+
+
+def compare(
+    parameters: "Parameters", x: Float32, y: Float32, batch: int, activation: Activation, epoch: "Epoch"
+) -> tuple[float, str | None]:
+    """Compare every figure of an epoch with float64; returns the largest relative error, and what is wrong."""
     from cubic_cli.network import by_name
 
-    chunk = _run(network, x, y, devices, activation, by_unit)
-    reference = verify.compute(by_name(network), x, y, BATCH_SIZE, activation)
-    result = verify.verify(reference, _seen(chunk), np.arange(len(chunk.sizes)), HIDDEN_SIZE)
-    return _Outcome(result["max_relative_error"], result["tolerance"], _describe(result.get("failure")))
+    reference = verify.compute(by_name(parameters), x, y, batch, activation)
+    history: dict[str, NDArray[Any]] = {"loss": epoch.batch_loss}
+    history["nonfinite"] = epoch.nonfinite + ~np.isfinite(epoch.batch_loss)
+    for name in TENSORS:
+        history |= {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
+    tensors = {name: describe_tensor(name, [], statistics) for name, statistics in epoch.tensors.items()}
+    seen = verify.Seen(history, tensors, [epoch.loss], [], epoch.loss)
+    result = verify.verify(reference, seen, np.arange(len(epoch.sizes)), parameters.input_layer.bias.size)
+    return result["max_relative_error"], _explain(result.get("failure"))
 
 
-def _seen(chunk: "Chunk") -> verify.Seen:
-    from cubic_cli.record import describe_tensor
-    from cubic_cli.run import history_columns
-
-    assert chunk.tensors is not None
-    tensors = {name: describe_tensor(name, [], statistics) for name, statistics in chunk.tensors.items()}
-    loss = float(chunk.squared_error.sum() / chunk.sizes.sum())
-    return verify.Seen(history_columns(chunk), tensors, [loss], [], loss)
-
-
-def _describe(failure: dict[str, Any] | None) -> str | None:
+def _explain(failure: dict[str, Any] | None) -> str | None:
     if failure is None:
         return None
     where = "" if failure["batch"] is None else f" of batch {failure['batch']}"
     return f"{failure['quantity']}{where} is {failure['found']:.9g} and float64 says {failure['expected']:.9g}"
 
 
-def _compare_with_closed_form(
-    initializer: Initializer, network: "Parameters", x: Float32, y: Float32, devices: list[Any]
-) -> _Outcome:
-    """Compare losses and extremes with what all ones (z1 = x + 1, z2 = H·max(z1, 0) + 1) or all zeros must give."""
-    chunk = _run(network, x, y, devices)
-    xs, ys = (column.astype(np.float64).reshape(-1, BATCH_SIZE) for column in (x, y))
-    ones = float(initializer is Initializer.ones)
-    z1 = ones * (xs + 1)
-    z2 = ones * (HIDDEN_SIZE * np.maximum(z1, 0) + 1)
-    expected = {"z1": z1, "a1": np.maximum(z1, 0), "z2": z2}
-    errors = {"loss": _relative(chunk.loss, np.square(z2 - ys).mean(axis=1))}
-    for name, tensor in expected.items():
-        errors[f"{name}_min"] = _relative(chunk.low[name], tensor.min(axis=1))
-        errors[f"{name}_max"] = _relative(chunk.high[name], tensor.max(axis=1))
-    worst = max(errors, key=lambda name: errors[name])
-    limit = verify.tolerance(HIDDEN_SIZE)
-    failure = f"{worst} is off by {errors[worst]:.1e}, relatively"
-    return _Outcome(errors[worst], limit, None if errors[worst] <= limit else failure)
+def check_closed_form(what: str, ones: "dict[Activation, Epoch]", hidden: int, where: str) -> Row:
+    """Hold the loss of the network of ones, and the means of its tensors, against their expectations."""
+    worst, failure = 0.0, None
+    for activation, epoch in ones.items():
+        quantities = [("loss", epoch.loss, closed_form.loss(activation, hidden, NOISE_STD))]
+        for name in TENSORS:
+            mean = float(epoch.tensors[name].mean)
+            quantities.append((f"mean of {name}", mean, closed_form.values(name, activation, hidden)))
+        for name, found, expected in quantities:
+            error = abs(found - expected.mean) / (expected.deviation / math.sqrt(epoch.sizes.sum()))
+            worst = max(worst, math.inf if math.isnan(error) else error)
+            if not error <= STANDARD_ERRORS and failure is None:
+                failure = f"{activation}: the {name} is {found:.6g}, not about {expected.mean:.6g}"
+    return Row(what, where, number(worst), STANDARD_ERRORS, "standard errors", failure)
 
 
-def _relative(found: Float32, expected: NDArray[np.float64]) -> float:
-    error = np.abs(found - expected).max() / (np.abs(expected).max() or 1.0)
-    return float(error) if np.isfinite(error) else math.inf
+# --- run against run ------------------------------------------------------------------------------------------------
 
 
-def _count_nonfinite(network: "Parameters", x: Float32, y: Float32, devices: list[Any]) -> _Outcome:
-    """Count a NaN and two infinities among the samples: each must be found in every unit that it reaches."""
-    x = x.copy()
-    x[[3, 57, 121]] = np.nan, np.inf, -np.inf
-    chunk = _run(network, x, y, devices)
-    assert chunk.tensors is not None
-    z1 = chunk.tensors["z1"]
-    found = (int(z1.nan), int(z1.posinf) + int(z1.neginf))
-    expected = (HIDDEN_SIZE, 2 * HIDDEN_SIZE)
-    batches = [k for k, loss in enumerate(chunk.loss) if not np.isfinite(loss)]
+def _figures(epoch: "Epoch") -> dict[str, NDArray[Any]]:
+    """Return every figure of an epoch by name, in the order of the data flow."""
+    figures: dict[str, NDArray[Any]] = {}
+    for name in TENSORS:
+        figures |= {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
+        whole = epoch.tensors[name]._asdict()
+        figures |= {f"{name}_{field}": np.array([whole[field]]) for field in whole if field not in ("min", "max")}
+    return figures | {"nonfinite": epoch.nonfinite, "loss": epoch.batch_loss, "epoch_loss": np.array([epoch.loss])}
+
+
+def differing(a: "Epoch", b: "Epoch", endings: tuple[str, ...] = ("",)) -> dict[str, int]:
+    """Return the figures, of those whose names end so, that differ in any bit, and in how many values."""
+    pairs = zip(_figures(a).items(), _figures(b).values(), strict=True)
+    counts = {name: count_differing(ours, theirs) for (name, ours), theirs in pairs if name.endswith(endings)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _row_of_bits(what: str, where: str, found: dict[Case, dict[str, int]]) -> Row:
+    total = sum(sum(counts.values()) for counts in found.values())
     failure = None
-    if found != expected:
-        failure = f"z1 holds {expected[0]} NaN and {expected[1]} infinities; {found[0]} and {found[1]} were counted"
-    elif batches != [0, 5, 12]:
-        failure = "the losses that are not finite are not those of the batches with such values"
-    return _Outcome(float(abs(sum(found) - sum(expected))), 0.0, failure)
+    if total:
+        case, counts = next((case, counts) for case, counts in found.items() if counts)
+        name, count = next(iter(counts.items()))
+        failure = f"{case.activation}, {case}: {count} of {name} differ" + (", among others" if total > count else "")
+    return Row(what, where, total, 0.0, "values", failure)
 
 
-def _run_twice(network: "Parameters", x: Float32, y: Float32, devices: list[Any]) -> _Outcome:
-    first, second = _run(network, x, y, devices), _run(network, x, y, devices)
-    return _bit_for_bit(first, second, losses=True, failure="from one run to the next, {} changed")
+def check_devices(devices: list[Any], every: "Future[Seen]", one: "Future[Seen]") -> Iterator[Row]:
+    """Compare what all devices found with what one did, in all that does not hang on the order of sums."""
+    exact = ("_min", "_max", "_count", "_zeros", "nonfinite")
+    pairs = {case: (every.result().epochs[case].first, one.result().epochs[case].first) for case in CASES}
+    found = {case: differing(*pair, exact) for case, pair in pairs.items()}
+    yield _row_of_bits("extremes and counts, all and one", name_devices(devices), found)
 
 
-def _compare_one_with_all(network: "Parameters", x: Float32, y: Float32, devices: list[Any]) -> _Outcome:
-    every, one = _run(network, x, y, devices), _run(network, x, y, devices[:1])
-    return _bit_for_bit(every, one, losses=False, failure="{} is another on one device than on all")
+# --- the default run, and what is not finite ------------------------------------------------------------------------
 
 
-def _bit_for_bit(a: "Chunk", b: "Chunk", losses: bool, failure: str) -> _Outcome:
-    """Compare the extremes, and the `losses` if asked for, bit for bit; the error is the share that differs."""
-    pairs = {f"{name}_min": (a.low[name], b.low[name]) for name in _TENSORS}
-    pairs |= {f"{name}_max": (a.high[name], b.high[name]) for name in _TENSORS}
-    if losses:
-        pairs["loss"] = (a.loss, b.loss)
-    different = [name for name, pair in pairs.items() if not _same_bits(*pair)]
-    return _Outcome(len(different) / len(pairs), 0.0, failure.format(different[0]) if different else None)
+def pass_default(devices: list[Any], samples: tuple[Float32, Float32]) -> "tuple[Parameters, Twice]":
+    """Run the network that `cubic forward` runs when nothing else is asked for: its very program."""
+    from cubic_cli.network import initialise
+
+    parameters = initialise(DEFAULT.initializer, DEFAULT.hidden_size, DEFAULT.seed)
+    passing = make_pass(parameters, *samples, DEFAULT.batch_size, devices, DEFAULT.activation)
+    return parameters, Twice(passing.epoch(), passing.epoch())
 
 
-def _same_bits(a: Any, b: Any) -> bool:
-    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+def check_default(
+    future: "Future[tuple[Parameters, Twice]]", samples: tuple[Float32, Float32], devices: list[Any]
+) -> Iterator[Row]:
+    """Compare the default run with float64, with its closed form and with itself."""
+    (parameters, epochs), where, name = future.result(), name_devices(devices), f"H = {DEFAULT.hidden_size}"
+    error, failure = compare(parameters, *samples, DEFAULT.batch_size, DEFAULT.activation, epochs.first)
+    limit = verify.tolerance(DEFAULT.hidden_size)
+    yield Row(f"default run, {name}, against float64", where, number(error), limit, "relative", failure)
+    ones = {DEFAULT.activation: epochs.first}
+    yield check_closed_form(f"default run, {name}: expected loss", ones, DEFAULT.hidden_size, where)
+    counts = differing(*epochs)
+    failure = f"{', '.join(counts)} changed" if counts else None
+    yield Row(f"default run, {name}, two runs", where, sum(counts.values()), 0.0, "values", failure)
+
+
+def pass_nonfinite(devices: list[Any], samples: tuple[Float32, Float32]) -> "Epoch":
+    """Run the network of ones, by the schedule that counts, over one batch a device; NaN, ∞ and −∞ are in the first."""
+    from cubic_cli.network import initialise
+
+    x, y = (array[: BATCH * len(devices)].copy() for array in samples)
+    x[:3] = np.nan, np.inf, -np.inf
+    ones = initialise(Initializer.ones, HIDDEN, _SEED)
+    return make_pass(ones, x, y, BATCH, devices, Activation.relu, by_unit=False).epoch()
+
+
+def check_nonfinite(future: "Future[Epoch]", devices: list[Any]) -> Iterator[Row]:
+    """Count what must have become of them: ReLU turns −∞ to 0, and nothing else does."""
+    tensors = future.result().tensors
+    expected = {"z1": (HIDDEN, HIDDEN, HIDDEN), "a1": (HIDDEN, HIDDEN, 0), "z2": (1, 1, 0)}
+    wrong, failure = 0, None
+    for name, counts in expected.items():
+        for kind, count in zip(("nan", "posinf", "neginf"), counts, strict=True):
+            found = int(getattr(tensors[name], kind))
+            wrong += abs(found - count)
+            if found != count and failure is None:
+                failure = f"{found} values of {name} are {kind}, not {count}"
+    yield Row("NaN and infinities, counted", name_devices(devices), wrong, 0.0, "values", failure)

@@ -9,6 +9,7 @@ With x ~ U[-100, 100) and all weights and biases one, z1 = x + 1, z2 = H f(x + 1
 The expectations over x are Gauss-Legendre quadratures, in float64. No JAX here.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -35,7 +36,7 @@ def average(function: Callable[[Float64], Float64]) -> float:
     """Return the mean of `function` over x ~ U[-100, 100)."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     total = 0.0
-    for low, high in zip(_EDGES, _EDGES[1:], strict=False):
+    for low, high in itertools.pairwise(_EDGES):
         half = (high - low) / 2
         total += half * float(weights @ function(low + half * (nodes + 1)))
     return total / (2 * X_LIMIT)
@@ -71,8 +72,8 @@ def loss(activation: Activation, hidden_size: int, noise_std: float) -> Expected
 def weights(initializer: Initializer, fan_in: int, fan_out: int) -> tuple[Expected, float]:
     """Return the mean and the deviation of the *squared* weights of an initialiser, and the largest magnitude.
 
-    Glorot and Bengio (2010): variance 2 / (fan_in + fan_out); He et al. (2015): 2 / fan_in. The normals are truncated at
-    two standard deviations and widened to the variance that is asked for.
+    Glorot and Bengio (2010): variance 2 / (fan_in + fan_out); He et al. (2015): 2 / fan_in. The normals are truncated
+    at two standard deviations and widened to the variance that is asked for.
     """
     if initializer in (Initializer.ones, Initializer.zeros):
         value = float(initializer is Initializer.ones)

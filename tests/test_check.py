@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cubic_cli import check, forward, network
-from cubic_cli.config import Activation, Device
+from cubic_cli import check, forward, network, primitives
+from cubic_cli.config import Activation, Device, Initializer
+from cubic_cli.network import initialise
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def break_device(monkeypatch):
     """Change the parameters that the programs get, their samples `(x, y, sizes)`, or what they return."""
 
     def install(parameters=lambda p: p, arrays=lambda x, y, sizes: (x, y, sizes), seen=lambda program, s: s):
-        initialise, start = forward.Pass.__init__, forward._Program.start
-        monkeypatch.setattr(forward.Pass, "__init__", lambda self, p, *a, **o: initialise(self, parameters(p), *a, **o))
+        make, start = forward.Pass.__init__, forward._Program.start
+        monkeypatch.setattr(forward.Pass, "__init__", lambda self, p, *a, **o: make(self, parameters(p), *a, **o))
         monkeypatch.setattr(forward._Program, "start", lambda self, given: seen(self, start(self, arrays(*given))))
 
     return install
@@ -33,29 +34,50 @@ def break_device(monkeypatch):
 def failures():
     report = check.check(Device.cpu)
     assert report.passed == (not [row for row in report.rows if row.failure])
-    return {row.what: row.failure for row in report.rows if not row.passed}
+    return {(row.what, row.device): row.failure for row in report.rows if not row.passed}
+
+
+AGAINST_FLOAT64 = {(f"{kind} against float64", f"{n} × cpu") for kind in Activation for n in (1, 4)}
 
 
 def test_a_right_installation_passes_and_writes_nothing(cubic, tmp_path):
     status, out, err = cubic("check", "--json")
     document = json.loads(out)
-    assert (status, err) == (0, "")
-    assert document["passed"]
+    assert (status, err, document["passed"]) == (0, "", True)
     assert document["device"] == {"platform": "cpu", "kind": "cpu", "devices": 4}
-    what = [row["what"] for row in document["rows"]]
-    for kind in (*check.Initializer, *check.Activation):
-        assert any(kind in text for text in what)
-    assert all(row["error"] <= row["limit"] for row in document["rows"])
+    rows = {(row["what"], row["device"]): row for row in document["rows"]}
+    assert set(rows) >= AGAINST_FLOAT64 | {(f"initializer {kind}", "1 × cpu") for kind in Initializer}
+    assert all(row["error"] <= row["limit"] for row in rows.values())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_screen_has_a_line_a_check_and_one_that_closes(cubic, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_the_cases_cover_every_pair():
+    assert {(c.initializer, c.activation) for c in check.CASES} == set(itertools.product(Initializer, Activation))
+    for kinds in ({(c.initializer, c.samples) for c in check.CASES}, {(c.activation, c.samples) for c in check.CASES}):
+        assert {samples % check.BATCH == 0 for _, samples in kinds} == {True, False}
+        assert len(kinds) == 2 * len({kind for kind, _ in kinds})
+
+
+@pytest.mark.parametrize("width", ["80", "160"])
+def test_the_screen_has_a_line_a_check_and_one_that_closes(cubic, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
     status, out, _ = cubic("check")
     assert status == 0
-    assert out.count(" right") == 20 + 1
-    assert out.splitlines()[-1].startswith("all 20 checks passed: JAX")
+    assert out.count(" right") == 27 + 1
+    assert out.splitlines()[-1].startswith("all 27 checks passed: JAX")
     assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+
+
+def test_a_failed_check_says_what_and_exits_1(cubic, break_device, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    break_device(arrays=lambda x, y, sizes: (x, y.at[0, 1, 3].add(4000), sizes))
+    status, out, err = cubic("check")
+    assert status == 1
+    assert "WRONG" in out
+    assert "relu against float64, 4 × cpu: ones, 1000 samples in batches of 4: loss of batch 2" in " ".join(out.split())
+    assert "does not compute right" in out.splitlines()[-1]
+    assert "Do not trust" in err
 
 
 def test_an_absent_device_names_what_is_there(cubic):
@@ -64,83 +86,128 @@ def test_an_absent_device_names_what_is_there(cubic):
     assert "cpu" in err
 
 
-def test_a_wrong_bias(break_device):
-    break_device(lambda p: p._replace(input_layer=p.input_layer._replace(bias=p.input_layer.bias.at[3].add(1.0))))
+# --- injected errors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layer", "tensor"), [("input_layer", "z1"), ("output_layer", "z2")])
+def test_a_wrong_bias(break_device, layer, tensor):
+    def wrong(p):
+        one = getattr(p, layer)
+        return p._replace(**{layer: one._replace(bias=jnp.asarray(one.bias).at[-1].add(1.0))})
+
+    break_device(wrong)
     found = failures()
-    assert found["initializer he_normal"].startswith("z1_")
-    assert found["closed form for ones"].startswith("z")
-    assert "a second run, bit for bit" not in found
+    assert set(found) >= AGAINST_FLOAT64
+    assert all(f": {tensor}_" in found[key] for key in AGAINST_FLOAT64)
+    assert not [what for what, _ in found if "two runs" in what]
 
 
-def test_products_in_bfloat16(break_device, monkeypatch):
-    def rough(tree):
-        return jax.tree.map(lambda a: a.astype(jnp.bfloat16).astype(jnp.float32), tree)
+def rounded(array, bits):
+    """Keep `bits` of the 23 of the mantissa."""
+    raw = jax.lax.bitcast_convert_type(array, jnp.int32)
+    half = 1 << (22 - bits)
+    return jax.lax.bitcast_convert_type((raw + half) & ~(2 * half - 1), jnp.float32)
 
-    matmul = jnp.matmul
-    monkeypatch.setattr(jnp, "matmul", lambda a, b, **options: matmul(*rough((a, b)), **options))
-    break_device(rough)
+
+def in_three_passes(matmul, a, b):
+    (a1, b1), (a2, b2) = ((rounded(v, 7), rounded(v - rounded(v, 7), 7)) for v in (a, b))
+    return matmul(a1, a2) + matmul(a1, b2) + matmul(b1, a2)
+
+
+@pytest.mark.parametrize(
+    "rough",
+    [
+        lambda matmul, a, b: matmul(rounded(a, 7), rounded(b, 7)),  # bfloat16
+        lambda matmul, a, b: matmul(rounded(a, 10), rounded(b, 10)),  # TF32
+        in_three_passes,  # what `Precision.HIGH` is on a TPU
+    ],
+)
+def test_a_product_below_the_precision_asked_for(monkeypatch, rough):
+    matmul, devices = jnp.matmul, jax.devices()
+    monkeypatch.setattr(jnp, "matmul", lambda a, b, precision: rough(matmul, a, b))
+    row, again = primitives.check_product(primitives.multiply(devices), devices)
+    assert "no float32 at highest precision" in row.failure
+    assert again.passed
+
+
+def test_parameters_in_bfloat16(break_device):
+    break_device(lambda p: jax.tree.map(lambda a: jnp.asarray(a).astype(jnp.bfloat16).astype(jnp.float32), p))
     found = failures()
-    assert "not float32 at highest precision" in found["matrix product at highest precision"]
-    assert found["initializer he_normal"].startswith("z1_")
-    assert "initializer ones" not in found  # bfloat16 holds ones exactly
+    assert set(found) >= AGAINST_FLOAT64
+    assert all("z1_" in found[key] and ": glorot_uniform" not in key for key in AGAINST_FLOAT64)
 
 
 def test_a_dropped_batch(break_device):
     break_device(arrays=lambda x, y, sizes: (x.at[0, 1].set(x[0, 0]), y.at[0, 1].set(y[0, 0]), sizes))
-    assert "of batch 2 is" in failures()["initializer he_normal"]
+    found = failures()
+    assert all("of batch 2 is" in found[key] for key in AGAINST_FLOAT64)
 
 
-def test_one_wrong_row(break_device):
-    break_device(arrays=lambda x, y, sizes: (x, y.at[0, 1, 3].add(400), sizes))
-    assert failures()["activation identity"].startswith("loss of batch 2")
+def test_a_short_batch_that_is_taken_for_a_whole_one(break_device):
+    break_device(arrays=lambda x, y, sizes: (x, y, jnp.where(sizes > 0, x.shape[-1], 0).astype(sizes.dtype)))
+    found = failures()
+    assert set(found) >= AGAINST_FLOAT64
+    assert all(f"{check.SAMPLES - 2} samples" in found[key] for key in AGAINST_FLOAT64)
 
 
 def test_a_shuffled_statistic(break_device):
-    break_device(seen=lambda _, s: s._replace(a1=s.a1._replace(max=jnp.roll(s.a1.max, 1))))
-    assert failures()["activation gelu"].startswith("a1_max")
+    def shuffled(_, s):
+        high = {"max": jnp.roll(s.a1.max, 1)}
+        return s._replace(a1=s.a1._replace(**high))
 
-
-@pytest.mark.parametrize("bit", [20, 27])
-def test_one_flipped_bit_in_one_activation(monkeypatch, fresh_programs, bit):
-    def flipped(z):
-        a = network.relu(z)
-        bits = jax.lax.bitcast_convert_type(a, jnp.int32) ^ (1 << bit)
-        wrong = jax.lax.bitcast_convert_type(bits, jnp.float32)
-        return jnp.where(z > peak * (1 - 1e-6), wrong, a)
-
-    weights = np.asarray(network.initialise(check.Initializer.he_normal, check.HIDDEN_SIZE, 0).input_layer.weight)
-    samples = next(check.draw(check.SAMPLES, 10.0, 0))[0]
-    peak = float(np.outer(samples, weights[0]).max())
-    monkeypatch.setitem(network.ACTIVATIONS, Activation.relu, flipped)
-    assert failures()["activation relu"].startswith("a1_")
-
-
-def test_a_device_that_returns_zeros(break_device):
-    break_device(seen=lambda _, s: jax.tree.map(jnp.zeros_like, s))
+    break_device(seen=shuffled)
     found = failures()
-    assert {f"initializer {kind}" for kind in check.Initializer} <= set(found)
-    assert {f"activation {kind}" for kind in Activation} <= set(found)
+    assert all("a1_max" in found[key] for key in AGAINST_FLOAT64)
 
 
-def test_a_device_that_draws_zeros(monkeypatch):
-    monkeypatch.setattr(check, "_draw_all", lambda: jax.tree.map(jnp.zeros_like, drawn()))
-    drawn = jax.jit(lambda: [network.initialise(kind, check.HIDDEN_SIZE, 0) for kind in check._DRAWN])
-    assert "not 32 different numbers" in failures()["drawn parameters"]
+def test_one_flipped_bit_in_one_activation(monkeypatch, fresh_programs):
+    """In the largest z1 of all cases, and only under relu."""
+    weight, bias = (np.asarray(a) for a in primitives.draw(check.HIDDEN).first[Initializer.he_normal].input_layer)
+    (x, _), relu = next(check.draw(check.SAMPLES, 10.0, 0)), network.ACTIVATIONS[Activation.relu]
+    peak = float((np.outer(x, weight[0]) + bias).max())
+
+    def flipped(z):
+        bits = jax.lax.bitcast_convert_type(relu(z), jnp.int32) ^ (1 << 20)
+        near = jnp.abs(z - peak) < 1e-6 * peak
+        return jnp.where(near, jax.lax.bitcast_convert_type(bits, jnp.float32), relu(z))
+
+    monkeypatch.setitem(network.ACTIVATIONS, Activation.relu, flipped)
+    found = failures()
+    assert {what for what, _ in found} == {"relu against float64"}
+    assert all("he_normal" in text and "a1_" in text for text in found.values())
+
+
+def test_a_device_that_returns_zeros(cubic, break_device):
+    break_device(seen=lambda _, s: jax.tree.map(jnp.zeros_like, s))
+    status, out, _ = cubic("check", "--json")
+    document = json.loads(out)
+    assert (status, document["passed"]) == (1, False)
+    found = {(row["what"], row["device"]): row["failure"] for row in document["rows"] if not row["passed"]}
+    assert set(found) >= AGAINST_FLOAT64
+    assert "relu: the loss is 0, not about" in found["ones: expected loss and means", "4 × cpu"]
+    assert found["NaN and infinities, counted", "4 × cpu"] == "0 values of z1 are nan, not 5"
 
 
 def test_a_device_that_does_not_repeat_itself(break_device):
-    drift = itertools.count(1)
-    break_device(seen=lambda _, s: s._replace(squared_error=s.squared_error * (1 + next(drift) * 2e-7)))
-    assert "loss changed" in failures()["a second run, bit for bit"]
+    def drift(program, seen):
+        program.calls = getattr(program, "calls", 0) + 1
+        return seen._replace(squared_error=seen.squared_error * (1 + program.calls * 2e-7))
+
+    break_device(seen=drift)
+    found = failures()
+    assert {what for what, _ in found} == {"all of these, two runs", "default run, H = 64, two runs"}
+    assert "of loss differ" in found["all of these, two runs", "1 × cpu"]
 
 
-def test_one_device_that_differs(break_device):
+def test_one_device_that_differs_from_all(break_device):
     def differ(program, seen):
         alone = len(program.devices) == 1
         return seen._replace(z2=seen.z2._replace(max=seen.z2.max * (1 + 2e-7))) if alone else seen
 
     break_device(seen=differ)
-    assert failures() == {"one device and all, bit for bit": "z2_max is another on one device than on all"}
+    found = failures()
+    assert list(found) == [("extremes and counts, all and one", "4 × cpu")]
+    assert "z2_max differ" in next(iter(found.values()))
 
 
 def test_an_error_of_jax_is_a_failed_row(cubic, monkeypatch):
@@ -150,5 +217,47 @@ def test_an_error_of_jax_is_a_failed_row(cubic, monkeypatch):
     monkeypatch.setattr(forward._Program, "start", refuse)
     status, out, err = cubic("check")
     assert status == 1
-    assert "RESOURCE_EXHAUSTED: out of memory" in out
+    assert "JaxRuntimeError: RESOURCE_EXHAUSTED: out of memory" in out
     assert "Do not trust" in err
+    assert out.count("right   ") == 8  # the products and the initialisers
+
+
+# --- the parameters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (jnp.zeros_like, Initializer.he_normal, "different numbers"),
+        (lambda w: w * 1.2, Initializer.glorot_uniform, "lie beyond"),
+        (lambda w: w * 0.8, Initializer.glorot_normal, "mean square"),
+        (jnp.abs, Initializer.he_uniform, "mean of"),
+        (lambda w: w.at[3, 0, 0].set(jnp.nan), Initializer.he_uniform, "lie beyond"),
+        (lambda w: jnp.broadcast_to(w[:1], w.shape), Initializer.glorot_normal, "different numbers"),
+        (lambda w: w.at[3, 0, 0].set(2.0), Initializer.ones, "1 values of input_layer.weight are not 1"),
+    ],
+)
+def test_parameters_of_another_distribution(change, kind, said):
+    drawn = primitives.draw(check.HIDDEN)
+    assert all(row.passed for row in primitives.check_drawn(drawn, jax.devices()[:1]))
+    right = drawn.every[kind]
+    wrong = right._replace(input_layer=right.input_layer._replace(weight=change(jnp.asarray(right.input_layer.weight))))
+    drawn = drawn._replace(every=drawn.every | {kind: jax.tree.map(np.asarray, wrong)})
+    (row,) = [row for row in primitives.check_drawn(drawn, jax.devices()[:1]) if not row.passed]
+    assert row.what == f"initializer {kind}"
+    assert said in row.failure
+
+
+def test_parameters_that_differ_when_drawn_again():
+    drawn = primitives.draw(check.HIDDEN)
+    drawn.again[Initializer.he_normal] = jax.tree.map(lambda a: np.nextafter(a, 2), drawn.again[Initializer.he_normal])
+    (row,) = [row for row in primitives.check_drawn(drawn, jax.devices()[:1]) if not row.passed]
+    assert (row.what, row.failure) == ("initializer he_normal", "drawn twice from one seed, the parameters differ")
+
+
+def test_parameters_are_those_that_forward_draws():
+    drawn = primitives.draw(check.HIDDEN)
+    for kind in Initializer:
+        ours, forwards = (jax.tree.leaves(p) for p in (drawn.first[kind], initialise(kind, check.HIDDEN, 0)))
+        for a, b in zip(ours, forwards, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-7)  # fused otherwise, the last bit may differ
