@@ -166,10 +166,10 @@ def test_the_spread_of_z2_grows_as_h_with_ones_and_that_of_z1_does_not(swept, da
 
 
 def test_the_exponent_of_drawn_parameters_is_the_slope_of_polyfit(swept, data, tmp_path):
-    arguments = (*flags("--hidden-size", (4, 16, 64)), *flags("--seed", range(3)), "--initializer", "glorot_normal")
+    arguments = (*flags("--hidden-size", (4, 16, 64)), *flags("--seed", (0, 1)), "--initializer", "glorot_normal")
     _, document, _ = swept(*arguments)
     logs = []
-    for h, seed in itertools.product((4, 16, 64), range(3)):
+    for h, seed in itertools.product((4, 16, 64), (0, 1)):
         record = json.loads((tmp_path / "model" / f"default_run-h{h}-s{seed}" / "run.json").read_text())
         logs.append((math.log(h), math.log(record["tensors"][2]["std"])))
     slope = np.polyfit(*np.transpose(logs), 1)[0]
@@ -449,6 +449,17 @@ def test_long_names_never_cost_a_number(base, width):
         assert "1,234,567" in line
         assert "-8,079" in line
         assert f"h{h} " in line
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_name_too_long_for_the_screen_is_shortened_in_the_middle(width):
+    shown = lines([row("x" + "b" * 98 + "y")], "x" + "b" * 98 + "y", width)
+    assert max(map(cell_len, shown)) <= width
+    (line,) = (line for line in shown if "1,234,567" in line)
+    assert line.startswith("xbb")
+    assert "…bb" in line
+    assert "bby " in line
+    assert "explodes ×64" in line
 
 
 def test_columns_go_in_the_order_that_is_stated(cubic):

@@ -133,6 +133,8 @@ def _growth(entries: list[dict[str, Any]]) -> Grid:
     ]
     widths = sorted({point["hidden_size"] for entry in entries for point in entry["points"]})
     note = f"The power of H by which the standard deviation grows: least squares in logarithms, H = {_list(widths)}."
+    if not widths:
+        note = "No tensor has a spread that could grow: it is constant, or not finite."
     title = "Growth with H" + (f" ({', '.join(shared)})" if shared else "")
     return Grid(title, columns, cells, (), note)
 
@@ -143,4 +145,4 @@ def _power(exponent: float | None) -> str:
 
 def _list(widths: list[int]) -> str:
     shown = [f"{width:,}" for width in widths]
-    return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "…", *shown[-2:]]) or "none"
+    return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "…", *shown[-2:]])
