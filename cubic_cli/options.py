@@ -170,11 +170,26 @@ ArtifactDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Initializer = Annotated[
-    cfg.Initializer, typer.Option(envvar="INITIALIZER", help="How the parameters get their first values.")
+    cfg.Initializer,
+    typer.Option(
+        envvar="INITIALIZER",
+        metavar="NAME",
+        help=f"How the parameters get their first values: {', '.join(cfg.Initializer)}.",
+    ),
 ]
-Activation = Annotated[cfg.Activation, typer.Option(envvar="ACTIVATION", help="The function of the hidden layer.")]
-Scaling = Annotated[cfg.Scaling, typer.Option(envvar="SCALING", help="How x and y are rescaled.")]
-Device = Annotated[cfg.Device, typer.Option(envvar="DEVICE", help="The JAX backend.")]
+Activation = Annotated[
+    cfg.Activation,
+    typer.Option(
+        envvar="ACTIVATION", metavar="NAME", help=f"The function of the hidden layer: {', '.join(cfg.Activation)}."
+    ),
+]
+Scaling = Annotated[
+    cfg.Scaling,
+    typer.Option(envvar="SCALING", metavar="NAME", help=f"How x and y are rescaled: {', '.join(cfg.Scaling)}."),
+]
+Device = Annotated[
+    cfg.Device, typer.Option(envvar="DEVICE", metavar="NAME", help=f"The JAX backend: {', '.join(cfg.Device)}.")
+]
 Verify = Annotated[
     bool,
     typer.Option(

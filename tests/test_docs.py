@@ -13,7 +13,7 @@ SCREEN = (
 )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/exploding-numbers.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/exploding-numbers.md"])
 def test_pages_show_what_the_commands_print(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert refresh.refresh(text) == text

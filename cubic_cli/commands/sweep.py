@@ -49,18 +49,27 @@ Initializers = Annotated[
     typer.Option(
         envvar="INITIALIZER",
         callback=_one_of_the_environment,
-        help="How the parameters get their first values; repeatable.",
+        metavar="NAME",
+        help=f"How the parameters get their first values: {', '.join(cfg.Initializer)}; repeatable.",
     ),
 ]
 Activations = Annotated[
     list[cfg.Activation],
     typer.Option(
-        envvar="ACTIVATION", callback=_one_of_the_environment, help="The function of the hidden layer; repeatable."
+        envvar="ACTIVATION",
+        callback=_one_of_the_environment,
+        metavar="NAME",
+        help=f"The function of the hidden layer: {', '.join(cfg.Activation)}; repeatable.",
     ),
 ]
 Scalings = Annotated[
     list[cfg.Scaling],
-    typer.Option(envvar="SCALING", callback=_one_of_the_environment, help="How x and y are rescaled; repeatable."),
+    typer.Option(
+        envvar="SCALING",
+        callback=_one_of_the_environment,
+        metavar="NAME",
+        help=f"How x and y are rescaled: {', '.join(cfg.Scaling)}; repeatable.",
+    ),
 ]
 Seeds = Annotated[
     list[int],
