@@ -293,13 +293,16 @@ def record_schema() -> dict[str, Any]:
 
 
 def list_runs(artifact_dir: Path) -> list[Record]:
-    """Return the records of all runs in `artifact_dir`, by name; a damaged one has only `run_name` and `damaged`."""
+    """Return the records of all runs in `artifact_dir`, by name; a damaged one has only `run_name` and `damaged`.
+
+    A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
+    """
     runs: list[Record] = []
     if not artifact_dir.is_dir():
         return runs
     for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
-            runs.append(load_record(folder))
+            runs.append(load_record(folder) | {"run_name": folder.name})
         except RunError as error:
             runs.append({"run_name": folder.name, "damaged": str(error)})
     return runs

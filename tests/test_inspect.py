@@ -11,7 +11,7 @@ import records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cubic_cli import cli, compare, iteration, runs, saved
+from cubic_cli import cli, compare, iteration, options, runs, saved
 from cubic_cli.errors import CubicError
 from cubic_cli.views import blocks, listing
 from cubic_cli.views import run as run_view
@@ -28,6 +28,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        for name in options.SETTINGS:  # an earlier test's .env may have left some
+            patch.delenv(name, raising=False)
         assert cli.run(["generate", "--n", "300"]) == 0
         for name, arguments in SETTINGS.items():
             common = ["--num-samples", "205", "--num-epochs", "3", "--run-name", name]
@@ -181,6 +183,9 @@ def test_list(cubic, here):
     assert [row["run_name"] for row in found] == ["plain", "scaled", "z"]
     assert set(found[2]) == {"run_name", "damaged"}
     assert "run.json is damaged" in found[2]["damaged"]
+    shutil.copytree(here / "model" / "plain", here / "model" / "copy")
+    assert listing.rows(Path("model"))[0]["run_name"] == "copy"
+    shutil.rmtree(here / "model" / "copy")
     record = json.loads(cubic("inspect", "--run-name", "plain", "--json")[1])
     assert found[0]["r_squared"] == record["context"]["r_squared"]
     assert (found[0]["device"], found[0]["verified"]) == ("cpu", True)

@@ -77,7 +77,7 @@ def row(record: Record) -> dict[str, Any]:
         return record
     wrong = [f"{where} is {what}" for where, what in saved.check_record(record)]
     if wrong:
-        return {"run_name": str(record.get("run_name", "?")), "damaged": f"{runs.RECORD} is damaged: {wrong[0]}"}
+        return {"run_name": record["run_name"], "damaged": f"{runs.RECORD} is damaged: {wrong[0]}"}
     check = record["verification"]
     return {
         "run_name": record["run_name"],
