@@ -6,6 +6,7 @@ x [B, 1], W1 [1, H], b1 [H], z1 and a1 [B, H], W2 [H, 1], b2 [1], z2 [B, 1], y [
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,10 +50,21 @@ def leaky_relu(z: jax.Array) -> jax.Array:
     return jnp.where(z > 0, z, 0.01 * z)
 
 
+def gelu(z: jax.Array) -> jax.Array:
+    """Return `z/2 (1 + tanh(√(2/π) (z + 0.044715 z³)))`, JAX's default form (Hendrycks and Gimpel, 2016).
+
+    Beyond ±8 the float32 tanh is ±1. It is held there, for where z³ overflows, −∞ · 0 is NaN, and the limit is 0; so
+    is the gradient of a large z.
+    """
+    above = jnp.where(z < -8, -8.0, z)
+    within = jnp.where(above > 8, 8.0, above)
+    return 0.5 * above * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (within + 0.044715 * (within * within * within))))
+
+
 ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     Activation.relu: relu,
     Activation.leaky_relu: leaky_relu,
-    Activation.gelu: jax.nn.gelu,  # the tanh form (Hendrycks and Gimpel, 2016)
+    Activation.gelu: gelu,
     Activation.tanh: jnp.tanh,
     Activation.identity: lambda z: z,
 }

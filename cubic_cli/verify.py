@@ -45,7 +45,7 @@ def activate(kind: Activation, z: Float64) -> Float64:
             return np.where(z < 0, z / 100.0, z)
         if kind is Activation.gelu:
             inner = math.sqrt(2.0 / math.pi) * (z + 0.044715 * z**3)
-            return z / 2.0 * (1.0 + np.tanh(inner))
+            return np.where(z == -np.inf, 0.0, z / 2.0 * (1.0 + np.tanh(inner)))  # the limit, for −∞ · 0
         if kind is Activation.tanh:
             return np.tanh(z)
     return z
@@ -154,12 +154,16 @@ def _see(
     near = _ROUNDING * float(np.abs(xs[np.isfinite(xs)]).max(initial=0.0) * np.abs(w1).max() + np.abs(b1).max())
     certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
     beyond = ~(np.abs(z1) <= FLOAT32_MAX * (1 - _ROUNDING))
+    # A z1 that overflows takes a1 with it where the slope brings float64 back into range; the others saturate or pass it.
+    overflow_a1 = beyond if activation is Activation.leaky_relu and beyond.any() else None
     overflow_z2 = None
     if beyond.any() or not np.abs(a1).max() * np.abs(w2).max() * len(w2) + abs(b2) <= FLOAT32_MAX / 2:
-        overflow_z2 = beyond.any(axis=1) | ~(np.abs(a1) @ np.abs(w2) + abs(b2) <= FLOAT32_MAX * (1 - _ROUNDING))
+        overflow_z2 = (beyond.any(axis=1) | ~(np.abs(a1) @ np.abs(w2) + abs(b2) <= FLOAT32_MAX * (1 - _ROUNDING)))[
+            :, None
+        ]
     for name, values, surely, may in (
         ("z1", z1, 0, None),
-        ("a1", a1, certain, None),
+        ("a1", a1, certain, overflow_a1),
         ("z2", z2[:, None], 0, overflow_z2),
     ):
         _see_tensor(reference.tensors[name], values, surely, may, near, edges, batches)
@@ -174,7 +178,7 @@ def _see_tensor(
     edges: NDArray[np.int64],
     batches: slice,
 ) -> None:
-    """Add `values [n, width]` of one tensor, batches beginning at the rows `edges`."""
+    """Add `values [n, width]` of one tensor, batches beginning at the rows `edges`; so has `may_overflow`."""
     low, high = values.min(axis=1), values.max(axis=1)
     largest = max(-low.min(), high.max())
     if not largest <= FLOAT32_MAX * (1 - _ROUNDING) or may_overflow is not None:
@@ -182,7 +186,7 @@ def _see_tensor(
         must = ~(magnitude <= FLOAT32_MAX * (1 + _ROUNDING))
         may = ~(magnitude <= FLOAT32_MAX * (1 - _ROUNDING))
         if may_overflow is not None:
-            may |= may_overflow[:, None]
+            may |= may_overflow
         seen.must[batches] += np.add.reduceat(must.sum(axis=1), edges)
         seen.may[batches] += np.add.reduceat(may.sum(axis=1), edges)
         low, high = np.where(may, np.inf, values).min(axis=1), np.where(may, -np.inf, values).max(axis=1)

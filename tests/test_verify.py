@@ -166,3 +166,16 @@ def test_values_that_are_not_finite_in_the_data_are_no_failure():
     parameters = initialise(Initializer.he_normal, H, 2)
     result = check(parameters, see(parameters, x, y), x, y)
     assert result["passed"], result
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_what_overflows_or_is_infinite_is_no_failure_under_any_activation(activation, by_unit):
+    """z1 may leave float32's range where a1 does not: 0.01 z1 of `leaky_relu`, and 0 of `gelu` at −∞."""
+    x, y = samples()
+    infinite = x.copy()
+    infinite[7], infinite[18], infinite[29] = np.inf, -np.inf, np.nan
+    parameters = initialise(Initializer.he_normal, H, 2)
+    for column in (infinite, (x * np.float32(3e36)).astype(np.float32)):
+        result = check(parameters, see(parameters, column, y, activation, by_unit), column, y, activation)
+        assert result["passed"], result
