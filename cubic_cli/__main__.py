@@ -9,22 +9,35 @@ import sys
 def exit_on_interrupt() -> None:
     """Make Ctrl-C exit with status 130 at any moment.
 
-    Python runs its handler only between two bytecodes of the main thread, which a compiling XLA holds up or loses;
-    so SIGINT is blocked in all threads, and one waits for it. What is half-written is in scratch, cleared up later.
+    Python runs a handler only between two bytecodes of the main thread, which a compiling XLA holds up. But its C code
+    writes a byte to a pipe at once, in whatever thread the signal arrives, and a thread waits for that. (Blocking the
+    signal instead does not do: libraries start threads that unblock it.) What is half-written is in scratch, which
+    the next call clears up.
     """
-    if not hasattr(signal, "pthread_sigmask") or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, lambda number, frame: _leave())
     import threading
 
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+
     def wait() -> None:
-        signal.sigwait({signal.SIGINT})
-        # A progress bar hides the cursor.
-        show_cursor = b"\x1b[?25h" if os.isatty(2) and not os.environ.get("NO_COLOR") else b""
-        os.write(2, show_cursor + b"\ninterrupted; nothing was half-saved\n")
-        os._exit(130)
+        while os.read(receiver, 1) != bytes([signal.SIGINT]):
+            pass
+        _leave()
 
     threading.Thread(target=wait, daemon=True, name="interrupt").start()
+
+
+def _leave() -> None:
+    # A progress bar hides the cursor.
+    show_cursor = b"\x1b[?25h" if os.isatty(2) and not os.environ.get("NO_COLOR") else b""
+    try:
+        os.write(2, show_cursor + b"\ninterrupted; nothing was half-saved\n")
+    finally:
+        os._exit(130)
 
 
 def open_standard_streams() -> None:
@@ -43,8 +56,8 @@ def open_standard_streams() -> None:
 
 def main() -> None:
     """Run `cubic`."""
-    exit_on_interrupt()
     open_standard_streams()
+    exit_on_interrupt()
     from cubic_cli.cli import run
 
     status = run()

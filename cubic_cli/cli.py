@@ -77,6 +77,8 @@ def run(arguments: list[str] | None = None) -> int:
         if os.environ.get("CUBIC_DEBUG"):
             raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
+            return terminal.fail(NO_MEMORY, 1)
         return terminal.fail(f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where", 1)
 
 

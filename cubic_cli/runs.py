@@ -71,7 +71,6 @@ def replacing(folder: Path) -> Iterator[Path]:
     Raises:
         RunError: the folder is a link, holds a stranger's files, or cannot be written; an earlier run is untouched.
     """
-    refuse_strangers(folder)
     with _saving(folder), replacing_folder(folder, FILES, (SAMPLES,), refuse_strangers) as scratch:
         yield scratch
 
@@ -90,6 +89,7 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
     try:
+        refuse_strangers(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:

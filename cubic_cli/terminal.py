@@ -15,7 +15,10 @@ def console(stderr: bool = False) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 120
+    columns = os.environ.get("COLUMNS", "")
+    width = None if stream.isatty() else 120
+    if columns.isascii() and columns.isdigit():
+        width = int(columns) or 80
     return Console(stderr=stderr, width=width, highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
 
 

@@ -154,7 +154,7 @@ def _see(
     near = _ROUNDING * float(np.abs(xs[np.isfinite(xs)]).max(initial=0.0) * np.abs(w1).max() + np.abs(b1).max())
     certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
     beyond = ~(np.abs(z1) <= FLOAT32_MAX * (1 - _ROUNDING))
-    # A z1 that overflows takes a1 with it where the slope brings float64 back into range; the others saturate or pass it.
+    # A z1 that overflows takes a1 with it where the slope brings float64 back into range; others saturate or pass it.
     overflow_a1 = beyond if activation is Activation.leaky_relu and beyond.any() else None
     overflow_z2 = None
     if beyond.any() or not np.abs(a1).max() * np.abs(w2).max() * len(w2) + abs(b2) <= FLOAT32_MAX / 2:

@@ -1,310 +1,439 @@
-"""What the machine may do to `cubic`, done to it: killed, interrupted, a full disk, others at the same time."""
+"""What happens to the machine, to files and to streams: a message, an exit status, and nothing of a user's is lost."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from cubic_cli import load_run
+from cubic_cli import run, runs
+from cubic_cli.dataset import is_own
+from cubic_cli.errors import RunError
+from cubic_cli.history import EXTREMES, HistoryWriter, frame
 
-CUBIC = [sys.executable, "-m", "cubic_cli"]
-FILES = ["history.parquet", "params.safetensors", "run.json"]
-
-
-# Runs before the command, in its process. SIGINT is ignored in a shell's background jobs, and in what they start.
-SETUP = """import os, resource, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-{}
-os.execv(sys.argv[1], sys.argv[1:])
-"""
+# A shell ignores SIGINT in what it runs in the background; Python's own handling is what a user's terminal gives.
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+MAIN = START + "from cubic_cli.__main__ import main; main()"
+QUICK = ("--num-samples", "20", "--num-epochs", "2", "--hidden-size", "3")
 
 
-def start(*arguments, setup="pass", stdout=subprocess.PIPE, **options):
-    command = [sys.executable, "-c", SETUP.format(setup), *CUBIC, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, **options)
+def start(*arguments, code=MAIN, shell="", **options):
+    """Start `cubic` as a process of its own, by way of `shell`, which may close streams or set limits."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    if shell:
+        command = ["bash", "-c", shell, *command]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen(command, **options)
 
 
 def finish(process):
-    out, err = ((stream or b"").decode() for stream in process.communicate(timeout=120))
-    assert "Traceback" not in out + err
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in (out or "") + err
     return process.returncode, out, err
 
 
-def run(*arguments, **options):
+def outside(*arguments, **options):
     return finish(start(*arguments, **options))
 
 
-def whole(folder, hidden):
-    """Check that the run in `folder` is complete and of one piece, with one of the `hidden` sizes."""
-    assert sorted(p.name for p in folder.iterdir()) == FILES
-    saved = load_run(folder)
-    assert saved.record["config"]["hidden_size"] in hidden
-    assert saved.history.height == saved.record["iterations"]
-    assert saved.parameters["input_layer.bias"].shape == (saved.record["config"]["hidden_size"],)
-
-
 @pytest.fixture
-def data(cubic):
-    assert cubic("generate", "--n", 300)[0] == 0
+def saved(cubic, tmp_path):
+    """A dataset and a run."""
+    assert cubic("generate", "--n", 20)[0] == 0
+    assert cubic("forward", *QUICK)[0] == 0
+    return tmp_path / "model" / "default_run"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
-def test_forward_stopped_at_any_moment_leaves_a_whole_run(data, tmp_path, kind):
-    assert run("forward", "--num-samples", 300, "--hidden-size", 3)[0] == 0
-    started = time.monotonic()
-    assert run("forward", "--num-samples", 300, "--hidden-size", 4)[0] == 0
-    seconds = time.monotonic() - started
-    rng = np.random.default_rng(kind)
-    for moment in rng.uniform(0.02, 1.1, 6):
-        process = start("forward", "--num-samples", 300, "--hidden-size", 5)
-        time.sleep(moment * seconds)
-        process.send_signal(kind)
-        status, _, err = finish(process)
-        stopped = -signal.SIGKILL if kind == signal.SIGKILL else 130
-        assert status in (0, stopped, -signal.SIGINT), err  # SIGINT before Python runs any code is the system's
-        whole(tmp_path / "model" / "default_run", (4, 5))
-    assert run("forward", "--num-samples", 300, "--hidden-size", 6)[0] == 0
-    assert [p.name for p in (tmp_path / "model").iterdir()] == ["default_run"]
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
-def test_generate_stopped_at_any_moment_leaves_a_whole_dataset(tmp_path, kind):
-    path = tmp_path / "data.csv"
-    assert run("generate", "--n", 2_000_000, "--seed", 1)[0] == 0
-    old = path.read_bytes()
-    started = time.monotonic()
-    assert run("generate", "--n", 2_000_000, "--seed", 2)[0] == 0
-    seconds, new = time.monotonic() - started, path.read_bytes()
-    rng = np.random.default_rng(kind)
-    for moment in rng.uniform(0.1, 1.1, 4):
-        path.write_bytes(old)
-        process = start("generate", "--n", 2_000_000, "--seed", 2)
-        time.sleep(moment * seconds)
-        process.send_signal(kind)
-        finish(process)
-        assert path.read_bytes() in (old, new)
-    assert run("generate", "--n", 10)[0] == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["data.csv"]
+class TestStreams:
+    def test_a_full_standard_output(self, saved):
+        for arguments in (("inspect", "--json"), ("generate", "--n", "20"), ("--help",)):
+            with open("/dev/full", "w") as full:
+                status, _, err = outside(*arguments, stdout=full)
+            assert status == 1
+            assert "cannot write to standard output: No space left on device" in err
 
+    def test_a_full_standard_error_or_none(self, saved):
+        with open("/dev/full", "w") as full:
+            process = start("inspect", "--json", stderr=full)
+        assert json.loads(process.communicate()[0])["run_name"] == "default_run"
+        assert outside("inspect", "--json", shell='exec "$0" "$@" 2>&-')[0] == 0
 
-@pytest.mark.parametrize("moment", ["importing", "compiling"])
-def test_an_interrupt_is_exit_130_even_while_xla_compiles(data, tmp_path, moment):
-    """The program tells when it is there; Python's own handler would wait for XLA, or crash at exit."""
-    code = f"""
-import os, sys, time
-from cubic_cli import __main__
-__main__.exit_on_interrupt()
-def ready():
-    os.write(1, b"ready")
-class Finder:
-    def find_spec(self, name, path, target=None):
-        if name == "jaxlib":
-            ready()
-            while True:
-                pass
-if {moment!r} == "importing":
-    sys.meta_path.insert(0, Finder())
-else:
-    import cubic_cli.forward
-    original = cubic_cli.forward._compile
-    def compiling(name, activation, layout, hidden, devices):
-        ready()
-        for hidden in range(5, 5000):  # until it is interrupted
-            original("plain", activation, layout, hidden, devices)
-    cubic_cli.forward._compile = compiling
-from cubic_cli.cli import run
-run(["forward", "--num-samples", "300"])
-"""
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n" + code
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.read(5) == b"ready"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"interrupted" in err
-    assert b"Traceback" not in err
-    assert not (tmp_path / "model" / "default_run").exists()
+    def test_a_closed_standard_output(self, saved):
+        status, _, err = outside("generate", "--n", "30", shell='exec "$0" "$@" >&-')
+        assert status == 1
+        assert "standard output is closed" in err
+        assert len(Path("data.csv").read_text().splitlines()) == 21
 
+    def test_no_file_is_taken_for_a_closed_stream(self, saved):
+        """The next file to be opened gets the number of a closed one; what is said there would land in it."""
+        status, _, _ = outside("generate", "--n", "20", "--noise-std", "-1", shell='exec "$0" "$@" 2>&- <&-')
+        assert status == 2
+        assert outside("generate", "--n", "20", shell='exec "$0" "$@" 2>&- <&-')[0] == 0
+        assert is_own(Path("data.csv"))
 
-@pytest.mark.parametrize("limit", [0, 1_000, 20_000])
-def test_a_disk_that_is_full(data, tmp_path, limit):
-    assert run("forward", "--num-samples", 300, "--hidden-size", 3)[0] == 0
-    before = (tmp_path / "data.csv").read_bytes()
+    def test_a_reader_that_leaves(self, saved):
+        status, out, err = outside("inspect", "--json", shell='"$0" "$@" | head -c 5; exit "${PIPESTATUS[0]}"')
+        assert out == '{\n  "'
+        assert status in (0, 1)
+        assert err == ""
 
-    full = (
-        f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    @pytest.mark.parametrize(
+        "environment",
+        [
+            {"COLUMNS": "1"},
+            {"COLUMNS": "0"},
+            {"COLUMNS": "abc", "LINES": "x", "TERM": ""},
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            {"PYTHONIOENCODING": "ascii", "PYTHONOPTIMIZE": "2", "COLUMNS": "9999"},
+        ],
     )
-    for command in (["forward", "--num-samples", "300", "--num-epochs", "20"], ["generate", "--n", "100000"]):
-        status, _, err = run(*command, setup=full)
+    def test_odd_environments(self, saved, environment):
+        bare = {key: value for key, value in os.environ.items() if key not in ("HOME", "TERM", "COLUMNS")}
+        status, out, err = outside("inspect", env={**bare, **environment})
+        assert (status, err) == (0, "")
+        assert len(out) > 100
+
+    def test_json_is_whole_in_any_encoding(self, saved):
+        for encoding in ("ascii", "latin-1"):
+            status, out, _ = outside("inspect", "--json", env={**os.environ, "PYTHONIOENCODING": encoding})
+            assert status == 0
+            assert json.loads(out) == json.loads(runs.to_json(runs.load_record(saved)))
+
+
+class TestLimits:
+    @pytest.mark.parametrize("path", ["data.csv", "data.parquet"])
+    def test_a_file_that_may_not_grow(self, path):
+        assert outside("generate", "--n", 20, "--dataset", path)[0] == 0
+        before = contents(Path())
+        status, _, err = outside("generate", "--n", 20_000, "--dataset", path, shell='ulimit -f 8; exec "$0" "$@"')
         assert status == 1
         assert "File too large" in err
-        assert "untouched" in err
-    whole(tmp_path / "model" / "default_run", (3,))
-    assert (tmp_path / "data.csv").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.csv", "model"]
-    assert [p.name for p in (tmp_path / "model").iterdir()] == ["default_run"]
+        assert contents(Path()) == before
 
+    @pytest.mark.parametrize("stream_from", [1, 1 << 30])
+    def test_a_history_that_may_not_grow(self, stream_from, monkeypatch):
+        monkeypatch.setattr("cubic_cli.history._STREAM_FROM", stream_from)
+        writer = HistoryWriter(Path("/dev/full"))
+        columns = {name: np.zeros(1000, np.float32) for name in ("loss", *EXTREMES)}
+        rows = frame(1, 0, {**columns, "size": np.ones(1000, np.int64), "nonfinite": np.zeros(1000, np.int64)})
 
-@pytest.mark.parametrize("command", [["forward", "--num-samples", "300"], ["inspect"], ["generate", "--n", "10"]])
-def test_standard_output_that_is_full_or_gone(data, command):
-    assert run("forward", "--num-samples", 300)[0] == 0
-    with open("/dev/full", "w") as full:
-        status, _, err = run(*command, stdout=full)
-    assert status == 1
-    assert "cannot write to standard output" in err
-    status, _, err = run(*command, setup="os.close(1)")
-    assert status == 1
-    assert "standard output is closed" in err
+        def write():
+            for _ in range(1000):
+                writer.append(rows)
+            writer.close()
 
+        with pytest.raises(OSError, match="No space left") as caught:
+            write()
+        assert caught.value.errno == 28
 
-def test_a_folder_that_cannot_be_written(data, tmp_path):
-    tmp_path.chmod(0o555)
-    # Root may write everywhere, unless it has laid that power down.
-    powerless = "import ctypes; [ctypes.CDLL(None).prctl(24, power) for power in (0, 1, 2)]"  # PR_CAPBSET_DROP
-    try:
-        for arguments in (["forward", "--num-samples", "300"], ["generate", "--n", "5"]):
-            status, out, err = run(*arguments, setup=powerless)
-            assert (status, out) == (1, "")
-            assert "Permission denied" in err
-    finally:
-        tmp_path.chmod(0o755)
-    assert [p.name for p in tmp_path.iterdir()] == ["data.csv"]
+    @pytest.mark.parametrize("name", ["write_record", "write_parameters"])
+    def test_a_disk_that_is_full(self, cubic, saved, monkeypatch, name):
+        def full(*_):
+            raise OSError(28, "No space left on device")
 
+        before = contents(saved)
+        monkeypatch.setattr(runs, name, full)
+        status, out, err = cubic("forward", *QUICK)
+        assert (status, out) == (1, "")
+        assert "cannot save the run in model/default_run: No space left on device; an earlier run is untouched" in err
+        assert contents(saved) == before
+        assert os.listdir("model") == ["default_run"]
 
-def test_a_folder_that_is_removed_under_way(data, tmp_path, cubic, monkeypatch):
-    import shutil
+    def test_too_few_files(self, saved):
+        status, _, err = outside("inspect", shell='ulimit -n 8; exec "$0" "$@"')
+        assert status in (0, 1)
+        assert status == 0 or "ulimit -n 1024" in err
 
-    from cubic_cli import run as running
-
-    original = running._describe
-
-    def describe(*arguments):
-        shutil.rmtree(tmp_path / "model")
-        return original(*arguments)
-
-    monkeypatch.setattr(running, "_describe", describe)
-    status, out, err = cubic("forward", "--num-samples", 300)
-    assert (status, out) == (1, "")
-    assert "cannot save the run in model/default_run: No such file or directory" in err
-
-
-@pytest.mark.parametrize("processes", [2, pytest.param(8, marks=pytest.mark.slow)])
-def test_several_at_once_on_one_name(data, tmp_path, processes):
-    running = [start("forward", "--num-samples", 300, "--hidden-size", h) for h in range(1, processes + 1)]
-    for process in running:
-        status, _, err = finish(process)
-        assert status == 0, err
-    whole(tmp_path / "model" / "default_run", range(1, processes + 1))
-    assert [p.name for p in (tmp_path / "model").iterdir()] == ["default_run"]
-
-
-@pytest.mark.slow
-def test_generate_while_forward_reads(tmp_path):
-    assert run("generate", "--n", 400_000, "--seed", 1)[0] == 0
-    reading = [start("forward", "--num-samples", "all", "--num-epochs", 1, "--run-name", f"r{i}") for i in range(3)]
-    assert run("generate", "--n", 400_000, "--seed", 2)[0] == 0
-    for process in reading:
-        assert finish(process)[0] == 0
-    for i in range(3):
-        record = load_run(f"model/r{i}").record
-        assert record["dataset"]["rows"] == 400_000
-        assert record["verification"]["passed"]
-
-
-def test_links_are_never_followed(data, tmp_path, cubic):
-    outside = tmp_path / "outside"
-    assert cubic("forward", "--num-samples", 300, "--artifact-dir", "outside")[0] == 0
-    before = {p.name: p.read_bytes() for p in (outside / "default_run").iterdir()}
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "default_run").symlink_to(outside / "default_run", target_is_directory=True)
-    status, _, err = cubic("forward", "--num-samples", 300)
-    assert status == 1
-    assert "is a link" in err
-    assert {p.name: p.read_bytes() for p in (outside / "default_run").iterdir()} == before
-    os.rename("data.csv", "real.csv")
-    os.symlink("real.csv", "data.csv")
-    real = (tmp_path / "real.csv").read_bytes()
-    status, _, err = cubic("generate", "--n", 5)
-    assert status == 1
-    assert "is a link" in err
-    assert cubic("generate", "--n", 5, "--force")[0] == 0
-    assert not os.path.islink("data.csv")
-    assert (tmp_path / "real.csv").read_bytes() == real
-
-
-def test_a_link_within_a_run_is_not_followed(data, tmp_path, cubic):
-    assert cubic("forward", "--num-samples", 300)[0] == 0
-    precious = tmp_path / "precious"
-    precious.write_text("three years")
-    record = tmp_path / "model" / "default_run" / "run.json"
-    record.unlink()
-    record.symlink_to(precious)
-    cubic("forward", "--num-samples", 300)
-    assert precious.read_text() == "three years"
-
-
-@pytest.mark.parametrize("kind", ["fifo", "zero", "folder"])
-def test_a_dataset_that_is_no_file_does_not_hang(tmp_path, cubic, kind):
-    if kind == "fifo":
-        os.mkfifo("data.csv")
-    elif kind == "zero":
-        os.symlink("/dev/zero", "data.csv")
-    else:
-        os.mkdir("data.csv")
-    for command in (("forward",), ("generate", "--n", 5)):
-        status, _, err = cubic(*command)
+    def test_more_memory_than_there_is(self, cubic, saved):
+        status, _, err = cubic("forward", *QUICK[:4], "--hidden-size", 10**15)
         assert status == 1
-        assert "no regular file" in err
+        assert "not enough memory" in err
 
 
-def test_a_dataset_that_is_another_by_now(data, cubic):
-    """The record says by its SHA-256 what was read."""
-    assert cubic("forward", "--num-samples", 300)[0] == 0
-    assert cubic("generate", "--n", 300, "--seed", 5)[0] == 0
-    status, out, _ = cubic("inspect", "--epoch", 1, "--batch", 2)
-    assert status == 0
-    assert "CHANGED since the run" in out
+class TestFolders:
+    @pytest.mark.parametrize("name", ["file", "file/below", "/proc/cubic", "/dev/null", "a" * 300])
+    def test_an_artifact_folder_that_cannot_be(self, cubic, saved, name):
+        Path("file").write_text("mine")
+        status, out, err = cubic("forward", *QUICK, "--artifact-dir", name)
+        assert (status, out) == (1, "")
+        assert "cannot save the run" in err or "cannot read" in err
+        assert Path("file").read_text() == "mine"
+        assert cubic("inspect", "--artifact-dir", name)[0] == 1
+
+    @pytest.mark.parametrize("name", ["with space", "ünï 🙂", "a/b/c", ".", "a\nb", "-x"])
+    def test_an_artifact_folder_that_is_unusual(self, cubic, saved, name):
+        assert cubic("forward", *QUICK, f"--artifact-dir={name}")[0] == 0
+        status, out, _ = cubic("inspect", "--json", f"--artifact-dir={name}")
+        assert status == 0
+        assert json.loads(out)["config"]["artifact_dir"] == name
+
+    def test_a_path_that_is_no_text(self, cubic, saved):
+        name = os.fsdecode(b"\xff\xfe")
+        status, out, err = cubic("forward", *QUICK, "--artifact-dir", name, "--json")
+        assert status == 0, err
+        assert json.loads(out)["config"]["artifact_dir"] == name
+        assert runs.load_record(Path(name, "default_run"))["config"]["artifact_dir"] == name
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")
+    def test_a_folder_that_may_not_be_written(self, cubic, saved, monkeypatch):
+        before = contents(saved)
+        if os.geteuid() == 0:  # root may write everywhere: let another user ask
+            monkeypatch.setattr("cubic_cli.scratch.Path.mkdir", denied, raising=True)
+            monkeypatch.setattr("cubic_cli.scratch.Path.open", denied, raising=True)
+        else:
+            Path("model").chmod(0o555)
+        status, _, err = cubic("forward", *QUICK)
+        monkeypatch.undo()
+        Path("model").chmod(0o755)
+        assert status == 1
+        assert "Permission denied" in err
+        assert contents(saved) == before
+
+    def test_a_folder_that_is_removed_under_way(self, cubic, saved, monkeypatch):
+        import shutil
+
+        original = runs.write_record
+
+        def write(scratch, record):
+            shutil.rmtree("model")
+            original(scratch, record)
+
+        monkeypatch.setattr(runs, "write_record", write)
+        status, _, err = cubic("forward", *QUICK)
+        assert status == 1
+        assert "model was removed under way" in err
+
+    def test_a_current_folder_that_is_gone(self, tmp_path):
+        here = tmp_path / "here"
+        here.mkdir()
+        status, _, err = outside("inspect", shell=f'cd "{here}"; rmdir "{here}"; exec "$0" "$@"')
+        assert status == 1
+        assert "the current folder is not there any more" in err
 
 
-@pytest.mark.parametrize(
-    "environment", [{"HOME": None}, {"TERM": None}, {"LANG": "C", "LC_ALL": "C"}, {"COLUMNS": "1"}, {"COLUMNS": "abc"}]
-)
-def test_odd_environments(data, environment):
-    surroundings = {k: v for k, v in (os.environ | environment).items() if v is not None}
-    for command in (["forward", "--num-samples", "300"], ["inspect"], ["inspect", "--list"]):
-        assert run(*command, env=surroundings)[0] == 0
+def denied(self, *_, **__):
+    raise PermissionError(13, "Permission denied", str(self))
 
 
-def test_too_few_file_descriptors(data):
-    status, _, err = run("forward", "--num-samples", 300, setup="resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))")
-    assert status in (0, 1)
-    assert status == 0 or "error: " in err
+class TestStrangers:
+    @pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "run.json.bak", "sub"])
+    def test_a_strangers_file_is_refused_before_any_work(self, cubic, tmp_path, monkeypatch, name):
+        stranger = tmp_path / "model" / "mine"
+        stranger.mkdir(parents=True)
+        if name == "sub":
+            (stranger / "run.json").mkdir()
+        else:
+            (stranger / name).write_text("three years")
+        monkeypatch.setattr(run, "run", lambda *_: pytest.fail("work was done"))
+        status, _, err = cubic("forward", "--run-name", "mine")
+        assert status == 1
+        assert "which is no file of a run" in err
+        assert len(list(stranger.iterdir())) == 1
+
+    def test_a_strangers_file_that_comes_under_way_is_kept(self, cubic, saved, monkeypatch):
+        original = runs.write_record
+
+        def write(scratch, record):
+            (saved / "thesis.txt").write_text("three years")
+            original(scratch, record)
+
+        before = contents(saved)
+        monkeypatch.setattr(runs, "write_record", write)
+        status, _, err = cubic("forward", *QUICK)
+        assert status == 1
+        assert "'thesis.txt'" in err
+        assert contents(saved) == {**before, "thesis.txt": b"three years"}
+        assert os.listdir("model") == ["default_run"]
+
+    def test_links(self, cubic, saved, tmp_path):
+        elsewhere = tmp_path / "elsewhere"
+        os.rename(saved, elsewhere)
+        before = contents(elsewhere)
+        saved.symlink_to(elsewhere)
+        status, _, err = cubic("forward", *QUICK)
+        assert status == 1
+        assert "is a link" in err
+        saved.unlink()
+        saved.symlink_to("nowhere")
+        assert cubic("forward", *QUICK)[0] == 1
+        saved.unlink()
+        saved.mkdir()
+        (saved / "run.json").symlink_to(elsewhere / "run.json")
+        status, _, err = cubic("forward", *QUICK)
+        assert status == 1
+        assert "'run.json', which is no file of a run" in err
+        assert contents(elsewhere) == before
+
+    def test_an_artifact_folder_and_a_dataset_behind_links(self, cubic, saved):
+        """These are the user's to choose: they are read and written through."""
+        Path("real").mkdir()
+        Path("link").symlink_to("real")
+        Path("there.csv").symlink_to("data.csv")
+        assert cubic("forward", *QUICK, "--artifact-dir", "link", "--dataset", "there.csv")[0] == 0
+        assert runs.load_record(Path("real/default_run"))["dataset"]["path"] == "there.csv"
+
+    def test_a_hard_link_keeps_the_earlier_run(self, cubic, saved):
+        os.link(saved / "run.json", "kept.json")
+        before = Path("kept.json").read_bytes()
+        assert cubic("forward", *QUICK)[0] == 0
+        assert Path("kept.json").read_bytes() == before != (saved / "run.json").read_bytes()
+
+    def test_datasets_that_are_no_files(self, cubic):
+        Path("folder.csv").mkdir()
+        os.mkfifo("pipe.csv")
+        Path("zero.csv").symlink_to("/dev/zero")
+        Path("zero.parquet").symlink_to("/dev/zero")
+        for name in ("folder.csv", "pipe.csv", "zero.csv", "zero.parquet"):
+            status, _, err = cubic("forward", "--dataset", name)
+            assert status == 1
+            assert "no regular file" in err
+        assert not Path("model").exists() or os.listdir("model") == []
 
 
-def test_a_folder_that_is_gone_beneath_the_command(tmp_path):
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    code = "import os, sys; os.rmdir(os.getcwd()); sys.argv = ['cubic', 'forward']; "
-    code += "from cubic_cli.__main__ import main; main()"
-    process = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=gone, capture_output=True, check=False, env=dict(os.environ)
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("name", "raw", "said"),
+        [
+            ("run.json", b"", "damaged"),
+            ("run.json", b"{", "damaged"),
+            ("run.json", b'{"schema": 1', "damaged"),
+            ("run.json", b"\xff\xfe", "damaged"),
+            ("run.json", b"[" * 100_000, "damaged"),
+            ("run.json", b"1" * 10_000, "damaged"),
+            ("run.json", b"[]", "schema None"),
+            ("run.json", b"null", "schema None"),
+            ("run.json", b'{"schema": 2}', "schema 2"),
+            ("run.json", b'{"schema": true}', "schema True"),
+            ("run.json", None, "missing"),
+            ("history.parquet", None, "missing"),
+            ("history.parquet", b"", "damaged"),
+            ("history.parquet", b"PAR1junkPAR1", "damaged"),
+            ("params.safetensors", None, "missing"),
+            ("params.safetensors", b"", "damaged"),
+            ("params.safetensors", b"\xff" * 100, "damaged"),
+            ("params.safetensors", b"\x02\0\0\0\0\0\0\0{}x", "damaged"),
+        ],
     )
-    assert process.returncode in (1, 2)
-    assert b"Traceback" not in process.stderr
+    def test_a_damaged_file_is_named(self, saved, name, raw, said):
+        path = saved / name
+        path.unlink()
+        if raw is not None:
+            path.write_bytes(raw)
+        load = {"run.json": runs.load_record, "history.parquet": runs.load_history}.get(name, runs.load_parameters)
+        with pytest.raises(RunError, match=said) as caught:
+            load(saved)
+        assert name in str(caught.value)
+
+    @pytest.mark.parametrize("name", runs.FILES)
+    @pytest.mark.parametrize("kind", ["folder", "pipe", "link to itself"])
+    def test_what_is_no_file_is_named(self, saved, name, kind):
+        path = saved / name
+        path.unlink()
+        {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to itself": lambda: path.symlink_to(path)}[kind]()
+        load = {"run.json": runs.load_record, "history.parquet": runs.load_history}.get(name, runs.load_parameters)
+        with pytest.raises(RunError, match="no regular file"):
+            load(saved)
+
+    def test_cut_anywhere(self, saved):
+        for name in runs.FILES:
+            path = saved / name
+            raw = path.read_bytes()
+            load = {"run.json": runs.load_record, "history.parquet": runs.load_history}.get(name, runs.load_parameters)
+            for length in range(0, len(raw) - 1, max(1, len(raw) // 60)):
+                path.write_bytes(raw[:length])
+                with pytest.raises(RunError, match=name):
+                    load(saved)
+            path.write_bytes(raw)
+            load(saved)
 
 
-def test_history_of_another_number_of_rows_is_not_believed(data, cubic, tmp_path):
-    assert cubic("forward", "--num-samples", 300)[0] == 0
-    path = tmp_path / "model" / "default_run" / "history.parquet"
-    pl.read_parquet(path).head(7).write_parquet(path)
-    status, _, err = cubic("inspect")
-    assert status == 1
-    assert "history.parquet" in err
+class TestInterrupts:
+    """Exit 130 at any moment; the old or the new is there, whole. `tests/faults.py` tries many more moments."""
+
+    def whole(self):
+        record = runs.load_record(Path("model/default_run"))
+        assert runs.load_history(Path("model/default_run")).height == record["iterations"]
+        assert (
+            runs.load_parameters(Path("model/default_run"))["input_layer.bias"].size == record["config"]["hidden_size"]
+        )
+        return record["config"]["hidden_size"]
+
+    def wait_for_scratch(self, process, folder):
+        while process.poll() is None and not list(folder.glob(".*.scratch")):
+            time.sleep(0.005)
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    def test_generate(self, cubic, saved, tmp_path, number, status):
+        before = Path("data.csv").read_bytes()
+        process = start("generate", "--n", 10**9)
+        self.wait_for_scratch(process, tmp_path)
+        time.sleep(0.1)
+        process.send_signal(number)
+        found, out, err = finish(process)
+        assert (found, out) == (status, "")
+        assert ("interrupted" in err) == (number == signal.SIGINT)
+        assert Path("data.csv").read_bytes() == before
+        assert list(tmp_path.glob(".*.scratch"))
+        assert cubic("generate", "--n", 20)[0] == 0
+        assert sorted(os.listdir()) == ["data.csv", "model"]
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    def test_forward(self, cubic, saved, number, status):
+        process = start("forward", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)
+        self.wait_for_scratch(process, saved.parent)
+        time.sleep(0.5)
+        process.send_signal(number)
+        found, out, _ = finish(process)
+        assert (found, out) == (status, "")
+        assert self.whole() == 3
+        assert cubic("forward", *QUICK, "--hidden-size", 5)[0] == 0
+        assert self.whole() == 5
+        assert os.listdir("model") == ["default_run"]
+
+    def test_while_xla_compiles(self, saved):
+        """The signal comes from within the call of the compiler, which runs with no word from Python's handlers."""
+        code = START + (
+            "import os, threading; from jax._src import compiler\n"
+            "original = compiler.backend_compile_and_load\n"
+            "def compile(*a, **k):\n"
+            "    threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+            "    while True: original(*a, **k)\n"
+            "compiler.backend_compile_and_load = compile\n"
+            "from cubic_cli.__main__ import main; main()"
+        )
+        status, out, err = outside(
+            "forward", *QUICK, code=code, env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "0"}
+        )
+        assert (status, out) == (130, "")
+        assert "interrupted" in err
+        assert self.whole() == 3
+
+    def test_in_the_background_a_shell_ignores_it(self, saved):
+        code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + MAIN.removeprefix(START)
+        code = code.replace("main()", "import os; os.kill(os.getpid(), signal.SIGINT); main()")
+        assert outside("inspect", "--json", code=code)[0] == 0
+
+
+def test_several_at_once_on_one_name(saved):
+    """The last one to finish wins, whole, and all are done; `generate` replaces what they read meanwhile."""
+    sizes = {4, 5}
+    processes = [start("forward", *QUICK[:4], "--hidden-size", size, "--json") for size in sizes]
+    processes.append(start("generate", "--n", 5000))
+    for status, _, err in map(finish, processes):
+        assert status == 0, err
+    record = runs.load_record(saved)
+    size = record["config"]["hidden_size"]
+    assert size in sizes
+    assert runs.load_parameters(saved)["input_layer.bias"].size == size
+    assert pl.read_parquet(saved / "history.parquet").height == record["iterations"]
+    assert os.listdir("model") == ["default_run"]
