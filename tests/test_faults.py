@@ -424,9 +424,9 @@ class TestInterrupts:
         assert outside("inspect", "--json", code=code)[0] == 0
 
 
-def test_several_at_once_on_one_name(saved):
+@pytest.mark.parametrize("sizes", [{4, 5}, pytest.param(set(range(4, 12)), marks=pytest.mark.slow)])
+def test_several_at_once_on_one_name(saved, sizes):
     """The last one to finish wins, whole, and all are done; `generate` replaces what they read meanwhile."""
-    sizes = {4, 5}
     processes = [start("forward", *QUICK[:4], "--hidden-size", size, "--json") for size in sizes]
     processes.append(start("generate", "--n", 5000))
     for status, _, err in map(finish, processes):
