@@ -61,6 +61,17 @@ def test_one_iteration_in_the_words_of_the_original(cubic):
     assert cubic("inspect", "--epoch", 11, "--batch", 1)[0] == 1
 
 
+def test_the_rows_of_the_contract_to_the_last_digit(cubic, tmp_path):
+    xs = np.linspace(-82.228, 66.615, 10)
+    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{x:.3f},0\n" for x in xs))
+    assert cubic("forward", "--num-samples", 10)[0] == 0
+    assert cubic("inspect", "--epoch", 1, "--batch", 1)[1].splitlines()[1:4] == [
+        "Layer 1 pre-activation (z1)  shape=[10, 64]  min=-81.228  max=67.615",
+        "Layer 1 activation (a1)      shape=[10, 64]  min=0.000    max=67.615",
+        "Layer 2 pre-activation (z2)  shape=[10, 1]   min=1.000    max=4328.360",
+    ]
+
+
 def test_the_same_seed_gives_the_same_bytes(cubic, tmp_path):
     files = []
     for name, seed in (("a.csv", 1), ("b.csv", 1), ("c.csv", 2)):

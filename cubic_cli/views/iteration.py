@@ -34,7 +34,8 @@ def screen(document: dict[str, Any], labels: dict[str, str], width: int, values:
 
 def _words(document: dict[str, Any], labels: dict[str, str]) -> list[str]:
     rows = [(labels[t["name"]], str(t["shape"]), number(t["min"]), number(t["max"])) for t in document["tensors"]]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    # The loss, which the original prints apart, does not widen the columns of the tensors.
+    widths = [max(len(row[i]) for row in rows[:3]) for i in range(3)]
     return [
         f"{label:<{widths[0]}}  shape={shape:<{widths[1]}}  min={low:<{widths[2]}}  max={high}"
         for label, shape, low, high in rows
