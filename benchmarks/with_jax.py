@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.problem import ALL, LOSS, Figures, Problem
-from cubic_cli import forward, schedule
+from cubic_cli import forward, layout, schedule
 from cubic_cli.config import Activation, Device
 from cubic_cli.devices import pick_devices
 from cubic_cli.network import Layer, Parameters
@@ -51,7 +51,7 @@ def _parameters(problem: Problem) -> Parameters:
     )
 
 
-def cubic(problem: Problem, level: str, num_epochs: int = 2) -> Callable[[], Figures]:
+def cubic(problem: Problem, level: str, num_epochs: int = 10) -> Callable[[], Figures]:
     """Return an epoch of cubic's own pass, one of `num_epochs`, with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
     observed = forward.Pass(_parameters(problem), source, problem.batch, problem.activation, devices, num_epochs)
@@ -79,8 +79,8 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     """Return cubic's schedule of which only the loss is kept: XLA removes what observes."""
     assert level == LOSS
     devices = pick_devices(Device.auto)
-    layout = forward.lay_out(problem.samples, problem.batch, forward._BY_UNIT_BLOCK, len(devices))
-    mesh = Mesh(np.array(devices[: layout.blocks]), ("devices",))
+    places = layout.lay_out(problem.samples, problem.batch, layout.block_size(problem.batch), len(devices))
+    mesh = Mesh(np.array(devices[: places.blocks]), ("devices",))
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
     def blocks(parameters: Parameters, x: Any, y: Any, sizes: Any) -> Any:
@@ -92,15 +92,15 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     specs = {"in_specs": (everywhere, over, over, over), "out_specs": over}
     loop = jax.jit(jax.shard_map(blocks, mesh=mesh, check_vma=False, **specs))
     samples = (
-        forward.place(layout, problem.x),
-        forward.place(layout, problem.y),
-        forward.piece_sizes(layout, problem.samples),
+        layout.place(places, problem.x),
+        layout.place(places, problem.y),
+        layout.piece_sizes(places, problem.samples),
     )
     parameters = jax.device_put(_parameters(problem), NamedSharding(mesh, everywhere))
     placed = jax.device_put(samples, NamedSharding(mesh, over))
 
     def run() -> Figures:
-        error = np.asarray(loop(parameters, *placed)).reshape(-1)[: problem.batches * layout.pieces_per_batch]
+        error = np.asarray(loop(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
         return Figures(error.reshape(problem.batches, -1).sum(axis=1) / problem.batch)
 
     return run

@@ -1,9 +1,7 @@
-"""The pass: batches to blocks, blocks to devices, compiled loops over them, an epoch at a time.
+"""The pass: blocks of samples to devices, compiled loops over them, an epoch at a time.
 
-A batch of `B` samples is observed in pieces of at most a block, so that a batch larger than the memory passes too.
-Pieces are laid out in blocks `[pieces, S]` of one shape, the rest padded; the blocks of a chunk are sharded over the
-devices, and each device maps over its own. Chunks are dispatched ahead, so that reading, computing and
-recording overlap.
+The blocks of a chunk (`layout`) are sharded over the devices, and each device maps over its own. Chunks are dispatched
+ahead, so that reading, computing and recording overlap.
 
     N samples, B batch, K batches, S samples of a piece, H hidden
 """
@@ -13,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from cubic_cli import schedule
 from cubic_cli.config import Activation
 from cubic_cli.dataset import Float32
+from cubic_cli.layout import Layout, block_size, lay_out, piece_sizes, place, spans
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.source import RESIDENT, Source
 from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_all
@@ -30,74 +29,11 @@ from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_a
 TENSORS = ("z1", "a1", "z2")
 _PLAIN_VALUES = 1 << 21  # values of z1 in one block of the plain schedule: bounds the memory of a device
 _PLAIN_PIECE = 1 << 14
-# Samples of a block of the other schedule: what is known of each stays in the cache, and starting costs little. XLA has
-# a fast reduction for wide rows, the batches here, but takes it in large blocks alone; narrow rows are better without.
-_WIDE_BATCH, _NARROW_BLOCK, _WIDE_BLOCK = 100, 3_700, 8_200
-_CHUNK = 1 << 20  # samples dispatched at a time
 # A CPU's cores are devices here already: loops split once more over all cores only wait for each other. (And no
 # preferred vector width of 512: it makes LLVM abort on some shapes.)
 _COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "rematerialization,cpu-parallel-task-assigner"}
 _AHEAD = 2  # chunks dispatched ahead
 _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
-
-
-class Layout(NamedTuple):
-    """Where the samples of a chunk stand on the devices, `[blocks, pieces, S]`: K batches, the last may be shorter."""
-
-    batches: int
-    batch: int
-    piece: int
-    pieces_per_batch: int
-    pieces: int
-    blocks: int
-
-
-def lay_out(samples: int, batch: int, limit: int, devices: int) -> Layout:
-    """Choose pieces and blocks, of at most `limit` samples, for batches of `batch` of `samples` on `devices`."""
-    batch = min(batch, samples)
-    pieces_per_batch = -(-batch // limit)
-    piece = -(-batch // pieces_per_batch)
-    batches = -(-samples // batch)
-    total = batches * pieces_per_batch
-    pieces = min(-(-total // devices), max(1, limit // piece))
-    blocks = -(-total // pieces)
-    if blocks > 1:
-        blocks = -(-blocks // devices) * devices
-        pieces = -(-total // blocks)
-    return Layout(batches, batch, piece, pieces_per_batch, pieces, blocks)
-
-
-def place(layout: Layout, values: Float32) -> Float32:
-    """Return `values [n]`, n ≤ N, as `[blocks, pieces, S]`; the padding repeats the last value of its batch."""
-    wide = layout.piece * layout.pieces_per_batch
-    size = layout.blocks * layout.pieces * layout.piece
-    if wide != layout.batch:
-        whole = -(-len(values) // layout.batch) * layout.batch
-        rows = np.pad(values, (0, whole - len(values)), mode="edge").reshape(-1, layout.batch)
-        values = np.pad(rows, ((0, 0), (0, wide - layout.batch)), mode="edge").reshape(-1)
-    if len(values) < size:
-        values = np.pad(values, (0, size - len(values)), mode="edge")
-    return values.reshape(layout.blocks, layout.pieces, layout.piece)
-
-
-def piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:
-    """Return how many of `samples` each piece holds, `[blocks, pieces]`."""
-    of_batch = np.clip(samples - np.arange(layout.batches) * layout.batch, 0, layout.batch)
-    sizes = np.clip(of_batch[:, None] - np.arange(layout.pieces_per_batch) * layout.piece, 0, layout.piece)
-    placed = np.zeros(layout.blocks * layout.pieces, np.int32)
-    placed[: sizes.size] = sizes.reshape(-1)
-    return placed.reshape(layout.blocks, layout.pieces)
-
-
-def spans(samples: int, batch: int) -> list[tuple[int, int]]:
-    """Return the samples `(start, stop)` of each chunk: whole batches, or a part of one that is larger than a chunk."""
-    if batch > _CHUNK:
-        part = -(-batch // -(-batch // _CHUNK))
-        starts = (at for first in range(0, samples, batch) for at in range(first, min(first + batch, samples), part))
-        return [(at, min(at + part, at - at % batch + batch, samples)) for at in starts]
-    batches = -(-samples // batch)
-    chunk = -(-batches // -(-samples // _CHUNK)) * batch
-    return [(at, min(at + chunk, samples)) for at in range(0, samples, chunk)]
 
 
 @dataclass(frozen=True)
@@ -289,8 +225,7 @@ class Pass:
 
     def _program(self, name: str) -> _Program:
         if name not in self._programs:
-            by_unit = _WIDE_BLOCK if self.batch >= _WIDE_BATCH else _NARROW_BLOCK
-            limit = self._plain_limit if name == "plain" else by_unit
+            limit = self._plain_limit if name == "plain" else block_size(self.batch)
             layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
             kinds = self.activation, self._together
             self._programs[name] = _Program(name, *kinds, layout, self._parameters, self._devices)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from cubic_cli import forward, schedule, verify
+from cubic_cli import forward, layout, schedule, verify
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.forward import Pass
 from cubic_cli.network import Layer, Parameters, initialise
@@ -126,7 +126,7 @@ def test_chunks_do_not_matter(monkeypatch, batch, by_unit):
     x, y = samples(1_000)
     parameters = initialise(Initializer.he_normal, 5, 1)
     whole = run(parameters, x, y, batch, by_unit=by_unit).epoch()
-    monkeypatch.setattr(forward, "_CHUNK", 100)
+    monkeypatch.setattr(layout, "_CHUNK", 100)
     parts = run(parameters, x, y, batch, by_unit=by_unit)
     assert len(list(parts.chunks())) > 1 or batch >= 1000
     epoch = parts.epoch()

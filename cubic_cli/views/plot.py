@@ -111,7 +111,18 @@ def draw(run: Run) -> "Figure":
         tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
         for place, tensor in enumerate(("z1", "a1", "z2")):
             _draw_histogram(figure.add_subplot(grid[1, 2 * place : 2 * place + 2]), tensors[tensor])
+        _fix_layout(figure)
     return figure
+
+
+def _fix_layout(figure: "Figure") -> None:
+    """Lay the figure out once and for all: the solver's last digits are not the same every time."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(value, 4) for value in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def _subtitle(record: Record) -> str:
