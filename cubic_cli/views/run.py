@@ -134,10 +134,10 @@ def _device(view: View) -> Fact:
 
 
 def _settings(view: View) -> Fact | None:
-    """The settings that differ from the default, and those that were given, each with where it came from."""
+    """The settings that differ from the default, each with where it came from."""
     config, sources = view.record["config"], view.record["sources"]
     defaults = cfg.ForwardConfig().as_json()
-    names = [n for n, s in sources.items() if n in config and (s != "default" or config[n] != defaults.get(n))]
+    names = [name for name in sources if name in config and config[name] != defaults.get(name)]
     if not names:
         return None
     given = (f"{name}={_setting(config[name])}{GLUE}({sources[name]})" for name in names)
