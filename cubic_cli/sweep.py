@@ -186,7 +186,7 @@ def figures(record: Record) -> dict[str, Any]:
     """Return what a sweep says of a run beyond its row in the list of runs.
 
     `range_growth` is the largest |z2| over the largest |z1|, None where z1 is 0; `gradient_norm` that of all parameters
-    together, None where it was not measured.
+    together and `largest_learning_rate` the record's, None where they were not measured.
     """
     tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
     largest = {name: max(abs(tensor["min"] or 0.0), abs(tensor["max"] or 0.0)) for name, tensor in tensors.items()}
@@ -199,6 +199,7 @@ def figures(record: Record) -> dict[str, Any]:
         "distinct": units["distinct"],
         "rank": units["rank"],
         "gradient_norm": math.hypot(*norms) if norms and None not in norms else None,
+        "largest_learning_rate": gradients["largest_learning_rate"] if gradients else None,
         "findings": list(dict.fromkeys(finding["id"] for finding in record["findings"])),
         "verdict": verdict(record),
     }

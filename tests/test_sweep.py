@@ -426,7 +426,8 @@ def test_help_loads_no_jax():
 def row(name, **changes):
     return {
         "run_name": name, "hidden_size": 64, "loss_in_data_units": 1234567.0, "r_squared": -8079.05,
-        "range_growth": 64.0, "dead": 7, "distinct": 64, "rank": 2, "gradient_norm": None, "verified": True,
+        "range_growth": 64.0, "dead": 7, "distinct": 64, "rank": 2, "gradient_norm": None,
+        "largest_learning_rate": None, "verified": True,
         "findings": [],
         "verdict": ["explodes ×64", "all units alike", "worse than the mean"], **changes,
     }  # fmt: skip
@@ -463,7 +464,7 @@ def test_a_name_too_long_for_the_screen_is_shortened_in_the_middle(width):
 
 
 def test_columns_go_in_the_order_that_is_stated(cubic):
-    rows = [row(f"run-h{h}", gradient_norm=12.5) for h in (8, 64)]
+    rows = [row(f"run-h{h}", gradient_norm=12.5, largest_learning_rate=0.01) for h in (8, 64)]
     headers = [next(line for line in lines(rows, "run", width) if line.startswith("run ")) for width in range(40, 140)]
     shown = [tuple(name for name in view.DROP if name in header.split()) for header in reversed(headers)]
     orders = list(dict.fromkeys(shown))

@@ -21,15 +21,18 @@ _COLUMNS = (
     Column("distinct"),
     Column("rank"),
     Column("gradient"),
+    Column("rate"),
     Column("verdict", right=False),
 )
 # What is left out where the table does not fit, in this order; the run, its loss, R² and the verdict always stay.
-DROP = ("rank", "dead", "distinct", "range", "gradient")
+DROP = ("rank", "dead", "distinct", "range", "rate", "gradient")
+_MEASURED = ("gradient", "rate")  # under --gradients alone
 _FEWEST_LETTERS = 16  # of a run's name
 _NOTES = {
     "loss": "loss: in the units of the data",
     "range": "range: largest |z2| over largest |z1|",
     "gradient": "gradient: its norm, of the loss as scaled",
+    "rate": "rate: the largest learning rate at which one step does not raise that loss",
 }
 
 
@@ -86,7 +89,7 @@ def _width(grid: Grid, width: int) -> int:
 def _grid(rows: list[dict[str, Any]], names: list[str], room: int) -> Grid:
     """Return the table with these names of the runs, and what can be said in `room` cells as their verdicts."""
     measured = any(row["gradient_norm"] is not None for row in rows)
-    columns = [column for column in _COLUMNS if measured or column.name != "gradient"]
+    columns = [column for column in _COLUMNS if measured or column.name not in _MEASURED]
     cells = [_cells(row, name, room) for row, name in zip(rows, names, strict=True)]
     return Grid("", columns, [[line[column.name] for column in columns] for line in cells], DROP)
 
@@ -108,6 +111,7 @@ def _cells(row: dict[str, Any], name: str, room: int) -> dict[str, str | Text]:
         "distinct": f"{row['distinct']:,}",
         "rank": f"{row['rank']:,}",
         "gradient": short(row["gradient_norm"]),
+        "rate": short(row["largest_learning_rate"]),
         "verdict": Text(said, BAD if bad else ""),
     }
 
