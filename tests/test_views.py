@@ -124,7 +124,7 @@ def test_no_line_is_wider_than_the_screen_or_ends_in_spaces(width):
             assert line == line.rstrip()
 
 
-FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
 
 @settings(deadline=None, max_examples=60)
