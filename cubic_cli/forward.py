@@ -247,7 +247,11 @@ class Pass:
         batches = -(-samples // self.batch)
         sizes = np.full(batches, min(self.batch, samples), np.int64)
         sizes[-1] = samples - (batches - 1) * self.batch
-        squared_error = program.by_batch(seen.squared_error, samples).sum(axis=1, dtype=np.float64)
+        squared_error = program.by_batch(seen.squared_error, samples).astype(np.float64)
+        if isinstance(seen, schedule.Plain):
+            scale = program.by_batch(seen.error_scale, samples).astype(np.float64)
+            squared_error /= np.square(np.where(scale == 0, 1.0, scale))  # a device that returns zeros returns zero
+        squared_error = squared_error.sum(axis=1)
         low, high = {}, {}
         nonfinite = np.zeros(batches, np.int64)
         tensors: dict[str, Statistics] | None = None
@@ -269,14 +273,10 @@ class Pass:
             tensors = {}
             for name, moments in zip(TENSORS, seen.moments, strict=True):
                 width = 1 if name == "z2" else self._parameters.input_layer.bias.size
-                statistics = from_moments(
-                    samples * width,
-                    low[name].min(),
-                    high[name].max(),
-                    moments.zeros.sum(dtype=np.int64),
-                    moments.total.sum(dtype=np.float64),
-                    moments.squares.sum(dtype=np.float64),
-                )
+                with np.errstate(invalid="ignore"):  # sums that overflowed, to both sides
+                    total, squares = (m.sum(dtype=np.float64) for m in (moments.total, moments.squares))
+                zeros = moments.zeros.sum(dtype=np.int64)
+                statistics = from_moments(samples * width, low[name].min(), high[name].max(), zeros, total, squares)
                 if statistics is None:
                     return None
                 tensors[name] = statistics

@@ -13,6 +13,9 @@ from cubic_cli.dataset import Float32
 from cubic_cli.runs import shortest
 from cubic_cli.source import Column, Source
 from cubic_cli.units import hidden_activations
+from cubic_cli.verify import FLOAT32_MAX
+
+_PIECE_VALUES = 1 << 21  # of a1 held at a time
 
 LABELS = {
     "z1": "Layer 1 pre-activation (z1)",
@@ -107,18 +110,44 @@ def find_first_nonfinite(
     """
     start = batch * config.batch_size
     x, y = source.read(start, min(start + config.batch_size, source.count))
-    with np.errstate(all="ignore"):
-        z1 = np.outer(x, values["input_layer.weight"][0]) + values["input_layer.bias"]
-        a1 = hidden_activations(values, config.activation, x).astype(np.float32)
-        z2 = a1 @ values["output_layer.weight"] + values["output_layer.bias"]
-        tensors = {"z1": z1, "a1": a1, "z2": z2, "loss": np.square(z2[:, 0] - y)[:, None]}
-    bad = {name: ~np.isfinite(tensor).all(axis=1) for name, tensor in tensors.items()}
-    tensor = next((name for name, rows in bad.items() if rows.any()), "loss")
-    row = int(np.argmax(bad[tensor]))
-    data = not (np.isfinite(x[row]) and np.isfinite(y[row]))
-    parameters = not all(np.isfinite(array).all() for array in values.values())
-    cause = "data" if data else "parameters" if parameters else "overflow"
+    first = _first_beyond(values, config, x, y, FLOAT32_MAX)
+    if not first:  # the device rounded otherwise, just across the limit
+        first = _first_beyond(values, config, x, y, FLOAT32_MAX * (1 - 1e-5))
+    tensor, row = next(iter(first.items())) if first else ("loss", 0)
+    of_layer = [array for name, array in values.items() if tensor in ("z2", "loss") or name.startswith("input")]
+    if not np.isfinite(x[row]) or (tensor == "loss" and not np.isfinite(y[row])):
+        cause = "data"
+    elif not all(np.isfinite(array).all() for array in of_layer):
+        cause = "parameters"
+    else:
+        cause = "overflow"
     return {"tensor": tensor, "epoch": 1, "batch": batch + 1, "row": start + row + 1, "cause": cause}
+
+
+def _first_beyond(
+    values: dict[str, Float32], config: ForwardConfig, x: Float32, y: Float32, limit: float
+) -> dict[str, int]:
+    """Return the first row, from 0, in which a tensor has a value beyond `limit`, by tensor in their order.
+
+    The samples go through piece by piece, for a batch may be larger than the memory holds of `a1`.
+    """
+    w2, b2 = values["output_layer.weight"], values["output_layer.bias"]
+    rows = max(1, _PIECE_VALUES // config.hidden_size)
+    found: dict[str, int] = {}
+    for start in range(0, len(x), rows):
+        part = slice(start, start + rows)
+        with np.errstate(all="ignore"):
+            z1 = np.outer(x[part], values["input_layer.weight"][0]) + values["input_layer.bias"]
+            a1 = hidden_activations(values, config.activation, x[part]).astype(np.float32)
+            z2 = a1 @ w2 + b2
+            # A sum may pass the limit on its way, and come back in another order.
+            reached = z2 if limit == FLOAT32_MAX else np.abs(a1) @ np.abs(w2) + np.abs(b2)
+            tensors = {"z1": z1, "a1": a1, "z2": reached, "loss": np.square(z2[:, 0] - y[part])[:, None]}
+            for name, tensor in tensors.items():
+                beyond = ~(np.abs(tensor) <= limit).all(axis=1)
+                if beyond.any():
+                    found.setdefault(name, start + int(np.argmax(beyond)))
+    return {name: found[name] for name in LABELS if name in found}
 
 
 def describe_context(loss: float, target_variance: float, noise_floor: float) -> dict[str, float | None]:

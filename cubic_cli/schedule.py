@@ -41,9 +41,14 @@ class Moments(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """What `plain` sees: the sum of the squared errors and the statistics of each tensor, by piece."""
+    """What `plain` sees: the sum of the squared errors and the statistics of each tensor, by piece.
+
+    The errors are multiplied by `error_scale`, a power of two, so that neither their squares nor the sum of these leave
+    float32's range where the mean does not.
+    """
 
     squared_error: jax.Array
+    error_scale: jax.Array
     z1: Statistics
     a1: Statistics
     z2: Statistics
@@ -69,7 +74,11 @@ def plain(activation: Activation, parameters: Parameters, x: jax.Array, y: jax.A
     tensors = forward(parameters, x[..., None], ACTIVATIONS[activation])
     mask = _mask(x, size)[..., None]
     error = jnp.where(mask, tensors.z2 - y[..., None], 0.0)
-    return Plain(jnp.sum(error * error, axis=(1, 2)), *(summarise(tensor, mask, (1, 2)) for tensor in tensors))
+    largest = jnp.max(jnp.where(jnp.isfinite(error), jnp.abs(error), 0.0), axis=(1, 2))
+    scale = jnp.where(largest > 2.0**40, 2.0**-80, jnp.where(largest < 2.0**-40, 2.0**80, 1.0))
+    scaled = error * scale[:, None, None]
+    squared = jnp.sum(scaled * scaled, axis=(1, 2))
+    return Plain(squared, scale, *(summarise(tensor, mask, (1, 2)) for tensor in tensors))
 
 
 class _Seen(NamedTuple):

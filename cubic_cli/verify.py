@@ -18,6 +18,8 @@ from cubic_cli.config import Activation
 
 Float64 = NDArray[np.float64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+SMALLEST = 2.0**-126  # the smallest normal float32; XLA may put zero in the place of what is smaller
+_SMALLEST_SCALE = 2.0**-102  # against which `SMALLEST` is the rounding of a float32, 2⁻²⁴
 MAX_SAMPLES = 100_000  # verified: every batch up to this many samples, an even spread of batches beyond
 TENSORS = ("z1", "a1", "z2")
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
@@ -51,6 +53,11 @@ def activate(kind: Activation, z: Float64) -> Float64:
     return z
 
 
+def _never_zero(scale: Any) -> Float64:
+    """Return a scale for relative errors: 1 where all is zero, and no smaller than what float32 can tell apart."""
+    return np.where(scale > 0, np.maximum(scale, _SMALLEST_SCALE), 1.0)
+
+
 @dataclass
 class TensorReference:
     """One tensor in float64: its finite extremes by batch, `[K]`, and the sums over all batches.
@@ -73,7 +80,7 @@ class TensorReference:
     def scale(self) -> float:
         """The largest finite magnitude, 1 where all is zero."""
         ends = np.abs(np.concatenate([self.low, self.high]))
-        return float(ends[np.isfinite(ends)].max(initial=0.0)) or 1.0
+        return float(_never_zero(ends[np.isfinite(ends)].max(initial=0.0)))
 
 
 @dataclass
@@ -151,22 +158,37 @@ def _see(
     batches = slice(start // batch_size, start // batch_size + len(edges))
     reference.loss[batches] += np.add.reduceat((z2 - ys) ** 2, edges)
     reference.loss_scale[batches] += np.add.reduceat((np.abs(z2) + np.abs(ys)) ** 2, edges)
-    near = _ROUNDING * float(np.abs(xs[np.isfinite(xs)]).max(initial=0.0) * np.abs(w1).max() + np.abs(b1).max())
+    largest_z1 = _largest(xs) * _largest(w1) + _largest(b1)
+    near = max(SMALLEST, _ROUNDING * largest_z1)
     certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
-    beyond = ~(np.abs(z1) <= FLOAT32_MAX * (1 - _ROUNDING))
-    # A z1 that overflows takes a1 with it where the slope brings float64 back into range; others saturate or pass it.
-    overflow_a1 = beyond if activation is Activation.leaky_relu and beyond.any() else None
-    overflow_z2 = None
-    if beyond.any() or not np.abs(a1).max() * np.abs(w2).max() * len(w2) + abs(b2) <= FLOAT32_MAX / 2:
-        overflow_z2 = (beyond.any(axis=1) | ~(np.abs(a1) @ np.abs(w2) + abs(b2) <= FLOAT32_MAX * (1 - _ROUNDING)))[
-            :, None
-        ]
+    limit = FLOAT32_MAX * (1 - _ROUNDING)
+    overflow_z1 = overflow_a1 = overflow_z2 = None
+    if not np.isfinite(z1).all() or largest_z1 > FLOAT32_MAX / 2:
+        # The product may overflow before the bias brings it back.
+        overflow_z1 = ~(np.abs(z1) <= limit) | ~(np.abs(np.multiply.outer(xs, w1)) <= limit)
+        overflow_a1 = _overflows_too(activation, z1, overflow_z1)
+    if overflow_z1 is not None or not np.abs(a1).max() * np.abs(w2).max() * len(w2) + abs(b2) <= FLOAT32_MAX / 2:
+        overflow_z2 = ~(np.abs(a1) @ np.abs(w2) + abs(b2) <= limit)[:, None]
+        if overflow_a1 is not None:
+            overflow_z2 |= overflow_a1.any(axis=1, keepdims=True)
     for name, values, surely, may in (
-        ("z1", z1, 0, None),
+        ("z1", z1, 0, overflow_z1),
         ("a1", a1, certain, overflow_a1),
         ("z2", z2[:, None], 0, overflow_z2),
     ):
         _see_tensor(reference.tensors[name], values, surely, may, near, edges, batches)
+
+
+def _overflows_too(activation: Activation, z1: Float64, overflow: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Return which of a1 may be infinite where z1 may be, though it is not in float64; ±∞ saturates tanh."""
+    if activation is Activation.tanh:
+        return None
+    return overflow & (z1 > 0) if activation in (Activation.relu, Activation.gelu) else overflow
+
+
+def _largest(values: Float64) -> float:
+    """Return the largest finite magnitude, 0 where there is none."""
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def _see_tensor(
@@ -274,7 +296,7 @@ def _comparisons(reference: Reference, seen: Seen) -> list[_Comparison]:
     for name, tensor in reference.tensors.items():
         clear = tensor.must == tensor.may
         scale = np.fmax(np.abs(tensor.low), np.abs(tensor.high))
-        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
+        scale = _never_zero(np.where(np.isfinite(scale), scale, 1.0))
         for end, expected in (("min", tensor.low), ("max", tensor.high)):
             found = np.asarray(seen.history[f"{name}_{end}"], float)
             error = np.where(clear, _relative_error(found, expected, scale), 0.0)
@@ -287,14 +309,14 @@ def _comparisons(reference: Reference, seen: Seen) -> list[_Comparison]:
     compared.append(_interval("nonfinite", found, must, may + infinite_loss))
 
     found = np.asarray(seen.history["loss"], float)
-    error = _relative_error(found, reference.loss, np.where(reference.loss_scale > 0, reference.loss_scale, 1.0))
+    error = _relative_error(found, reference.loss, _never_zero(reference.loss_scale))
     compared.append(_Comparison("loss", found, reference.loss, np.where(told | np.isfinite(found), error, 0.0)))
     if seen.loss is not None and told.all():
         with np.errstate(all="ignore"):
             weights = reference.sizes / reference.sizes.sum()
             expected, scale = (np.array([np.sum(v * weights)]) for v in (reference.loss, reference.loss_scale))
         found = np.array([seen.loss], float)
-        error = _relative_error(found, expected, np.where(scale > 0, scale, 1.0))
+        error = _relative_error(found, expected, _never_zero(scale))
         compared.append(_Comparison("epoch_loss", found, expected, error, by_batch=False))
     return compared
 
