@@ -130,7 +130,7 @@ def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path
             stream.flush()
             return os.fstat(stream.fileno()).st_size
     except OSError as error:
-        if error.errno == errno.ENOENT and not path.parent.is_dir():
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and not path.parent.is_dir():
             raise DatasetError(
                 f"cannot write {path}: there is no folder {path.parent}; make it, or name another path with --dataset"
             ) from None
@@ -211,9 +211,9 @@ def _chance_of_trend(x: Float32, values: NDArray[Any]) -> float:
     The share of the sum of squares that a regression leaves is then Beta((n − 4) / 2, 2); its distribution function
     has the closed form below.
     """
-    values = values / np.abs(values).max().astype(np.float64)
+    values = values / (float(np.abs(values).max()) or 1.0)  # whose squares do not overflow
     basis, _ = np.linalg.qr(np.vander(x.astype(np.float64) / X_LIMIT, 4))
     explained = basis.T @ values
-    left = max(0.0, 1.0 - float(explained @ explained) / float(values @ values))
+    left = max(0.0, 1.0 - float(explained @ explained) / (float(values @ values) or 1.0))
     half = (len(x) - 4) / 2
     return float(left**half * (1 + half * (1 - left)))
