@@ -305,6 +305,8 @@ _RULES = (_nonfinite, _verification, _growth, _units, _outcome, _data)
 
 def input_range(record: "Record", column: str) -> dict[str, Any]:
     """Return `min`, `max`, `mean` and `std` of the column x or y as the network got it, scaled."""
+    import numpy as np
+
     from cubic_cli.scaling import choose_scale
 
     summary: dict[str, Any] = record["dataset"][column]
@@ -314,8 +316,9 @@ def input_range(record: "Record", column: str) -> dict[str, Any]:
     scale = choose_scale(kind, summary)
     if scale.factor == 0:
         return dict.fromkeys(("min", "max", "mean", "std"), 0.0)
-    scaled = {name: (summary[name] - scale.shift) / scale.factor for name in ("min", "max", "mean")}
-    return {**scaled, "std": summary["std"] / scale.factor}
+    low, high = scale.apply(np.array([summary["min"], summary["max"]], np.float32)).tolist()
+    mean = (summary["mean"] - scale.shift) / scale.factor
+    return {"min": low, "max": high, "mean": mean, "std": summary["std"] / scale.factor}
 
 
 def _magnitude(summary: dict[str, Any]) -> float:

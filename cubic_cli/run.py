@@ -4,6 +4,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from cubic_cli.devices import keep_compiled, pick_devices
 from cubic_cli.history import EXTREMES, HistoryWriter, frame
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
-from cubic_cli.scaling import choose_scale
+from cubic_cli.scaling import Scale, choose_scale
 from cubic_cli.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.units import describe_units
 
@@ -75,7 +76,7 @@ def run(
         if config.gradients:
             gradients = _measure_gradients(config, parameters, values, source, picked, devices, verification)
 
-    written = _describe(config, sources, data, source, scale_y.factor if scaled else 1.0, values, forward, seen)
+    written = _describe(config, sources, data, source, (scale_x, scale_y), values, forward, seen)
     ends = scale_x.apply(np.array([data.x["min"], data.x["max"]], np.float32))
     some = spread(source)[0]
     written["units"] = describe_units(values, config.activation, ends, some)
@@ -221,15 +222,15 @@ def _describe(
     sources: dict[str, str],
     data: Ingested,
     source: Source,
-    factor: float,
+    scales: tuple[Scale, Scale],
     values: dict[str, Float32],
     forward: "Pass",
     seen: Watch,
 ) -> Record:
-    """Return the record but for the units, the verification and the findings; y was divided by `factor`."""
+    """Return the record but for the units, the verification and the findings; `scales` are those of x and y."""
     loss = seen.epochs[0]["loss"]
     seconds = float(np.median([epoch["seconds"] for epoch in seen.epochs]))
-    square = factor * factor
+    square = scales[1].factor ** 2
     nonfinite = None
     if seen.first_nonfinite is not None:
         nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
@@ -241,6 +242,10 @@ def _describe(
         "config": config.as_json(),
         "sources": sources,
         "dataset": {"path": config.dataset, "rows": source.count, "sha256": data.sha256, "x": data.x, "y": data.y},
+        "scaling": {
+            "statistics_of": "the samples used",
+            **{name: asdict(scale) for name, scale in zip("xy", scales, strict=True)},
+        },
         "device": {
             "platform": forward.devices[0].platform,
             "kind": forward.devices[0].device_kind,
@@ -252,7 +257,7 @@ def _describe(
         "iterations": config.num_epochs * seen.batches,
         "epochs": seen.epochs,
         "loss": loss,
-        "loss_in_data_units": shortest(loss * square) if factor != 1.0 else loss,
+        "loss_in_data_units": loss * square,  # not rounded to float32, which might not hold it
         "tensors": [
             *(record.describe_tensor(name, [forward.batch, widths[name]], seen.tensors[name]) for name in widths),
             seen.losses.describe(),

@@ -10,23 +10,29 @@ from cubic_cli.dataset import Float32
 
 @dataclass(frozen=True)
 class Scale:
-    """An affine map of one column, `(v − shift) / factor`."""
+    """An affine map of one column, `(v − shift) / factor`; a factor of 0 stands for a constant column."""
 
     shift: float
     factor: float
 
     def apply(self, values: Float32) -> Float32:
-        """Return the scaled column, computed in float64; a constant column becomes 0."""
+        """Return the scaled column, computed in float64; a constant column becomes 0, and NaN and ±∞ stay."""
         if self.factor == 0:
             return np.where(np.isfinite(values), np.float32(0), values)
         return ((values.astype(np.float64) - self.shift) / self.factor).astype(np.float32)
 
 
 def choose_scale(kind: Scaling, summary: dict[str, float]) -> Scale:
-    """Return the map that `kind` asks for, from a column's statistics."""
+    """Return the map that `kind` asks for, from the statistics of a column's finite values.
+
+    `min` and `max` may stand in their shortest text; the map takes the float32 numbers they are, so that `minmax` ends
+    at 0 and 1 exactly. Where no value is finite there is nothing to scale, and the shift is 0.
+    """
+    if kind is Scaling.none:
+        return Scale(0.0, 1.0)
+    low, high = (float(np.float32(summary[end])) for end in ("min", "max"))
+    if not low < high:
+        return Scale(low if low == high else 0.0, 0.0)
     if kind is Scaling.minmax:
-        return Scale(summary["min"], summary["max"] - summary["min"])
-    if kind is Scaling.standard:
-        constant = summary["max"] == summary["min"]
-        return Scale(summary["mean"], 0.0 if constant else summary["std"])
-    return Scale(0.0, 1.0)
+        return Scale(low, high - low)
+    return Scale(summary["mean"], summary["std"])
