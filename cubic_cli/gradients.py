@@ -112,29 +112,45 @@ def largest_learning_rate(
 
     It is looked for upward from small steps, by doublings and then by bisection to a relative 1e-4, so it is the first
     η beyond which the loss rises, though it may fall again later. Infinite where no step raises the loss; None where
-    there is no way down: the gradient is zero, or the loss is not finite.
+    there is no way down: the gradient is zero or all rounding, or the loss is not finite.
     """
+    slope = sum(float(np.square(gradient).sum()) for gradient in gradients.values())
+    if not 0 < slope < math.inf:
+        return None
     xs, ys = x.astype(np.float64), y.astype(np.float64)
 
-    def loss(rate: float) -> float:
+    def answer(rate: float) -> Float64:
         moved = {name: parameters[name] - rate * gradients[name] for name in parameters}
         with np.errstate(all="ignore"):
             z1 = np.multiply.outer(xs, moved["input_layer.weight"][0]) + moved["input_layer.bias"]
-            z2 = verify.activate(activation, z1) @ moved["output_layer.weight"][:, 0] + moved["output_layer.bias"]
-            return float(np.mean(np.square(z2 - ys)))
+            return np.asarray(
+                verify.activate(activation, z1) @ moved["output_layer.weight"][:, 0] + moved["output_layer.bias"]
+            )
 
-    slope = sum(float(np.square(gradient).sum()) for gradient in gradients.values())
-    if not 0 < slope < math.inf or not math.isfinite(start := loss(0.0)):
+    before = answer(0.0)
+    error = before - ys
+
+    def raises(rate: float) -> bool:
+        # (e + d)² − e² = d (d + 2e): near the bottom the two losses agree in all their digits.
+        with np.errstate(all="ignore"):
+            change = answer(rate) - before
+            return not np.mean(change * (change + 2.0 * error)) <= 0
+
+    with np.errstate(all="ignore"):
+        start = float(np.mean(np.square(error)))
+    if not 0 < start < math.inf:
         return None
-    if start == 0:
-        return 0.0
-    # On the straight line down, the loss would be gone at start / slope; a loss that curves rises long before.
-    low, high = 0.0, start / slope * 2.0**-30
-    while loss(high) <= start:
-        low, high = high, 2 * high
-        if high > start / slope * 2.0**60:
+    # On the straight line down, the loss would be gone at start / slope; a loss that curves rises long before, and near
+    # its bottom so long before that the search begins lower.
+    gone = start / slope
+    low = next((rate for power in (-30, -60, -90) if not raises(rate := gone * 2.0**power)), None)
+    if low is None:
+        return None
+    while not raises(high := 2 * low):
+        low = high
+        if high > gone * 2.0**60:
             return math.inf
-    while high - low > 1e-4 * high and low > 0:
+    while high - low > 1e-4 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if loss(middle) <= start else (low, middle)
+        low, high = (low, middle) if raises(middle) else (middle, high)
     return low

@@ -76,6 +76,8 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array
     `ones` and `zeros` fill weights and biases alike. The others draw the weights (Glorot and Bengio, 2010; He et
     al., 2015) from one key of `seed` for each layer, and their biases are zero.
     """
+    if hidden_size >= 2**31:
+        raise MemoryError  # XLA, which counts in 32 bits here and there, would abort
     if initializer in (Initializer.ones, Initializer.zeros):
 
         def filled(*shape: int) -> jax.Array:

@@ -17,7 +17,8 @@ from cubic_cli.verify import FLOAT32_MAX, Float64, activate
 
 _CHUNK_VALUES = 1 << 20
 _NEAR = 1e-5  # a z1 this close to zero, relatively, may lie on the other side of the bend in float32
-_GELU_END = 1e12  # beyond, z³ leaves float32's range, and f′ in float32 is not a number
+_SMALLEST_SCALE = 2.0**-100  # of an error: devices may take what is below 2⁻¹²⁶ for zero
+_GELU_END = 50.0  # beyond ±50 the slope of gelu is 1 or 0 to the last digit, and its formula may be 0 · ∞
 
 
 def differentiate(kind: Activation, z: Float64) -> Float64:
@@ -31,7 +32,8 @@ def differentiate(kind: Activation, z: Float64) -> Float64:
     if kind is Activation.gelu:
         factor = math.sqrt(2.0 / math.pi)
         inner = np.tanh(factor * (z + 0.044715 * z**3))
-        return (1.0 + inner) / 2.0 + z / 2.0 * (1.0 - inner**2) * factor * (1.0 + 3 * 0.044715 * z**2)
+        slope = (1.0 + inner) / 2.0 + z / 2.0 * (1.0 - inner**2) * factor * (1.0 + 3 * 0.044715 * z**2)
+        return np.where(np.abs(z) > _GELU_END, (z > 0).astype(float), slope)
     return np.ones_like(z)
 
 
@@ -58,8 +60,6 @@ def compute(
             near = _NEAR * (np.abs(xs) * np.abs(w1) + np.abs(b1))
             slope = differentiate(activation, z1)
             steepest = np.maximum(np.abs(slope), np.abs(z1) <= near)
-            if activation is Activation.gelu:
-                steepest = np.where(np.abs(z1) > _GELU_END, np.inf, steepest)
             delta, rough_delta = r * w2 * slope, rough * np.abs(w2) * steepest
             for name, terms, sizes in (
                 ("output_layer.bias", r.sum(axis=0), rough.sum(axis=0)),
@@ -84,7 +84,7 @@ def verify(
         told = scale <= FLOAT32_MAX * 1e-3
         if not told.any():
             continue
-        error = np.abs(found[name] - reference) / (float(scale[told].max()) or 1.0)
+        error = np.abs(found[name] - reference) / max(float(scale[told].max()), _SMALLEST_SCALE)
         error = np.where(told, np.where(np.isnan(error), np.inf, error), 0.0)
         index = int(np.argmax(error))
         if failure is None and error.flat[index] > tolerance:

@@ -19,7 +19,8 @@ from cubic_cli import runs
 from cubic_cli.samples import read_samples
 
 # In the background of a shell SIGINT is ignored, and in all that is started from there.
-CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cubic_cli.__main__ import main; main()"
+CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+CODE += "from cubic_cli.__main__ import main; main()"
 RUN = Path("model/run")
 
 

@@ -166,3 +166,47 @@ def test_gradients_over_a_spread_where_not_every_batch_is_verified(cubic, monkey
     record = json.loads(cubic("forward", "--num-samples", "all", "--gradients", "--json")[1])
     assert record["verification"]["batches"] == 10
     assert record["verification"]["passed"]
+
+
+@pytest.mark.parametrize("mean", [1.0, 1e-3, 1e-9])
+def test_the_largest_learning_rate_of_a_constant_answer_is_1(mean):
+    """With zeros only b2 moves, and its loss is a parabola: (b2 − m)² + c comes back to its height at η = 1.
+
+    However near b2 is to the bottom: the fall of the loss is then far below what a float64 loss can tell.
+    """
+    values = network.by_name(network.initialise(Initializer.zeros, H, 0))
+    y = np.tile(np.array([-1.0, 1.0], np.float32), 64)
+    y = np.append(y, np.float32(mean * 129)).astype(np.float32)
+    slopes = {name: np.zeros(array.shape) for name, array in values.items()}
+    slopes["output_layer.bias"][:] = -2 * y.astype(np.float64).mean()
+    rate = gradients.largest_learning_rate(values, slopes, np.zeros_like(y), y, Activation.relu)
+    assert rate == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_gradient_that_leads_up_has_no_learning_rate():
+    """As one that is all rounding may: null, for 0 would be no step at all."""
+    x, y = samples()
+    values = network.by_name(network.initialise(Initializer.zeros, H, 0))
+    slopes = {name: np.zeros(array.shape) for name, array in values.items()}
+    slopes["output_layer.bias"][:] = 2e-3 * np.sign(y.mean())
+    assert gradients.largest_learning_rate(values, slopes, x, y, Activation.relu) is None
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+def test_gradients_of_large_pre_activations_are_verified(activation):
+    """Where z³ or z² leaves float32's range, the slope of gelu is 1 or 0, not NaN."""
+    parameters = network.initialise(Initializer.he_normal, H, 4)
+    x = np.array([1e10, -1e10, 1e13, -3e13], np.float32)
+    y = np.zeros(4, np.float32)
+    found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices()[:1])
+    expected = verify_gradients.compute(network.by_name(parameters), x, y, activation)
+    for name, (reference, scale) in expected.items():
+        assert np.isfinite(scale).all(), name
+        np.testing.assert_allclose(found[name], reference, rtol=0, atol=1e-5 * scale.max())
+
+
+def test_infinite_gradients_have_no_learning_rate():
+    x, y = samples()
+    values = network.by_name(network.initialise(Initializer.ones, H, 0))
+    slopes = {name: np.full(array.shape, np.inf) for name, array in values.items()}
+    assert gradients.largest_learning_rate(values, slopes, x, y, Activation.relu) is None
