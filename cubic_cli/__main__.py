@@ -57,7 +57,10 @@ def open_standard_streams() -> None:
 def main() -> None:
     """Run `cubic`."""
     open_standard_streams()
-    exit_on_interrupt()
+    if os.environ.get("CUBIC_WORKER"):  # Ctrl-C is for its supervisor, with which a worker ends
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:
+        exit_on_interrupt()
     from cubic_cli.cli import run
 
     status = run()

@@ -92,6 +92,35 @@ class ForwardConfig:
         return values
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a process of a distributed run stands: the address of process 0, how many there are, which one it is."""
+
+    coordinator_address: str
+    num_processes: int
+    process_id: int
+
+
+def choose_place(address: str | None, processes: int | None, process_id: int | None) -> Place | None:
+    """Return the place that the settings name, None where they leave it to JAX to find the cluster.
+
+    Raises:
+        UsageError: some of the three are missing, or there is no such process.
+    """
+    given = {"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": processes, "PROCESS_ID": process_id}
+    missing = [name for name, value in given.items() if value is None]
+    if address is None or processes is None or process_id is None:
+        if len(missing) == len(given):
+            return None
+        raise UsageError(f"{', '.join(given)} go together, all or none; not set: {', '.join(missing)}")
+    if process_id >= processes:
+        raise UsageError(
+            f"PROCESS_ID / --process-id: found {process_id}; expected an integer from 0 to {processes - 1}, "
+            f"for NUM_PROCESSES is {processes}"
+        )
+    return Place(address, processes, process_id)
+
+
 MAX_RUN_NAME = 100
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names that Windows gives to devices, with or without an extension.
@@ -125,6 +154,18 @@ def check_dataset(path: str) -> str:
     if Path(path).suffix.lower() not in (".csv", ".parquet") or "\0" in path:
         raise ValueError("expected a path that ends in .csv or .parquet")
     return path
+
+
+def check_address(text: str) -> str:
+    """Return `text` if it is `host:port`; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: it is not.
+    """
+    match = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):([0-9]{1,5})", text := text.strip())
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise ValueError("expected host:port, the address of process 0, as in 10.0.0.1:1234")
+    return text
 
 
 def parse_num_samples(text: str) -> int | None:

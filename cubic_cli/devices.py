@@ -56,7 +56,7 @@ def _user_cache() -> Path:
 
 
 def pick_devices(device: Device) -> list[Any]:
-    """Return JAX's devices of the backend that is asked for.
+    """Return JAX's devices of the backend that is asked for; in a distributed run, those of this process.
 
     Raises:
         DeviceError: there is none; names what is there.
@@ -65,7 +65,7 @@ def pick_devices(device: Device) -> list[Any]:
     import jax
 
     try:
-        return list(jax.devices() if device is Device.auto else jax.devices(device.value))
+        return list(jax.local_devices(backend=None if device is Device.auto else device.value))
     except (RuntimeError, AssertionError) as error:  # JAX asserts where JAX_PLATFORMS names what is not there
         try:
             there = ", ".join(sorted({d.platform for d in jax.devices()}))

@@ -25,6 +25,10 @@ class DeviceError(CubicError):
     """The device that was asked for is not there."""
 
 
+class PeerError(CubicError):
+    """Another process of a distributed run failed, died, or never came."""
+
+
 NO_MEMORY = "there is not enough memory; give a smaller --hidden-size, --batch-size or --num-samples"
 
 

@@ -92,10 +92,15 @@ def describe(
                 "step_ratio": LEARNING_RATE * norm / length if length > 0 else None,
             }
         )
-    samples = max(_MIN_SEARCH_SAMPLES, _SEARCH_VALUES // parameters["input_layer.bias"].size)
-    spread = np.linspace(0, source.count - 1, min(source.count, samples)).astype(np.int64)
+    spread = search_indices(source.count, parameters["input_layer.bias"].size)
     largest = largest_learning_rate(parameters, gradients, *source.take(spread), activation)
     return {"parameters": rows, "learning_rate": LEARNING_RATE, "largest_learning_rate": largest}
+
+
+def search_indices(count: int, hidden: int) -> NDArray[np.int64]:
+    """Return which of `count` samples, evenly spread, stand for all when the largest learning rate is looked for."""
+    samples = max(_MIN_SEARCH_SAMPLES, _SEARCH_VALUES // hidden)
+    return np.linspace(0, count - 1, min(count, samples)).astype(np.int64)
 
 
 def _norm(values: NDArray[Any]) -> float:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cubic_cli import config as cfg
+from cubic_cli.errors import UsageError
 from cubic_cli.findings import LIMITS
 
 SETTINGS = frozenset(
@@ -98,6 +99,22 @@ def sources(ctx: typer.Context, names: list[str]) -> dict[str, str]:
         else:
             found[name] = "flag" if kind == "COMMANDLINE" else "default"
     return found
+
+
+def place(
+    ctx: typer.Context, distributed: bool, address: str | None, processes: int | None, process_id: int | None
+) -> cfg.Place | None:
+    """Return the place of this process in a distributed run; None where there is none, or JAX is to detect it.
+
+    Raises:
+        UsageError: the three settings do not fit together, or are given by flag without `--distributed`.
+    """
+    if distributed:
+        return cfg.choose_place(address, processes, process_id)
+    for name in ("coordinator_address", "num_processes", "process_id"):
+        if sources(ctx, [name])[name] == "flag":
+            raise UsageError(f"--{name.replace('_', '-')} goes with --distributed")
+    return None
 
 
 POSITIVE = _parser(cfg.parse_integer(1))
@@ -203,6 +220,33 @@ Gradients = Annotated[
         envvar="GRADIENTS",
         callback=boolean,
         help="Measure the gradients of the loss, and the largest step.",
+    ),
+]
+Distributed = Annotated[
+    bool, typer.Option("--distributed", help="Share the work with the processes that JAX's distributed runtime joins.")
+]
+CoordinatorAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar="COORDINATOR_ADDRESS",
+        parser=_parser(cfg.check_address),
+        metavar="HOST:PORT",
+        help="With --distributed: the address of process 0. JAX detects this and the next two on a cluster.",
+    ),
+]
+NumProcesses = Annotated[
+    int | None,
+    typer.Option(
+        envvar="NUM_PROCESSES", parser=POSITIVE, metavar="INTEGER", help="With --distributed: how many processes."
+    ),
+]
+ProcessId = Annotated[
+    int | None,
+    typer.Option(
+        envvar="PROCESS_ID",
+        parser=_parser(cfg.parse_integer(0)),
+        metavar="INTEGER",
+        help="With --distributed: which process this is, from 0.",
     ),
 ]
 FailOn = Annotated[

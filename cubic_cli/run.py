@@ -4,21 +4,22 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli import distribution, findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
-from cubic_cli.dataset import Float32
+from cubic_cli.dataset import Float32, Float64
 from cubic_cli.devices import keep_compiled, pick_devices
 from cubic_cli.history import EXTREMES, HistoryWriter, frame
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
-from cubic_cli.scaling import Scale, choose_scale
+from cubic_cli.scaling import choose_scale
 from cubic_cli.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.units import describe_units
 
@@ -46,47 +47,15 @@ def run(
         DeviceError: the device is not there.
     """
     data = data or read(config, scratch)
-    scale_y = choose_scale(config.scaling, data.y)
-    scaled = config.scaling is not Scaling.none
-    scale_x = choose_scale(config.scaling, data.x)
-    source: Source = Scaled(data.source, scale_x, scale_y) if scaled else data.source
-
+    source = rescale(config, data)
     keep_compiled()
     devices = pick_devices(config.device)
-    from cubic_cli.forward import Pass
-    from cubic_cli.network import by_name, initialise
-
-    parameters = initialise(config.initializer, config.hidden_size, config.seed)
-    values = by_name(parameters)
-    runs.write_parameters(scratch, values)
+    parameters, values = first_parameters(config)
     picked = verify.choose_batches(source.count, config.batch_size)
-    with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
-        reference = pool.submit(_reference, config, values, source, picked) if config.verify else None
-        forward = Pass(parameters, source, config.batch_size, config.activation, devices, config.num_epochs)
-        history = HistoryWriter(scratch / runs.HISTORY)
-        seen = Watch(history, picked)
-        for number in range(1, config.num_epochs + 1):
-            progress(number, seen.epoch(number, forward))
-        history.close()
-        verification = None
-        if reference is not None:
-            found = seen.verified(forward, source)
-            verification = verify.verify(reference.result(), found, picked, config.hidden_size)
-        gradients = None
-        if config.gradients:
-            gradients = _measure_gradients(config, parameters, values, source, picked, devices, verification)
-
-    written = _describe(config, sources, data, source, (scale_x, scale_y), values, forward, seen)
-    ends = scale_x.apply(np.array([data.x["min"], data.x["max"]], np.float32))
-    some = spread(source)[0]
-    written["units"] = describe_units(values, config.activation, ends, some)
-    for name, described in distribution.of_tensors(values, config.activation, some).items():
-        next(tensor for tensor in written["tensors"] if tensor["name"] == name).update(described)
-    written["verification"] = verification
-    written["gradients"] = gradients
-    written["findings"] = findings.find(written)
-    runs.write_record(scratch, written)
-    return written
+    history = HistoryWriter(scratch / runs.HISTORY)
+    outcome = observe(config, parameters, values, source, devices, picked, history.append, progress)
+    history.close()
+    return write(config, sources, scratch, data, values, outcome, spread(source)[0], source)
 
 
 def read(config: ForwardConfig, scratch: Path) -> Ingested:
@@ -96,6 +65,141 @@ def read(config: ForwardConfig, scratch: Path) -> Ingested:
         DatasetError: the dataset cannot be read.
     """
     return ingest(read_chunks(Path(config.dataset), config.num_samples), scratch / runs.SAMPLES)
+
+
+def rescale(config: ForwardConfig, data: Ingested) -> Source:
+    """Return the samples as the network gets them."""
+    if config.scaling is Scaling.none:
+        return data.source
+    return Scaled(data.source, choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y))
+
+
+def first_parameters(config: ForwardConfig) -> "tuple[Parameters, dict[str, Float32]]":
+    """Return the network's parameters, for JAX and by name for NumPy."""
+    from cubic_cli.network import by_name, initialise
+
+    parameters = initialise(config.initializer, config.hidden_size, config.seed)
+    return parameters, by_name(parameters)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass over some samples told: over all of them, or over the part of one process.
+
+    `totals` are the sums of the squared errors and `seconds` the times, by epoch; `batch` is the size of the first.
+    """
+
+    samples: int
+    batch: int
+    batches: int
+    totals: list[float]
+    seconds: list[float]
+    tensors: "dict[str, Statistics]"
+    losses: record.Losses
+    first_nonfinite: dict[str, Any] | None
+    verification: dict[str, Any] | None
+    gradients: dict[str, Float64] | None  # of the mean over these samples, by the parameters' names
+    compile_seconds: float
+    platform: str
+    kind: str
+    devices: int
+    processes: int = 1
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The record's `epochs`."""
+        return [
+            {"epoch": number, "loss": _loss(total, self.samples), "seconds": seconds}
+            for number, (total, seconds) in enumerate(zip(self.totals, self.seconds, strict=True), 1)
+        ]
+
+
+def _loss(total: float, samples: int) -> float:
+    with np.errstate(over="ignore"):
+        return shortest(total / samples)
+
+
+def observe(
+    config: ForwardConfig,
+    parameters: "Parameters",
+    values: dict[str, Float32],
+    source: Source,
+    devices: list[Any],
+    picked: NDArray[np.int64],
+    append: Callable[[pl.DataFrame], None],
+    progress: Progress,
+) -> Outcome:
+    """Run the epochs over `source`, verify the batches `picked`, and return what was seen.
+
+    `append` takes the rows of the history.
+    """
+    from cubic_cli.forward import Pass
+
+    with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
+        reference = pool.submit(_reference, config, values, source, picked) if config.verify else None
+        forward = Pass(parameters, source, config.batch_size, config.activation, devices, config.num_epochs)
+        seen = Watch(append, picked)
+        for number in range(1, config.num_epochs + 1):
+            progress(number, seen.epoch(number, forward))
+        verification = None
+        if reference is not None:
+            found = seen.verified(forward, source)
+            verification = verify.verify(reference.result(), found, picked, config.hidden_size)
+        gradients = None
+        if config.gradients:
+            gradients = _measure_gradients(config, parameters, values, source, picked, devices, verification)
+    nonfinite = None
+    if seen.first_nonfinite is not None:
+        nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
+    return Outcome(
+        samples=source.count,
+        batch=forward.batch,
+        batches=seen.batches,
+        totals=seen.totals,
+        seconds=seen.seconds,
+        tensors=seen.tensors,
+        losses=seen.losses,
+        first_nonfinite=nonfinite,
+        verification=verification,
+        gradients=gradients,
+        compile_seconds=forward.compile_seconds,
+        platform=forward.devices[0].platform,
+        kind=forward.devices[0].device_kind,
+        devices=len(forward.devices),
+    )
+
+
+def write(
+    config: ForwardConfig,
+    sources: dict[str, str],
+    scratch: Path,
+    data: Ingested,
+    values: dict[str, Float32],
+    outcome: Outcome,
+    some: Float32,
+    search: Source,
+) -> Record:
+    """Write the record and the parameters to `scratch`, and return the record.
+
+    Args:
+        data: what is known of all samples.
+        outcome: of the pass over all samples.
+        some: x as the network got it, of samples that are evenly spread.
+        search: the samples among which the gradients' largest learning rate is looked for.
+    """
+    runs.write_parameters(scratch, values)
+    written = _describe(config, sources, data, values, outcome)
+    ends = choose_scale(config.scaling, data.x).apply(np.array([data.x["min"], data.x["max"]], np.float32))
+    written["units"] = describe_units(values, config.activation, ends, some)
+    for name, described in distribution.of_tensors(values, config.activation, some).items():
+        next(tensor for tensor in written["tensors"] if tensor["name"] == name).update(described)
+    if outcome.gradients is not None:
+        from cubic_cli import gradients
+
+        written["gradients"] = gradients.describe(outcome.gradients, values, search, config.activation)
+    written["findings"] = findings.find(written)
+    runs.write_record(scratch, written)
+    return written
 
 
 def _reference(
@@ -113,8 +217,8 @@ def _measure_gradients(
     picked: NDArray[np.int64],
     devices: list[Any],
     verification: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the record's `gradients`; what they say of the picked batches is added to the `verification`."""
+) -> dict[str, Float64]:
+    """Return the gradients over `source`; what they say of the picked batches is added to the `verification`."""
     from cubic_cli import gradients, verify_gradients
 
     found = gradients.measure(parameters, source, config.activation, devices)
@@ -129,7 +233,7 @@ def _measure_gradients(
         if failure is not None:
             verification["passed"] = False
             verification.setdefault("failure", failure)
-    return gradients.describe(found, values, source, config.activation)
+    return found
 
 
 def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:
@@ -143,14 +247,16 @@ def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -
 class Watch:
     """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
 
-    def __init__(self, history: HistoryWriter, picked: NDArray[np.int64]) -> None:
-        self.epochs: list[dict[str, Any]] = []
+    def __init__(self, append: Callable[[pl.DataFrame], None], picked: NDArray[np.int64]) -> None:
+        self.totals: list[float] = []  # the sum of the squared errors, by epoch
+        self.seconds: list[float] = []
         self.tensors: dict[str, Statistics] = {}
         self.losses = record.Losses()
         self.batches = 0
         self.first_nonfinite: int | None = None  # the batch, from 0
-        self._history = history
+        self._append = append
         self._picked = picked
+        self._losses: list[float] = []
         self._picked_columns: list[dict[str, NDArray[Any]]] = []
         self._digests: list[int] = []
 
@@ -161,7 +267,7 @@ class Watch:
         for chunk in forward.chunks(statistics=number == 1):
             seconds += time.perf_counter() - started
             columns = history_columns(chunk)
-            self._history.append(frame(number, chunk.first_batch, columns))
+            self._append(frame(number, chunk.first_batch, columns))
             with np.errstate(over="ignore"):
                 total += float(chunk.squared_error.sum())
             digest = zlib.crc32(columns["loss"].data, digest)
@@ -169,9 +275,10 @@ class Watch:
                 self._first(chunk, columns)
             started = time.perf_counter()
         seconds += time.perf_counter() - started
-        with np.errstate(over="ignore"):
-            loss = shortest(total / forward.source.count)
-        self.epochs.append({"epoch": number, "loss": loss, "seconds": seconds})
+        loss = _loss(total, forward.source.count)
+        self.totals.append(total)
+        self.seconds.append(seconds)
+        self._losses.append(loss)
         self._digests.append(digest)
         return loss
 
@@ -203,9 +310,9 @@ class Watch:
         return verify.Seen(
             history,
             {name: record.describe_tensor(name, [], statistics) for name, statistics in tensors.items()},
-            [epoch["loss"] for epoch in self.epochs],
+            self._losses,
             self._digests,
-            self.epochs[0]["loss"] if every else None,
+            self._losses[0] if every else None,
         )
 
 
@@ -221,19 +328,15 @@ def _describe(
     config: ForwardConfig,
     sources: dict[str, str],
     data: Ingested,
-    source: Source,
-    scales: tuple[Scale, Scale],
     values: dict[str, Float32],
-    forward: "Pass",
-    seen: Watch,
+    outcome: Outcome,
 ) -> Record:
-    """Return the record but for the units, the verification and the findings; `scales` are those of x and y."""
-    loss = seen.epochs[0]["loss"]
-    seconds = float(np.median([epoch["seconds"] for epoch in seen.epochs]))
-    square = scales[1].factor ** 2
-    nonfinite = None
-    if seen.first_nonfinite is not None:
-        nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
+    """Return the record but for the units, the gradients and the findings."""
+    scales = {"x": choose_scale(config.scaling, data.x), "y": choose_scale(config.scaling, data.y)}
+    epochs = outcome.epochs
+    loss = epochs[0]["loss"]
+    seconds = float(np.median(outcome.seconds))
+    square = scales["y"].factor ** 2
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
     return {
         "schema": runs.SCHEMA_VERSION,
@@ -241,30 +344,36 @@ def _describe(
         "created": record.now(),
         "config": config.as_json(),
         "sources": sources,
-        "dataset": {"path": config.dataset, "rows": source.count, "sha256": data.sha256, "x": data.x, "y": data.y},
+        "dataset": {
+            "path": config.dataset,
+            "rows": outcome.samples,
+            "sha256": data.sha256 or None,
+            "x": data.x,
+            "y": data.y,
+        },
         "scaling": {
             "statistics_of": "the samples used",
-            **{name: asdict(scale) for name, scale in zip("xy", scales, strict=True)},
+            **{name: asdict(scale) for name, scale in scales.items()},
         },
         "device": {
-            "platform": forward.devices[0].platform,
-            "kind": forward.devices[0].device_kind,
-            "devices": len(forward.devices),
-            "processes": 1,
+            "platform": outcome.platform,
+            "kind": outcome.kind,
+            "devices": outcome.devices,
+            "processes": outcome.processes,
             "matmul_precision": "highest",
         },
         "versions": record.describe_versions(),
-        "iterations": config.num_epochs * seen.batches,
-        "epochs": seen.epochs,
+        "iterations": config.num_epochs * outcome.batches,
+        "epochs": epochs,
         "loss": loss,
         "loss_in_data_units": loss * square,  # not rounded to float32, which might not hold it
         "tensors": [
-            *(record.describe_tensor(name, [forward.batch, widths[name]], seen.tensors[name]) for name in widths),
-            seen.losses.describe(),
+            *(record.describe_tensor(name, [outcome.batch, widths[name]], outcome.tensors[name]) for name in widths),
+            outcome.losses.describe(),
         ],
         "parameters": [record.describe_parameter(name, array) for name, array in values.items()],
         "units": None,
-        "first_nonfinite": nonfinite,
+        "first_nonfinite": outcome.first_nonfinite,
         "gradients": None,
         "findings": [],
         "context": record.describe_context(
@@ -272,10 +381,10 @@ def _describe(
             data.y["std"] ** 2 / square if square else 0.0,
             data.noise_floor / square if square else 0.0,
         ),
-        "verification": None,
+        "verification": outcome.verification,
         "timing": {
-            "compile_seconds": forward.compile_seconds,
+            "compile_seconds": outcome.compile_seconds,
             "epoch_seconds": seconds,
-            "samples_per_second": source.count / seconds,
+            "samples_per_second": outcome.samples / seconds,
         },
     }

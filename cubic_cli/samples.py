@@ -55,30 +55,53 @@ def read_samples(path: Path, num_samples: int | None) -> Samples:
     return _join(list(read_chunks(path, num_samples)))
 
 
-def read_chunks(path: Path, num_samples: int | None, rows: int = CHUNK) -> Iterator[Samples]:
+def read_chunks(
+    path: Path, num_samples: int | None, rows: int = CHUNK, part: tuple[int, int] | None = None
+) -> Iterator[Samples]:
     """Yield the first `num_samples` samples (all for None) in chunks `(x [n], y [n])`, in the order of the file.
 
-    Each chunk but the last has `rows` samples. The memory is bounded, but for Parquet files of huge row groups, which
-    polars reads whole. A file that is replaced meanwhile is read to its end; one that is written to is refused,
-    at the latest after the last chunk.
+    Each chunk but the last has `rows` samples. Of a `part`, `(start, stop)`, only the samples from `start` up to `stop`
+    are read, and earlier ones are skipped over, unseen. The memory is bounded, but for Parquet files of huge row
+    groups, which polars reads whole. A file that is replaced meanwhile is read to its end; one that is written to is
+    refused, at the latest after the last chunk.
 
     Raises:
         DatasetError: the file is missing, has fewer samples, holds what is no pair of float32 numbers (names the line),
             or changes while it is read.
     """
-    seen = 0
+    start, stop = part or (0, num_samples)
+    seen = start
     with _opened(path) as stream:
         read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
-        for chunk in _regroup(read(path, stream, num_samples), rows):
+        for chunk in _regroup(read(path, stream, stop, start), rows):
             seen += len(chunk[0])
             yield chunk
+        if stop is not None and seen < stop and part is not None:
+            seen = count_samples(path)
         if seen == 0:
             raise DatasetError(f"{path} has no samples; run `cubic generate --dataset {path}` to make some")
-        if num_samples is not None and seen < num_samples:
+        if num_samples is not None and stop is not None and seen < stop:
             raise DatasetError(
                 f"{path} has {seen:,} rows and {num_samples:,} were asked for; "
                 f"generate more, or give --num-samples {seen} (or all)"
             )
+
+
+def count_samples(path: Path) -> int:
+    """Return how many rows the file has, without looking at what stands in them.
+
+    Raises:
+        DatasetError: the file is missing or is no dataset.
+    """
+    with _opened(path) as stream:
+        if path.suffix.lower() == ".parquet":
+            try:
+                return int(pl.scan_parquet(stream).select(pl.len()).collect().item())
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+                raise DatasetError(f"{path} is no Parquet file that can be read: {_first_line(error)}") from None
+        _check_header(path, stream.readline(4096))
+        # A last line without its end counts, so that who reads it refuses it.
+        return sum(_count_lines(block) or 1 for block in _blocks(stream, _BLOCK))
 
 
 def sha256(x: Float32, y: Float32) -> str:
@@ -131,14 +154,15 @@ def _join(held: list[Samples]) -> Samples:
     return x, y
 
 
-def _read_parquet(path: Path, stream: IO[bytes], num_samples: int | None) -> Iterator[Samples]:
+def _read_parquet(path: Path, stream: IO[bytes], num_samples: int | None, skip: int) -> Iterator[Samples]:
     try:
         frame = pl.scan_parquet(stream, n_rows=num_samples)
+        frame = frame.slice(skip) if skip else frame
         schema = frame.collect_schema()
         if list(schema.items()) != list(SCHEMA.items()):
             found = ", ".join(f"{name} ({kind})" for name, kind in schema.items())
             raise DatasetError(f"{path} has the columns {found}; expected x and y, both Float32, in this order")
-        seen = 0
+        seen = skip
         for batch in frame.collect_batches(maintain_order=True, chunk_size=CHUNK):
             for column in batch:
                 if column.null_count():
@@ -154,7 +178,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _read_csv(path: Path, stream: IO[bytes], num_samples: int | None) -> Iterator[Samples]:
+def _read_csv(path: Path, stream: IO[bytes], num_samples: int | None, skip: int) -> Iterator[Samples]:
     header = stream.readline(4096)
     _check_header(path, header)
     line, seen = 2, 0
@@ -163,10 +187,15 @@ def _read_csv(path: Path, stream: IO[bytes], num_samples: int | None) -> Iterato
             what = "is too long" if len(block) > _BLOCK else "has no end, so it may be cut off"
             _refuse(path, line, block, f"the line {what}; expected two numbers, x,y, and a line end")
         lines = _count_lines(block)
+        if seen < skip:
+            passed = min(lines, skip - seen)
+            block = block[len(_first_lines(block, passed)) :]
+            line, seen, lines = line + passed, seen + passed, lines - passed
         if num_samples is not None and lines > num_samples - seen:
             lines = num_samples - seen
             block = _first_lines(block, lines)
-        yield _parse(path, block, line)
+        if lines:
+            yield _parse(path, block, line)
         line, seen = line + lines, seen + lines
         if seen == num_samples:
             return

@@ -112,7 +112,12 @@ SPREAD = 4096  # samples that stand for all where looking at each would cost too
 
 def spread(source: Source) -> tuple[Float32, Float32]:
     """Return at most `SPREAD` samples, evenly spread."""
-    return source.take(np.linspace(0, source.count - 1, min(source.count, SPREAD)).astype(np.int64))
+    return source.take(spread_indices(source.count))
+
+
+def spread_indices(count: int) -> NDArray[np.int64]:
+    """Return which of `count` samples `spread` takes."""
+    return np.linspace(0, count - 1, min(count, SPREAD)).astype(np.int64)
 
 
 class Column:
@@ -124,14 +129,24 @@ class Column:
     def add(self, values: Any) -> None:
         """Merge a chunk (Chan, Golub and LeVeque, 1983), in float64."""
         values = values if np.isfinite(values).all() else values[np.isfinite(values)]
-        if not values.size:
+        if values.size:
+            mean = values.mean(dtype=np.float64)
+            squares = float(np.square(values - mean).sum())
+            self.merge(float(values.min()), float(values.max()), values.size, float(mean), squares)
+
+    def merge(self, low: float, high: float, count: int, mean: float, squares: float) -> None:
+        """Merge what is known of other values: their range, count, mean and sum of squared deviations."""
+        if not count:
             return
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        mean = values.mean(dtype=np.float64)
-        delta, total = float(mean) - self.mean, self.count + values.size
-        self.squares += float(np.square(values - mean).sum()) + delta * delta * self.count / total * values.size
-        self.mean += delta * values.size / total
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        delta, total = mean - self.mean, self.count + count
+        self.squares += squares + delta * delta * self.count / total * count
+        self.mean += delta * count / total
         self.count = total
+
+    def moments(self) -> tuple[float, float, int, float, float]:
+        """Return what `merge` takes."""
+        return self.low, self.high, self.count, self.mean, self.squares
 
     def summary(self) -> dict[str, float]:
         """Return `min`, `max`, `mean` and `std`; NaN where no value is finite."""
@@ -154,8 +169,9 @@ class Ingested:
     source: Source
     x: dict[str, float]
     y: dict[str, float]
-    sha256: str
+    sha256: str  # empty where no process has read all samples
     noise_floor: float  # the mean squared error of the true cubic, in the data's units squared
+    columns: tuple[Column, Column]  # of x and of y, to be merged with those of other processes
 
 
 def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
@@ -181,4 +197,5 @@ def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
                 raw.append(*block)
             kept.clear()
     source: Source = raw or Arrays(*(np.concatenate([chunk[i] for chunk in kept]) for i in range(2)))
-    return Ingested(source, x_column.summary(), y_column.summary(), digest.hexdigest(), noise / count)
+    columns = (x_column, y_column)
+    return Ingested(source, x_column.summary(), y_column.summary(), digest.hexdigest(), noise / max(count, 1), columns)

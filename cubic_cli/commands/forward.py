@@ -8,7 +8,7 @@ import typer
 
 from cubic_cli import options, terminal
 from cubic_cli.commands.generate import write_dataset
-from cubic_cli.config import ForwardConfig, GenerateConfig
+from cubic_cli.config import ForwardConfig, GenerateConfig, Place
 from cubic_cli.errors import CubicError
 
 
@@ -39,6 +39,10 @@ def forward(
     verify: options.Verify = ForwardConfig.verify,
     gradients: options.Gradients = ForwardConfig.gradients,
     fail_on: options.FailOn = [],  # noqa: B006
+    distributed: options.Distributed = False,
+    coordinator_address: options.CoordinatorAddress = None,
+    num_processes: options.NumProcesses = None,
+    process_id: options.ProcessId = None,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     json: options.Json = False,
 ) -> None:
@@ -60,24 +64,78 @@ def forward(
         gradients=gradients,
         fail_on=tuple(fail_on),
     )
-    if generate:
-        summary = write_dataset(GenerateConfig(num_dataset, dataset, noise_std, seed), force=False)
-        print(f"generated {summary.rows:,} rows in {summary.path}", file=sys.stderr)
+    origins = options.sources(ctx, [name for name in config.as_json() if name in ctx.params])
+    data = GenerateConfig(num_dataset, dataset, noise_std, seed) if generate else None
+    where = options.place(ctx, distributed, coordinator_address, num_processes, process_id)
+    if distributed:
+        _share(ctx, config, origins, data, where, json)
+        return
+    _generate(data)
     from cubic_cli import run, runs, saved
+
+    folder = Path(artifact_dir) / run_name
+    with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
+        record = run.run(config, origins, scratch, lambda epoch, loss: advance(1))
+        losses = None if json else saved.losses_of(scratch, record)
+    _show(record, losses, folder, json)
+    refuse(record)
+
+
+def _share(
+    ctx: typer.Context,
+    config: ForwardConfig,
+    origins: dict[str, str],
+    data: GenerateConfig | None,
+    where: Place | None,
+    json: bool,
+) -> None:
+    """Take part in a distributed run, under a supervisor; process 0 saves and shows it, and all end as it does."""
+    from cubic_cli import runs, saved, supervisor
+
+    folder = Path(config.artifact_dir) / config.run_name
+    if not supervisor.is_worker():
+        process_id = where.process_id if where else None
+        raise typer.Exit(supervisor.supervise(ctx.obj.names, process_id, lambda: runs.recover(folder)))
+    from cubic_cli import distributed
+
+    with distributed.joined(where) as group:
+        _generate(data)
+        from cubic_cli import shares
+
+        own = runs.scratch_beside if group.process_id else runs.replacing
+        with own(folder) as scratch, terminal.progress("epochs", config.num_epochs) as advance:
+            record = shares.run(config, origins, scratch, group, lambda epoch, loss: advance(1))
+            losses = None if json or record is None else saved.losses_of(scratch, record)
+        error = None
+        if record is not None:
+            _show(record, losses, folder, json)
+            try:
+                refuse(record)
+            except CubicError as refused:
+                error = str(refused)
+        error = group.finish(error)
+    if error is not None:
+        raise CubicError(error)
+    if record is None:
+        print(f"process {group.process_id} of {group.processes} is done; process 0 saved the run", file=sys.stderr)
+
+
+def _generate(config: GenerateConfig | None) -> None:
+    if config is not None:
+        summary = write_dataset(config, force=False)
+        print(f"generated {summary.rows:,} rows in {summary.path}", file=sys.stderr)
+
+
+def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool) -> None:
+    from cubic_cli import runs
     from cubic_cli.views import blocks
     from cubic_cli.views import run as view
 
-    folder = Path(artifact_dir) / run_name
-    names = [name for name in config.as_json() if name in ctx.params]
-    with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
-        record = run.run(config, options.sources(ctx, names), scratch, lambda epoch, loss: advance(1))
-        losses = None if json else saved.losses_of(scratch, record)
     if json:
         print(runs.to_json(record))
     else:
         terminal.show(lambda width: blocks.render(view.screen(record, losses, width), width))
         print(f"saved in {folder}", file=sys.stderr)
-    refuse(record)
 
 
 def refuse(record: dict[str, Any]) -> None:
