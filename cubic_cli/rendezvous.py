@@ -16,6 +16,7 @@ from typing import Any
 from cubic_cli.errors import PeerError
 
 _RETRY = 0.1  # seconds between two attempts to reach process 0
+_PATIENCE = 5.0  # seconds for process 0, which may have started later, to say first who did not come
 _LINE = 4096  # bytes: a longer greeting comes from a stranger
 
 
@@ -119,7 +120,7 @@ def _come(host: str, port: int, processes: int, process_id: int, deadline: float
         _send(peer, {"process": process_id, "processes": processes})
         missing = [0]
         try:
-            for told in _lines(peer, deadline):
+            for told in _lines(peer, deadline + _PATIENCE):
                 if "error" in told:
                     raise PeerError(told["error"])
                 if "refused" in told:
