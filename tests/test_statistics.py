@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -5,11 +6,16 @@ from hypothesis.extra.numpy import arrays
 
 from cubic_cli.statistics import EMPTY, merge, merge_all, summarise, to_host
 
-VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_subnormal=False))
+LONGEST = 40
+VALUES = arrays(np.float32, st.integers(1, LONGEST), elements=st.floats(width=32, allow_subnormal=False))
+compiled = jax.jit(summarise, static_argnums=2)
 
 
 def of(values):
-    return to_host(summarise(values, np.ones(values.shape, bool), (0,)))
+    """Summarise values of any number by one compiled program: what stands beyond them is masked, and would show."""
+    padded = np.resize(np.array([np.nan, 3e38, np.inf, 0, -3e38], np.float32), LONGEST)
+    padded[: len(values)] = values
+    return to_host(compiled(padded, np.arange(LONGEST) < len(values), (0,)))
 
 
 def check(seen, values):
@@ -27,16 +33,16 @@ def check(seen, values):
         np.testing.assert_allclose(seen.std, finite.std(), atol=3e-6 * scale + 1e-37)
 
 
-@settings(deadline=None, max_examples=60)
-@given(VALUES, st.data())
-def test_any_split_merges_to_the_whole(values, data):
-    cut = data.draw(st.integers(0, len(values)))
-    parts = [of(part) for part in (values[:cut], values[cut:]) if len(part)]
-    merged = EMPTY
-    for part in parts:
-        merged = merge(merged, part)
-    check(merged, values)
-    check(merge(of(values), EMPTY), values)
+@settings(deadline=None, max_examples=300)
+@given(values=VALUES, cuts=st.lists(st.integers(0, LONGEST), max_size=5), order=st.randoms(use_true_random=False))
+def test_any_split_merges_to_the_whole_in_any_order(values, cuts, order):
+    """Into any number of parts, empty ones too; and a sum of parts is a part again."""
+    parts = [of(part) for part in np.split(values, sorted(min(cut, len(values)) for cut in cuts))] + [EMPTY]
+    order.shuffle(parts)
+    while len(parts) > 1:
+        at = order.randrange(len(parts) - 1)
+        parts[at : at + 2] = [merge(parts[at], parts[at + 1])]
+    check(parts[0], values)
 
 
 def test_values_at_the_limits_of_float32_do_not_overflow_the_sums():
