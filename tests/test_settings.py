@@ -244,3 +244,36 @@ def test_any_settings_and_words_give_a_status_and_no_traceback(values, words):
                 patch.setenv(name, value)
         patch.delenv("GENERATE_DATASET", raising=False)
         assert cli.run(["forward", "--no-generate", *words]) in (0 if "--help" in words else 1, 1, 2)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    hidden=st.integers(1, 70),
+    batch=st.integers(1, 60),
+    epochs=st.integers(1, 4),
+    samples=st.integers(1, 50) | st.just("all"),
+    seed=st.integers(0, 2**32 - 1),
+    initializer=st.sampled_from(config.Initializer),
+    activation=st.sampled_from(config.Activation),
+    scaling=st.sampled_from(config.Scaling),
+)
+def test_any_settings_that_are_accepted_give_a_run_that_is_verified(
+    tmp_path_factory, hidden, batch, epochs, samples, seed, initializer, activation, scaling
+):
+    from cubic_cli import cli, runs
+
+    folder = tmp_path_factory.mktemp("run")
+    dataset = folder / "data.csv"
+    assert cli.run(["generate", "--n", "50", "--dataset", str(dataset), "--seed", str(seed)]) == 0
+    settings = {
+        "hidden-size": hidden, "batch-size": batch, "num-epochs": epochs, "num-samples": samples, "seed": seed,
+        "initializer": initializer, "activation": activation, "scaling": scaling, "dataset": dataset,
+        "artifact-dir": folder, "run-name": "any",
+    }  # fmt: skip
+    assert cli.run(["forward", *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    run = runs.load_run(folder / "any")
+    assert run.record["verification"]["passed"]
+    count = 50 if samples == "all" else samples
+    assert run.history.height == run.record["iterations"] == epochs * -(-count // batch)
+    assert run.history["size"].sum() == epochs * count
+    assert len({repr(epoch["loss"]) for epoch in run.record["epochs"]}) == 1
