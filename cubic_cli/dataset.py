@@ -155,6 +155,8 @@ def refuse_strangers(path: Path, seed: int = 0) -> None:
     refuse_what_is_no_file(path)
     if path.is_symlink():
         raise DatasetError(f"{path} is a link; give --force to replace the link, or name another path with --dataset")
+    if not os.access(path, os.R_OK):
+        raise DatasetError(f"cannot read {path} to see whose it is; give --force to replace it, or name another path")
     if path.stat().st_size and not is_own(path, seed):
         raise DatasetError(
             f"{path} is there and does not look like a dataset of cubic's; "

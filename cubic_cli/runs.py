@@ -224,8 +224,11 @@ def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
 
 def _check_file(path: Path) -> None:
     """Raise `RunError` unless `path` is a file; a pipe would make its reader wait for ever."""
-    if path.is_file():
-        return
+    try:
+        if path.is_file():
+            return
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
     if os.path.lexists(path):
         raise RunError(f"{path} is no regular file; move it away, and {_again(path.parent)}")
     raise RunError(f"{path} is missing; {_again(path.parent)}")

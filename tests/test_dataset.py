@@ -171,3 +171,10 @@ def test_names_that_are_unusual(cubic, name):
 def test_noise_beyond_all_numbers_warns_of_nothing():
     summary = generate(GenerateConfig(100, noise_std=1e308))
     assert summary.y_max == np.inf
+
+
+def test_what_cannot_be_read_is_refused(monkeypatch):
+    Path("data.csv").write_text("x,y\n1,2\n")
+    monkeypatch.setattr(dataset.os, "access", lambda path, mode: False)  # root may read all
+    with pytest.raises(DatasetError, match="cannot read data.csv"):
+        refuse_strangers(Path("data.csv"))
