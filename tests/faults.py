@@ -19,8 +19,8 @@ from cubic_cli import runs
 from cubic_cli.samples import read_samples
 
 # In the background of a shell SIGINT is ignored, and in all that is started from there.
-CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-CODE += "from cubic_cli.__main__ import main; main()"
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+CODE = f"{START}; from cubic_cli.__main__ import main; main()"
 RUN = Path("model/run")
 
 
@@ -82,6 +82,7 @@ def strike(process: "subprocess.Popen[str]", number: int, after: float) -> tuple
 def try_signals(rng: random.Random, tries: int, number: int, kind: str) -> tuple[collections.Counter[str], list[str]]:
     outcomes: collections.Counter[str] = collections.Counter()
     wrong = []
+    finish(start("generate", "--n", 1000))
     name = "data.parquet" if kind == "generate parquet" else "data.csv"
     for turn in range(tries):
         old, new = 1000 + turn, 300_000
@@ -119,6 +120,7 @@ def try_signals(rng: random.Random, tries: int, number: int, kind: str) -> tuple
 def try_many(processes: int, rounds: int) -> tuple[collections.Counter[str], list[str]]:
     outcomes: collections.Counter[str] = collections.Counter()
     wrong = []
+    finish(start("generate", "--n", 1000))
     for turn in range(rounds):
         sizes = {10 * turn + i + 2 for i in range(processes)}
         running = [start(*forward(size)) for size in sizes]
@@ -144,7 +146,6 @@ def main() -> int:
     print(f"seed {options.seed}\n\n| fault | times tried | outcome |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        finish(start("generate", "--n", 1000))
         rows = [
             (
                 f"{number.name} at a random moment of {kind}",

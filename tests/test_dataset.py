@@ -176,5 +176,5 @@ def test_noise_beyond_all_numbers_warns_of_nothing():
 def test_what_cannot_be_read_is_refused(monkeypatch):
     Path("data.csv").write_text("x,y\n1,2\n")
     monkeypatch.setattr(dataset.os, "access", lambda path, mode: False)  # root may read all
-    with pytest.raises(DatasetError, match="cannot read data.csv"):
+    with pytest.raises(DatasetError, match=r"cannot read data\.csv"):
         refuse_strangers(Path("data.csv"))

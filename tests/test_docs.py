@@ -73,3 +73,9 @@ def test_a_page_out_of_date_is_found_and_mended(tmp_path, capsys):
 def test_nothing_but_cubic_is_run():
     with pytest.raises(SystemExit, match="only"):
         refresh.refresh("```console\n$ rm -r x\n```\n")
+
+
+def test_the_limits_in_the_readme_are_those_of_the_code():
+    from cubic_cli import findings
+
+    assert findings.limits_markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")
