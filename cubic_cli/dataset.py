@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from cubic_cli.config import GenerateConfig
 from cubic_cli.errors import DatasetError
-from cubic_cli.samples import SCHEMA, Float32, read_chunks, read_samples, sha256
+from cubic_cli.samples import SCHEMA, Float32, read_chunks, read_samples
 from cubic_cli.scratch import Check, replacing_file, system_errors
 
-__all__ = ["Float32", "Float64", "cubic", "draw", "generate", "read_samples", "sha256"]
+__all__ = ["Float32", "Float64", "cubic", "draw", "generate", "read_samples"]
 
 Float64 = NDArray[np.float64]
 

@@ -59,6 +59,21 @@ class Chunk:
             return (self.squared_error / self.sizes).astype(np.float32)
 
 
+def map_blocks(see: Callable[..., Any], devices: tuple[jax.Device, ...]) -> tuple[Callable[..., Any], Mesh]:
+    """Return the loop that maps `see` over blocks of samples, sharded over the devices, and the mesh of these.
+
+    `see` takes the parameters and one block `(x, y, …)`; the loop the parameters and all blocks, `[blocks, …]`.
+    """
+    mesh = Mesh(np.array(devices), ("devices",))
+    over, everywhere = PartitionSpec("devices"), PartitionSpec()
+
+    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, rest: jax.Array) -> Any:
+        return jax.lax.map(lambda block: see(parameters, *block), (x, y, rest))
+
+    specs = (everywhere, over, over, over)
+    return jax.shard_map(blocks, mesh=mesh, in_specs=specs, out_specs=over, check_vma=False), mesh
+
+
 @functools.lru_cache(64)
 def _compile(
     name: str, activations: tuple[Activation, ...], layout: Layout, hidden: int, devices: tuple[jax.Device, ...]
@@ -73,12 +88,11 @@ def _compile(
             return functools.partial(schedule.plain, activation)
         return functools.partial(schedule.by_unit, activation, name == "moments")
 
-    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, sizes: jax.Array) -> Any:
-        return jax.lax.map(lambda block: [observe(kind)(parameters, *block) for kind in activations], (x, y, sizes))
+    def blocks(parameters: Parameters, *block: jax.Array) -> Any:
+        return [observe(kind)(parameters, *block) for kind in activations]
 
-    mesh = Mesh(np.array(devices), ("devices",))
+    loop, mesh = map_blocks(blocks, devices)
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
-    loop = jax.shard_map(blocks, mesh=mesh, in_specs=(everywhere, over, over, over), out_specs=over, check_vma=False)
 
     def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, spec))

@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from cubic_cli import verify
 from cubic_cli.config import Activation
 from cubic_cli.dataset import Float32, Float64
+from cubic_cli.forward import map_blocks
 from cubic_cli.network import ACTIVATIONS, Parameters, by_name, forward
-from cubic_cli.source import Source
+from cubic_cli.source import Source, spread_indices
 
 LEARNING_RATE = 0.01  # of the steps that are measured: what textbooks begin with
 _BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
@@ -60,15 +61,8 @@ def squared_error(
 
 @functools.lru_cache(16)
 def _compile(activation: Activation, devices: tuple[Any, ...]) -> tuple[Callable[..., Parameters], NamedSharding]:
-    gradient = jax.grad(functools.partial(squared_error, activation))
-
-    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array) -> Any:
-        return jax.lax.map(lambda block: gradient(parameters, *block), (x, y, used))
-
-    mesh = Mesh(np.array(devices), ("devices",))
-    over, everywhere = PartitionSpec("devices"), PartitionSpec()
-    loop = jax.shard_map(blocks, mesh=mesh, in_specs=(everywhere, over, over, over), out_specs=over, check_vma=False)
-    return jax.jit(loop), NamedSharding(mesh, over)
+    loop, mesh = map_blocks(jax.grad(functools.partial(squared_error, activation)), devices)
+    return jax.jit(loop), NamedSharding(mesh, PartitionSpec("devices"))
 
 
 def describe(
@@ -99,8 +93,7 @@ def describe(
 
 def search_indices(count: int, hidden: int) -> NDArray[np.int64]:
     """Return which of `count` samples, evenly spread, stand for all when the largest learning rate is looked for."""
-    samples = max(_MIN_SEARCH_SAMPLES, _SEARCH_VALUES // hidden)
-    return np.linspace(0, count - 1, min(count, samples)).astype(np.int64)
+    return spread_indices(count, max(_MIN_SEARCH_SAMPLES, _SEARCH_VALUES // hidden))
 
 
 def _norm(values: NDArray[Any]) -> float:
@@ -127,10 +120,7 @@ def largest_learning_rate(
     def answer(rate: float) -> Float64:
         moved = {name: parameters[name] - rate * gradients[name] for name in parameters}
         with np.errstate(all="ignore"):
-            z1 = np.multiply.outer(xs, moved["input_layer.weight"][0]) + moved["input_layer.bias"]
-            return np.asarray(
-                verify.activate(activation, z1) @ moved["output_layer.weight"][:, 0] + moved["output_layer.bias"]
-            )
+            return verify.forward(verify.unpack(moved), xs, activation)[2]
 
     before = answer(0.0)
     error = before - ys

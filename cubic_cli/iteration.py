@@ -4,7 +4,6 @@ The parameters never change, so a batch's tensors follow from the saved paramete
 one of the run. They are computed in float64 from the formulas, as `verify` does, and held against the history.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from cubic_cli.config import Activation, Scaling
 from cubic_cli.dataset import Float32, Float64
 from cubic_cli.errors import DatasetError, RunError
 from cubic_cli.runs import Record
-from cubic_cli.samples import read_chunks
+from cubic_cli.samples import Sha256, read_chunks
 from cubic_cli.scaling import choose_scale
 
 
@@ -56,7 +55,7 @@ def _row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]
     if (row.get("epoch"), row.get("batch")) != (epoch, batch) or not whole <= set(row):
         raise RunError(
             f"{folder / runs.HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
-            + saved.again(folder)
+            + runs.again(folder)
         )
     return row
 
@@ -101,18 +100,13 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
     x, y, unchanged, note = _samples(record, start, start + row["size"])
     x, y = (
         choose_scale(Scaling(config["scaling"]), record["dataset"][name]).apply(values)
-        if config["scaling"] != "none"
-        else values
         for name, values in (("x", x), ("y", y))
     )
     values = _parameters(folder, config["hidden_size"])
     reference = verify.compute(values, x, y, len(x), Activation(config["activation"]))
     error, quantity = _distance(row, reference)
     with np.errstate(all="ignore"):
-        w1, b1 = values["input_layer.weight"][0].astype(float), values["input_layer.bias"].astype(float)
-        z1 = np.outer(x.astype(float), w1) + b1
-        a1 = verify.activate(Activation(config["activation"]), z1)
-        z2 = a1 @ values["output_layer.weight"][:, 0].astype(float) + values["output_layer.bias"][0]
+        _, a1, z2 = verify.forward(verify.unpack(values), x.astype(float), Activation(config["activation"]))
     allowed = verify.tolerance(config["hidden_size"])
     return Values(x.astype(float), y.astype(float), a1, z2, start + 1, error, quantity, allowed, unchanged, note)
 
@@ -129,7 +123,7 @@ def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
     if shapes != expected:
         raise RunError(
             f"{folder / runs.PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
-            f"units; {saved.again(folder)}"
+            f"units; {runs.again(folder)}"
         )
     return values
 
@@ -137,11 +131,11 @@ def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
 def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, bool | None, str]:
     """Return the samples `start` to `stop`, whether all the run's samples are what they were, and what went wrong."""
     data = record["dataset"]
-    digest, seen, note = hashlib.sha256(), 0, ""
+    digest, seen, note = Sha256(), 0, ""
     kept: list[tuple[Float32, Float32]] = []
     try:
         for x, y in read_chunks(Path(data["path"]), data["rows"]):
-            digest.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
+            digest.add(x, y)
             if start < seen + len(x) and seen < stop:
                 part = slice(max(0, start - seen), stop - seen)
                 kept.append((x[part], y[part]))
@@ -174,8 +168,3 @@ def _distance(row: dict[str, Any], reference: verify.Reference) -> tuple[float, 
         if error > worst:
             worst, where = error, quantity
     return worst, where
-
-
-def spread(count: int, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return at most `most` indices below `count`, evenly spread, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, max(1, most))).astype(np.int64))

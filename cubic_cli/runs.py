@@ -162,7 +162,7 @@ def load_record(folder: Path) -> Record:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); {_again(folder)}") from None
+        raise RunError(f"{path} is damaged ({error}); {again(folder)}") from None
     schema = record.get("schema") if isinstance(record, dict) else None
     if isinstance(schema, bool) or schema != SCHEMA_VERSION:
         raise RunError(
@@ -183,26 +183,7 @@ def load_history(folder: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        raise RunError(f"{path} is damaged; {_again(folder)}") from None
-
-
-def load_losses(folder: Path) -> NDArray[np.float32]:
-    """Return the losses of the batches of the first epoch of the run in `folder`, `[K]`; the others repeat them.
-
-    Raises:
-        RunError: the file is missing or damaged, or has no such rows.
-    """
-    path = folder / HISTORY
-    again = f"run `cubic forward --run-name {folder.name}` again"
-    try:
-        losses = pl.scan_parquet(path, glob=False).filter(pl.col("epoch") == 1).select("loss").collect()["loss"]
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; {again}") from None
-    except (OSError, pl.exceptions.PolarsError):
-        raise RunError(f"{path} is damaged; {again}") from None
-    if losses.is_empty() or losses.null_count() or losses.dtype != pl.Float32:
-        raise RunError(f"{path} is damaged: it does not hold the losses of epoch 1; {again}")
-    return losses.to_numpy()
+        raise RunError(f"{path} is damaged; {again(folder)}") from None
 
 
 def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -219,7 +200,7 @@ def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError):
-        raise RunError(f"{path} is damaged; {_again(folder)}") from None
+        raise RunError(f"{path} is damaged; {again(folder)}") from None
 
 
 def _check_file(path: Path) -> None:
@@ -230,11 +211,12 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     if os.path.lexists(path):
-        raise RunError(f"{path} is no regular file; move it away, and {_again(path.parent)}")
-    raise RunError(f"{path} is missing; {_again(path.parent)}")
+        raise RunError(f"{path} is no regular file; move it away, and {again(path.parent)}")
+    raise RunError(f"{path} is missing; {again(path.parent)}")
 
 
-def _again(folder: Path) -> str:
+def again(folder: Path) -> str:
+    """Return what to do about a run that is damaged."""
     return f"run `cubic forward --run-name {folder.name}` again"
 
 

@@ -104,9 +104,19 @@ def count_samples(path: Path) -> int:
         return sum(_count_lines(block) or 1 for block in _blocks(stream, _BLOCK))
 
 
-def sha256(x: Float32, y: Float32) -> str:
-    """Return the SHA-256 of the samples: x and y in turn, row by row, as little-endian float32."""
-    return hashlib.sha256(np.stack([x, y], axis=1).astype("<f4").tobytes()).hexdigest()
+class Sha256:
+    """The SHA-256 of samples, chunk by chunk: x and y in turn, row by row, as little-endian float32."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, x: Float32, y: Float32) -> None:
+        """Take the samples that follow."""
+        self._hash.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
+
+    def hexdigest(self) -> str:
+        """Return the hash of the samples so far."""
+        return self._hash.hexdigest()
 
 
 @contextlib.contextmanager

@@ -61,11 +61,6 @@ def look(folder: Path) -> Saved:
     return Saved(folder, record, losses, problems, broken)
 
 
-def again(folder: Path) -> str:
-    """Return what to do about a run that is damaged."""
-    return f"run `cubic forward --run-name {folder.name}` again"
-
-
 def scan_history(folder: Path) -> pl.LazyFrame:
     """Return the history of a run to be read in part.
 
@@ -79,11 +74,11 @@ def scan_history(folder: Path) -> pl.LazyFrame:
             stream.seek(-4, os.SEEK_END)
             whole = start == stream.read(4) == _PARQUET
     except FileNotFoundError:
-        raise RunError(f"{path} is missing; {again(folder)}") from None
+        raise RunError(f"{path} is missing; {runs.again(folder)}") from None
     except OSError:
         whole = False
     if not whole:
-        raise RunError(f"{path} is damaged: it is no whole Parquet file; {again(folder)}")
+        raise RunError(f"{path} is damaged: it is no whole Parquet file; {runs.again(folder)}")
     return pl.scan_parquet(path, glob=False)
 
 
@@ -98,7 +93,7 @@ def first_epoch_losses(folder: Path, record: Record) -> Float32:
     if frame.height != batches or (frame["epoch"] != 1).any() or frame["loss"].dtype != pl.Float32:
         raise RunError(
             f"{folder / runs.HISTORY} does not hold the {batches:,} iterations an epoch that {runs.RECORD} speaks of; "
-            + again(folder)
+            + runs.again(folder)
         )
     return frame["loss"].to_numpy()
 
@@ -113,7 +108,7 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         return frame.collect()
     except _POLARS as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {again(folder)}") from None
+        raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {runs.again(folder)}") from None
 
 
 def remains(folder: Path) -> list[tuple[str, str]]:
@@ -150,10 +145,10 @@ def check_parameters(folder: Path) -> None:
             if 8 + length + max(ends, default=0) == size:
                 return
     except FileNotFoundError:
-        raise RunError(f"{path} is missing; {again(folder)}") from None
+        raise RunError(f"{path} is missing; {runs.again(folder)}") from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
-    raise RunError(f"{path} is damaged: it is no whole safetensors file; {again(folder)}")
+    raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.again(folder)}")
 
 
 Check = Callable[[Any], bool]

@@ -1,6 +1,5 @@
 """The samples of a run: read once, described, and kept where every epoch can read them again. No JAX here."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli.dataset import Float32, cubic
+from cubic_cli.samples import Sha256
 from cubic_cli.scaling import Scale
 
 RESIDENT = 1 << 24  # samples kept in memory; more are kept in a file of raw float32
@@ -115,9 +115,9 @@ def spread(source: Source) -> tuple[Float32, Float32]:
     return source.take(spread_indices(source.count))
 
 
-def spread_indices(count: int) -> NDArray[np.int64]:
-    """Return which of `count` samples `spread` takes."""
-    return np.linspace(0, count - 1, min(count, SPREAD)).astype(np.int64)
+def spread_indices(count: int, most: int = SPREAD) -> NDArray[np.int64]:
+    """Return at most `most` indices below `count`, evenly spread, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
 class Column:
@@ -179,13 +179,13 @@ def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
     kept: list[tuple[Float32, Float32]] = []
     raw: RawFile | None = None
     x_column, y_column, noise = Column(), Column(), 0.0
-    digest, count = hashlib.sha256(), 0
+    digest, count = Sha256(), 0
     for x, y in chunks:
         x_column.add(x)
         y_column.add(y)
         with np.errstate(all="ignore"):
             noise += float(np.square(y - cubic(x.astype(np.float64))).sum())
-        digest.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
+        digest.add(x, y)
         count += len(x)
         if raw is not None:
             raw.append(x, y)

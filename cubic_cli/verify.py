@@ -8,8 +8,9 @@ counts have the scale 1. A float32 may overflow where float64 does not: what *mu
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,33 @@ class Reference:
     tensors: dict[str, TensorReference]
 
 
+class Weights(NamedTuple):
+    """The parameters in float64: `w1`, `b1` and `w2` `[H]`, and the scalar `b2`."""
+
+    w1: Float64
+    b1: Float64
+    w2: Float64
+    b2: float
+
+
+def unpack(parameters: Mapping[str, NDArray[Any]]) -> Weights:
+    """Return the parameters, as they are named in files, in float64."""
+    return Weights(
+        parameters["input_layer.weight"][0].astype(float),
+        parameters["input_layer.bias"].astype(float),
+        parameters["output_layer.weight"][:, 0].astype(float),
+        float(parameters["output_layer.bias"][0]),
+    )
+
+
+def forward(weights: Weights, x: Float64, activation: Activation) -> tuple[Float64, Float64, Float64]:
+    """Return z1 and a1 `[N, H]` and z2 `[N]` over `x [N]`, in float64."""
+    z1 = np.multiply.outer(x, weights.w1)
+    z1 += weights.b1
+    a1 = activate(activation, z1)
+    return z1, a1, a1 @ weights.w2 + weights.b2
+
+
 def compute(
     parameters: dict[str, NDArray[np.float32]],
     x: NDArray[np.float32],
@@ -101,8 +129,7 @@ def compute(
     activation: Activation,
 ) -> Reference:
     """Return the float64 reference over the batches of `x [N]` and `y [N]`."""
-    w1, b1 = parameters["input_layer.weight"][0].astype(float), parameters["input_layer.bias"].astype(float)
-    w2, b2 = parameters["output_layer.weight"][:, 0].astype(float), float(parameters["output_layer.bias"][0])
+    weights = unpack(parameters)
     batches = -(-len(x) // batch_size)
     sizes = np.minimum(batch_size, len(x) - np.arange(batches) * batch_size)
     reference = Reference(
@@ -119,7 +146,7 @@ def compute(
             for name in TENSORS
         },
     )
-    rows = max(1, _CHUNK_VALUES // len(w1))
+    rows = max(1, _CHUNK_VALUES // len(weights.w1))
     rows = rows - rows % batch_size if rows > batch_size else rows
     with np.errstate(all="ignore"):
         start = 0
@@ -128,7 +155,7 @@ def compute(
             stop = min(start + rows, len(x))
             if rows < batch_size:
                 stop = min(stop, (start // batch_size + 1) * batch_size)
-            _see(reference, w1, b1, w2, b2, x[start:stop], y[start:stop], start, batch_size, activation)
+            _see(reference, weights, x[start:stop], y[start:stop], start, batch_size, activation)
             start = stop
         reference.loss /= sizes
         reference.loss_scale /= sizes
@@ -137,10 +164,7 @@ def compute(
 
 def _see(
     reference: Reference,
-    w1: Float64,
-    b1: Float64,
-    w2: Float64,
-    b2: float,
+    weights: Weights,
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     start: int,
@@ -149,10 +173,8 @@ def _see(
 ) -> None:
     """Add the samples from `start`, whole batches or a part of one, to the reference."""
     xs, ys = x.astype(float), y.astype(float)
-    z1 = np.multiply.outer(xs, w1)
-    z1 += b1
-    a1 = activate(activation, z1)
-    z2 = a1 @ w2 + b2
+    z1, a1, z2 = forward(weights, xs, activation)
+    w1, b1, w2, b2 = weights
     edges = np.arange(start - start % batch_size, start + len(x), batch_size) - start
     edges[0] = 0
     batches = slice(start // batch_size, start // batch_size + len(edges))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli.config import Activation
-from cubic_cli.verify import FLOAT32_MAX, Float64, activate
+from cubic_cli.verify import FLOAT32_MAX, Float64, forward, unpack
 
 _CHUNK_VALUES = 1 << 20
 _NEAR = 1e-5  # a z1 this close to zero, relatively, may lie on the other side of the bend in float32
@@ -44,18 +44,16 @@ def compute(
 
     The scale is the sum of the magnitudes of what is added up, the largest of the parameter's entries.
     """
-    w1, b1 = parameters["input_layer.weight"][0].astype(float), parameters["input_layer.bias"].astype(float)
-    w2, b2 = parameters["output_layer.weight"][:, 0].astype(float), float(parameters["output_layer.bias"][0])
+    weights = unpack(parameters)
+    w1, b1, w2, b2 = weights
     totals = {name: np.zeros(array.shape) for name, array in parameters.items()}
     scales = {name: np.zeros(array.shape) for name, array in parameters.items()}
     rows = max(1, _CHUNK_VALUES // len(w1))
     with np.errstate(all="ignore"):
         for start in range(0, len(x), rows):
             xs, ys = (column[start : start + rows].astype(float)[:, None] for column in (x, y))
-            z1 = xs * w1 + b1
-            a1 = activate(activation, z1)
-            z2 = a1 @ w2[:, None] + b2
-            r = 2.0 * (z2 - ys) / len(x)
+            z1, a1, z2 = forward(weights, xs[:, 0], activation)
+            r = 2.0 * (z2[:, None] - ys) / len(x)
             rough = 2.0 * (np.abs(a1) @ np.abs(w2)[:, None] + abs(b2) + np.abs(ys)) / len(x)
             near = _NEAR * (np.abs(xs) * np.abs(w1) + np.abs(b1))
             slope = differentiate(activation, z1)

@@ -133,7 +133,7 @@ def _whole_record(folder: Path) -> "Record":
     runs.recover(folder)
     record = runs.load_record(folder)
     for where, what in saved.check_record(record):
-        raise RunError(f"{folder / runs.RECORD} is damaged: {where} is {what}; {saved.again(folder)}")
+        raise RunError(f"{folder / runs.RECORD} is damaged: {where} is {what}; {runs.again(folder)}")
     return record
 
 

@@ -1,6 +1,7 @@
 """`cubic sweep`: run a grid of settings, rank the runs, and say how the tensors grow with the width."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,63 +25,33 @@ def _one_of_the_environment(ctx: typer.Context, parameter: typer.CallbackParam, 
     return values
 
 
+def _several(variable: str, metavar: str, help: str, parser: Callable[[Any], Any] | None = None) -> Any:
+    """Return an option that can be given several times; its variable holds one value."""
+    return typer.Option(
+        envvar=variable,
+        parser=parser,
+        callback=_one_of_the_environment,
+        metavar=metavar,
+        help=f"{help}; repeatable.",
+    )
+
+
 HiddenSizes = Annotated[
-    list[int],
-    typer.Option(
-        envvar="HIDDEN_SIZE",
-        parser=options.POSITIVE,
-        callback=_one_of_the_environment,
-        metavar="INTEGER",
-        help="H, the units of the hidden layer; repeatable.",
-    ),
+    list[int], _several("HIDDEN_SIZE", "INTEGER", "H, the units of the hidden layer", options.POSITIVE)
 ]
-BatchSizes = Annotated[
-    list[int],
-    typer.Option(
-        envvar="BATCH_SIZE",
-        parser=options.POSITIVE,
-        callback=_one_of_the_environment,
-        metavar="INTEGER",
-        help="B, the samples of one batch; repeatable.",
-    ),
-]
+BatchSizes = Annotated[list[int], _several("BATCH_SIZE", "INTEGER", "B, the samples of one batch", options.POSITIVE)]
 Initializers = Annotated[
     list[cfg.Initializer],
-    typer.Option(
-        envvar="INITIALIZER",
-        callback=_one_of_the_environment,
-        metavar="NAME",
-        help=f"How the parameters get their first values: {', '.join(cfg.Initializer)}; repeatable.",
-    ),
+    _several("INITIALIZER", "NAME", f"How the parameters get their first values: {', '.join(cfg.Initializer)}"),
 ]
 Activations = Annotated[
     list[cfg.Activation],
-    typer.Option(
-        envvar="ACTIVATION",
-        callback=_one_of_the_environment,
-        metavar="NAME",
-        help=f"The function of the hidden layer: {', '.join(cfg.Activation)}; repeatable.",
-    ),
+    _several("ACTIVATION", "NAME", f"The function of the hidden layer: {', '.join(cfg.Activation)}"),
 ]
 Scalings = Annotated[
-    list[cfg.Scaling],
-    typer.Option(
-        envvar="SCALING",
-        callback=_one_of_the_environment,
-        metavar="NAME",
-        help=f"How x and y are rescaled: {', '.join(cfg.Scaling)}; repeatable.",
-    ),
+    list[cfg.Scaling], _several("SCALING", "NAME", f"How x and y are rescaled: {', '.join(cfg.Scaling)}")
 ]
-Seeds = Annotated[
-    list[int],
-    typer.Option(
-        envvar="SEED",
-        parser=options.SEED,
-        callback=_one_of_the_environment,
-        metavar="INTEGER",
-        help="Seed of the parameters, from 0 to 4294967295; repeatable.",
-    ),
-]
+Seeds = Annotated[list[int], _several("SEED", "INTEGER", "Seed of the parameters, from 0 to 4294967295", options.SEED)]
 
 
 def sweep(

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from cubic_cli.iteration import Values, spread
+from cubic_cli.iteration import Values
+from cubic_cli.source import spread_indices
 from cubic_cli.views.blocks import BAD, GOOD, QUIET, WARNING, Column, Facts, Grid, Heading, Lines, Screen
 from cubic_cli.views.format import GLUE, SHADES, number, shade, short
 
@@ -44,14 +45,14 @@ def _words(document: dict[str, Any], labels: dict[str, str]) -> list[str]:
 
 def _grid(values: Values, width: int) -> Grid:
     """The samples, a row each, with the activations of their units as shades."""
-    rows = spread(len(values.x), MAX_ROWS)
+    rows = spread_indices(len(values.x), MAX_ROWS)
     columns = [
         [f"{values.first_row + row:,}" for row in rows],
         *([number(column[row]) for row in rows] for column in (values.x, values.y, values.z2, values.z2 - values.y)),
     ]
     names = ["row", "x", "y", "z2", "z2 − y"]
     used = sum(max(len(name), *map(len, cells)) + 2 for name, cells in zip(names, columns, strict=True))
-    units = spread(values.a1.shape[1], max(MIN_UNITS, min(width - used, 128)))
+    units = spread_indices(values.a1.shape[1], max(MIN_UNITS, min(width - used, 128)))
     a1 = values.a1[np.ix_(rows, units)]
     largest = float(np.abs(a1[np.isfinite(a1)]).max(initial=0.0))
     columns.append(["".join(shade(value, largest) for value in row) for row in a1])

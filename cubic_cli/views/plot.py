@@ -1,6 +1,5 @@
 """The figure of a run: the samples with the cubic and the network, the histograms, the losses. Needs matplotlib."""
 
-import hashlib
 import importlib.util
 import io
 import math
@@ -15,8 +14,9 @@ from cubic_cli.config import Activation, Scaling
 from cubic_cli.dataset import Float32, Float64, cubic
 from cubic_cli.errors import CubicError, DatasetError, UsageError
 from cubic_cli.runs import Record, Run
-from cubic_cli.samples import read_chunks
+from cubic_cli.samples import Sha256, read_chunks
 from cubic_cli.scaling import choose_scale
+from cubic_cli.source import spread_indices
 from cubic_cli.views.files import write_whole
 
 if TYPE_CHECKING:
@@ -161,10 +161,10 @@ def read_spread(record: Record) -> tuple[Float32, Float32]:
         DatasetError: the dataset is missing, or is not what the run has seen.
     """
     data = record["dataset"]
-    digest, seen, kept = hashlib.sha256(), 0, []
+    digest, seen, kept = Sha256(), 0, []
     stride = -(-data["rows"] // _SAMPLES)
     for x, y in read_chunks(Path(data["path"]), data["rows"]):
-        digest.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
+        digest.add(x, y)
         first = -seen % stride
         kept.append((x[first::stride], y[first::stride]))
         seen += len(x)
@@ -180,10 +180,8 @@ def predict(record: Record, parameters: dict[str, Float32], x: Float64) -> Float
     kind = Scaling(record["config"]["scaling"])
     scale_x, scale_y = (choose_scale(kind, record["dataset"][column]) for column in ("x", "y"))
     scaled = (x - scale_x.shift) / scale_x.factor if scale_x.factor else np.zeros_like(x)
-    z1 = np.multiply.outer(scaled, parameters["input_layer.weight"][0].astype(float)) + parameters["input_layer.bias"]
-    a1 = verify.activate(Activation(record["config"]["activation"]), z1)
-    z2 = a1 @ parameters["output_layer.weight"][:, 0].astype(float) + parameters["output_layer.bias"]
-    return np.asarray(z2 * scale_y.factor + scale_y.shift, np.float64)
+    _, _, z2 = verify.forward(verify.unpack(parameters), scaled, Activation(record["config"]["activation"]))
+    return z2 * scale_y.factor + scale_y.shift
 
 
 def _finite(x: Float64, y: Float64) -> tuple[Float64, Float64]:
@@ -224,7 +222,7 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
         axes.set_yscale("log")
     if not finite.all():
         bad = np.flatnonzero(~finite)
-        spread = bad[np.linspace(0, bad.size - 1, min(bad.size, _BATCHES)).astype(int)] + 1
+        spread = bad[spread_indices(bad.size, _BATCHES)] + 1
         label = f"not finite ({bad.size:,})"
         axes.plot(
             spread, np.full(spread.size, 0.98), "x", color=_RED, transform=axes.get_xaxis_transform(), label=label
