@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -49,19 +50,27 @@ def arguments(rng: random.Random) -> list[str]:
     return words + ["--json"] * (rng.random() < 0.5)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or the folder that a command with `--artifact-dir data.csv` has made of it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
 def spoil(rng: random.Random) -> None:
     """Change something in the folder: the dataset, the .env, a file of a run."""
     kind = rng.randrange(4)
     if kind == 0:
         rows = "".join(f"{rng.choice(NUMBERS)},{rng.choice(NUMBERS)}\n" for _ in range(rng.randrange(60)))
         good = "".join(f"{rng.uniform(-100, 100)},{rng.gauss(0, 1)}\n" for _ in range(60))
+        remove(Path("data.csv"))
         Path("data.csv").write_text(rng.choice(["x,y\n", "x,y\n", "y,x\n", ""]) + rng.choice([rows, good, good + rows]))
     elif kind == 1:
         names = rng.sample(sorted(options.SETTINGS), 2)
         Path(".env").write_text("".join(f"{name}={rng.choice(WORDS)}\n" for name in names), encoding="utf-8")
     elif kind == 2:
-        Path(".env").unlink(missing_ok=True)
-        Path("data.csv").unlink(missing_ok=True)
+        remove(Path(".env"))
+        remove(Path("data.csv"))
     else:
         files = sorted(path for path in Path("model").glob("*/*") if path.is_file())
         if files:
