@@ -90,7 +90,6 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
         return jax.lax.map(squared_error, (x, y, sizes))
 
     specs = {"in_specs": (everywhere, over, over, over), "out_specs": over}
-    loop = jax.jit(jax.shard_map(blocks, mesh=mesh, check_vma=False, **specs))
     samples = (
         layout.place(places, problem.x),
         layout.place(places, problem.y),
@@ -98,6 +97,8 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     )
     parameters = jax.device_put(_parameters(problem), NamedSharding(mesh, everywhere))
     placed = jax.device_put(samples, NamedSharding(mesh, over))
+    lowered = jax.jit(jax.shard_map(blocks, mesh=mesh, check_vma=False, **specs)).lower(parameters, *placed)
+    loop = lowered.compile(forward.compiler_options("history", devices[0]))
 
     def run() -> Figures:
         error = np.asarray(loop(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]

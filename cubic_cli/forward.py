@@ -31,7 +31,7 @@ _PLAIN_VALUES = 1 << 21  # values of z1 in one block of the plain schedule: boun
 _PLAIN_PIECE = 1 << 14
 # A CPU's cores are devices here already: loops split once more over all cores only wait for each other. (And no
 # preferred vector width of 512: it makes LLVM abort on some shapes.)
-_COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "rematerialization,cpu-parallel-task-assigner"}
+_WITHOUT = "rematerialization,cpu-parallel-task-assigner"
 _AHEAD = 2  # chunks dispatched ahead
 _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
 
@@ -59,16 +59,19 @@ class Chunk:
             return (self.squared_error / self.sizes).astype(np.float32)
 
 
-def map_blocks(see: Callable[..., Any], devices: tuple[jax.Device, ...]) -> tuple[Callable[..., Any], Mesh]:
+def map_blocks(
+    see: Callable[..., Any], devices: tuple[jax.Device, ...], complete: Callable[[Any], Any] = lambda seen: seen
+) -> tuple[Callable[..., Any], Mesh]:
     """Return the loop that maps `see` over blocks of samples, sharded over the devices, and the mesh of these.
 
     `see` takes the parameters and one block `(x, y, …)`; the loop the parameters and all blocks, `[blocks, …]`.
+    `complete` is given what was seen of all blocks of a device.
     """
     mesh = Mesh(np.array(devices), ("devices",))
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
     def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, rest: jax.Array) -> Any:
-        return jax.lax.map(lambda block: see(parameters, *block), (x, y, rest))
+        return complete(jax.lax.map(lambda block: see(parameters, *block), (x, y, rest)))
 
     specs = (everywhere, over, over, over)
     return jax.shard_map(blocks, mesh=mesh, in_specs=specs, out_specs=over, check_vma=False), mesh
@@ -91,7 +94,10 @@ def _compile(
     def blocks(parameters: Parameters, *block: jax.Array) -> Any:
         return [observe(kind)(parameters, *block) for kind in activations]
 
-    loop, mesh = map_blocks(blocks, devices)
+    def complete(seen: Any) -> Any:
+        return seen if name == "plain" else [*map(schedule.complete, activations, seen)]
+
+    loop, mesh = map_blocks(blocks, devices, complete)
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
     def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
@@ -104,7 +110,17 @@ def _compile(
     )
     samples = shaped(shape, np.float32, over)
     lowered = jax.jit(loop).lower(parameters, samples, samples, shaped(shape[:2], np.int32, over))
-    return lowered.compile(_COMPILER_OPTIONS if devices[0].platform == "cpu" else None), mesh
+    return lowered.compile(compiler_options(name, devices[0], together=len(activations) > 1)), mesh
+
+
+def compiler_options(name: str, device: jax.Device, together: bool = False) -> dict[str, str | bool] | None:
+    """Return how XLA is to compile the schedule `name` for a device: which passes it leaves out.
+
+    Of activations compiled `together` the common parts are found first after all: it compiles sooner, and runs longer.
+    """
+    if device.platform != "cpu":
+        return None
+    return {"xla_disable_hlo_passes": _WITHOUT if name == "plain" or together else f"{_WITHOUT},cse"}
 
 
 class _Program:
@@ -141,6 +157,11 @@ class _Program:
         batches = -(-samples // self.layout.batch)
         per_batch = self.layout.pieces_per_batch
         return np.asarray(values).reshape(-1)[: batches * per_batch].reshape(batches, per_batch)
+
+    def merged(self, merge: np.ufunc, values: Any, samples: int) -> Any:
+        """Return `values [blocks, pieces]` with the pieces of each batch merged, `[K]`."""
+        by_batch = self.by_batch(values, samples)
+        return by_batch[:, 0] if self.layout.pieces_per_batch == 1 else merge.reduce(by_batch, axis=1)
 
 
 class Pass:
@@ -279,17 +300,17 @@ class Pass:
             return Chunk(start // self.batch, sizes, squared_error, low, high, nonfinite, tensors)
         for name in TENSORS:
             extremes: schedule.Extremes = getattr(seen, name)
-            low[name] = program.by_batch(extremes.min, samples).min(axis=1)
-            high[name] = program.by_batch(extremes.max, samples).max(axis=1)
+            low[name] = program.merged(np.minimum, extremes.min, samples)
+            high[name] = program.merged(np.maximum, extremes.max, samples)
         if not all(np.isfinite(values).all() for values in (squared_error, low["z1"], high["z1"])):
             return None
         if seen.moments is not None:
             tensors = {}
-            for name, moments in zip(TENSORS, seen.moments, strict=True):
+            for index, name in enumerate(TENSORS):
                 width = 1 if name == "z2" else self._parameters.input_layer.bias.size
                 with np.errstate(invalid="ignore"):  # sums that overflowed, to both sides
-                    total, squares = (m.sum(dtype=np.float64) for m in (moments.total, moments.squares))
-                zeros = moments.zeros.sum(dtype=np.int64)
+                    total, squares = (m[:, index].sum(dtype=np.float64) for m in seen.moments[:2])
+                zeros = seen.moments.zeros[:, index].sum(dtype=np.int64)
                 statistics = from_moments(samples * width, low[name].min(), high[name].max(), zeros, total, squares)
                 if statistics is None:
                     return None

@@ -7,6 +7,9 @@ everything stays in the cache; its statistics are raw moments, exact enough for 
     S samples of a piece, H hidden, U units unrolled in one step of the scan
 """
 
+import functools
+import operator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,9 +19,9 @@ from cubic_cli.config import Activation
 from cubic_cli.network import ACTIVATIONS, Parameters, forward
 from cubic_cli.statistics import Statistics, summarise
 
-UNROLL = 8  # more units in one step compile longer and run no faster
+UNROLL = 4  # more units in one step compile longer and run no faster
 MAX_UNITS = (1 << 15) - 1  # of `by_unit`: two counts of units share one int32
-_GROUP = 256  # samples, at most, whose sums are added in float32; the rest is added in float64 on the host
+_GROUP = 16  # samples of a block, then blocks, whose sums are added in float32; the host adds these in float64
 _PAGE = 1024  # values: where the arrays of the carry are a multiple apart, they compete for the same lines of the cache
 
 # For these f(min z) is min f(z), bit for bit: they do not decrease, and are rounded at most once.
@@ -33,7 +36,7 @@ class Extremes(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """The sum, the sum of squares and the count of zeros of one tensor, by groups of samples of a piece `[groups]`."""
+    """The sum, the sum of squares and the count of zeros of a tensor, by groups of samples."""
 
     total: jax.Array
     squares: jax.Array
@@ -55,13 +58,16 @@ class Plain(NamedTuple):
 
 
 class ByUnit(NamedTuple):
-    """What `by_unit` sees: the history's figures by piece and, if asked for, the moments over the block."""
+    """What `by_unit` sees: the history's figures by piece and, if asked for, the moments over the block.
+
+    The extremes of a1 are None where they follow from those of z1: `complete` fills them in.
+    """
 
     squared_error: jax.Array
     z1: Extremes
-    a1: Extremes
+    a1: Extremes | None
     z2: Extremes
-    moments: tuple[Moments, Moments, Moments] | None
+    moments: tuple[Moments, Moments, Moments] | Moments | None
 
 
 def _mask(x: jax.Array, size: jax.Array) -> jax.Array:
@@ -87,24 +93,81 @@ class _Seen(NamedTuple):
     z2: jax.Array
     z1: Extremes
     a1: Extremes | None
-    sums: tuple[jax.Array, ...]  # of z1, z1², a1, a1²; the zeros of both in one int32
+    sums: tuple[jax.Array, ...]  # of z1, z1², a1, a1²; the zeros of both, two int32 in the bits of a float32
 
 
-def _see_unit(activation: Activation, x: jax.Array, seen: _Seen, w1: jax.Array, b1: jax.Array, w2: jax.Array) -> _Seen:
-    z1 = x * w1 + b1
-    a1 = ACTIVATIONS[activation](z1)
+def _see_units(
+    activation: Activation,
+    x: jax.Array,
+    seen: _Seen,
+    w1: jax.Array,
+    b1: jax.Array,
+    w2: jax.Array,
+    start: jax.Array | None = None,
+) -> _Seen:
+    """Add a few units to what is seen; their part of z2 is added up from `start` on, if given, before the carry's.
+
+    Each figure is written from `x` on, all of it, and every array is float32: so XLA fuses all figures into one loop,
+    and there LLVM computes a unit once. XLA must not find the common parts first (it has no `cse` pass), for it would
+    store them. Products are added in one order that holds for every program: of `a b + c d` LLVM rounds either first.
+    """
+    units = range(w1.size)
+
+    def z1(unit: int) -> jax.Array:
+        return x * w1[unit] + b1[unit]
+
+    def a1(unit: int) -> jax.Array:
+        return ACTIVATIONS[activation](z1(unit))
+
+    if activation not in _MONOTONE:
+        a1 = functools.cache(a1)  # exponentials are worth storing
+
+    def is_zero(unit: int) -> jax.Array:  # of a1; relu compares so anyway
+        return z1(unit) <= 0 if activation is Activation.relu else a1(unit) == 0
+
+    def add(seen: jax.Array, value: Callable[[int], jax.Array]) -> jax.Array:
+        return functools.reduce(operator.add, map(value, units), seen)
+
+    def widen(seen: Extremes, value: Callable[[int], jax.Array]) -> Extremes:
+        return Extremes(
+            functools.reduce(_smaller, map(value, units), seen.min),
+            functools.reduce(_larger, map(value, units), seen.max),
+        )
+
     sums: tuple[jax.Array, ...] = ()
     if seen.sums:
-        z, zz, a, aa, zeros = seen.sums
-        zeros = jnp.where(a1 == 0, zeros + 1, zeros)
-        zeros = jnp.where(z1 == 0, zeros + (1 << 16), zeros)
-        sums = (z + z1, zz + z1 * z1, a + a1, aa + a1 * a1, zeros)
-    return _Seen(seen.z2 + a1 * w2, _widen(seen.z1, z1), seen.a1 and _widen(seen.a1, a1), sums)
+        z, zz, a, aa, bits = seen.sums
+        zeros = _counts(bits)
+        for unit in units:
+            zeros = jnp.where(is_zero(unit), zeros + 1, zeros)
+            zeros = jnp.where(z1(unit) == 0, zeros + (1 << 16), zeros)
+        sums = (
+            add(z, z1),
+            add(zz, lambda unit: _square(z1(unit))),
+            add(a, a1),
+            add(aa, lambda unit: _square(a1(unit))),
+            jax.lax.bitcast_convert_type(zeros, jnp.float32),
+        )
+    z2 = add(seen.z2 if start is None else start, lambda unit: a1(unit) * w2[unit])
+    z2 = z2 if start is None else seen.z2 + z2  # of few units first: it rounds less
+    return _Seen(z2, widen(seen.z1, z1), seen.a1 and widen(seen.a1, a1), sums)
 
 
-def _widen(seen: Extremes, values: jax.Array) -> Extremes:
-    # Not jnp.minimum: it must propagate NaN, which costs more; a NaN shows in the squared error anyway.
-    return Extremes(jnp.where(values < seen.min, values, seen.min), jnp.where(values > seen.max, values, seen.max))
+# Not jnp.minimum: it must propagate NaN, which costs more; a NaN shows in the squared error anyway.
+def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(b < a, b, a)
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(b > a, b, a)
+
+
+def _square(value: jax.Array) -> jax.Array:
+    return value * value
+
+
+def _counts(bits: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(bits, jnp.int32)
 
 
 def by_unit(
@@ -118,27 +181,26 @@ def by_unit(
     shape, flat_x = x.shape, x.reshape(-1)
     if flat_x.size % _PAGE == 0:
         flat_x = jnp.pad(flat_x, (0, 48), mode="edge")
-    hidden = parameters.input_layer.bias.size
+    hidden, bias = parameters.input_layer.bias.size, parameters.output_layer.bias
+    steps = hidden // UNROLL
     empty = Extremes(jnp.full(flat_x.shape, jnp.inf), jnp.full(flat_x.shape, -jnp.inf))
     nothing = jnp.zeros(flat_x.shape)
     seen = _Seen(
-        jnp.full(flat_x.shape, parameters.output_layer.bias[0]),
+        nothing if steps else jnp.broadcast_to(bias, flat_x.shape),
         empty,
         None if activation in _MONOTONE else empty,
-        (nothing,) * 4 + (jnp.zeros(flat_x.shape, jnp.int32),) if moments else (),
+        (nothing,) * 5 if moments else (),
     )
     units = (parameters.input_layer.weight[0], parameters.input_layer.bias, parameters.output_layer.weight[:, 0])
 
     def step(seen: _Seen, some: tuple[jax.Array, ...]) -> tuple[_Seen, None]:
-        for unit in range(some[0].size):
-            seen = _see_unit(activation, flat_x, seen, *(values[unit] for values in some))
-        return seen, None
+        return _see_units(activation, flat_x, seen, *some), None
 
-    whole = hidden - hidden % UNROLL
-    if whole:
-        seen, _ = jax.lax.scan(step, seen, tuple(values[:whole].reshape(-1, UNROLL) for values in units))
-    seen, _ = step(seen, tuple(values[whole:] for values in units))
-    a1 = Extremes(*map(ACTIVATIONS[activation], seen.z1)) if seen.a1 is None else seen.a1
+    if steps:
+        some = (values[: steps * UNROLL].reshape(steps, UNROLL) for values in units)
+        seen, _ = jax.lax.scan(step, seen, (*some, jnp.pad(bias, (0, steps - 1))))
+    if hidden % UNROLL:
+        seen, _ = step(seen, tuple(values[steps * UNROLL :] for values in units))
 
     mask = _mask(x, size)
     error = jnp.where(mask, _real(seen.z2, shape) - y, 0.0)
@@ -149,24 +211,41 @@ def by_unit(
     return ByUnit(
         squared_error=jnp.sum(error * error, axis=1),
         z1=by_piece(seen.z1),
-        a1=by_piece(a1),
+        a1=seen.a1 and by_piece(seen.a1),
         z2=by_piece(Extremes(seen.z2, seen.z2)),
         moments=_moments(seen, mask) if moments else None,
     )
 
 
-def _moments(seen: _Seen, mask: jax.Array) -> tuple[Moments, Moments, Moments]:
-    def grouped(values: jax.Array) -> jax.Array:
-        rows = jnp.where(mask, _real(values, mask.shape), 0)
-        if rows.shape[1] > _GROUP:
-            rows = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % _GROUP))).reshape(-1, _GROUP)
-        return jnp.sum(rows, axis=1, dtype=values.dtype)
+def complete(activation: Activation, seen: ByUnit) -> ByUnit:
+    """Return what `by_unit` saw of a device's blocks with the extremes of a1, and the moments by groups of blocks.
 
-    z, zz, a, aa, zeros = seen.sums
+    Both are sooner done for all blocks at once than for each.
+    """
+    a1 = seen.a1 or Extremes(*map(ACTIVATIONS[activation], seen.z1))
+
+    def grouped(*of_tensors: jax.Array) -> jax.Array:
+        values = jnp.stack(of_tensors, axis=1)  # an array more is dearer to fetch than its values
+        rows = jnp.pad(values, ((0, -len(values) % _GROUP), (0, 0), (0, 0)))
+        return jnp.sum(rows.reshape(-1, _GROUP, *rows.shape[1:]), axis=1, dtype=values.dtype)
+
+    return seen._replace(a1=a1, moments=seen.moments and jax.tree.map(grouped, *seen.moments))
+
+
+def _moments(seen: _Seen, mask: jax.Array) -> tuple[Moments, Moments, Moments]:
+    # The groups are of samples far apart, whatever their batch: sums over the major axis are quick.
+    used = jnp.pad(mask.reshape(-1), (0, seen.z2.size - mask.size))
+
+    def grouped(values: jax.Array) -> jax.Array:
+        rows = jnp.pad(jnp.where(used, values, 0), (0, -used.size % _GROUP)).reshape(_GROUP, -1)
+        return jnp.sum(rows, axis=0, dtype=values.dtype)
+
+    z, zz, a, aa, bits = seen.sums
+    zeros = _counts(bits)
     return (
         Moments(grouped(z), grouped(zz), grouped(zeros >> 16)),
         Moments(grouped(a), grouped(aa), grouped(zeros & 0xFFFF)),
-        Moments(grouped(seen.z2), grouped(seen.z2 * seen.z2), grouped((seen.z2 == 0).astype(jnp.int32))),
+        Moments(grouped(seen.z2), grouped(_square(seen.z2)), grouped((seen.z2 == 0).astype(jnp.int32))),
     )
 
 

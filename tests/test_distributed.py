@@ -114,7 +114,8 @@ def same_run(one, many):
         assert [a[k] for k in ("min", "max", "zeros", "nan", "posinf", "neginf", "shape", "histogram")] == [
             b[k] for k in ("min", "max", "zeros", "nan", "posinf", "neginf", "shape", "histogram")
         ]
-        assert [a["mean"], a["std"]] == pytest.approx([b["mean"], b["std"]], rel=1e-9)
+        # Other groups of samples are added in float32 first.
+        assert [a["mean"], a["std"]] == pytest.approx([b["mean"], b["std"]], rel=1e-7, abs=1e-8 * b["std"])
     for key in ("iterations", "units", "first_nonfinite"):
         assert one[key] == many[key]
     for column in ("x", "y"):

@@ -148,6 +148,15 @@ def test_history_alone_is_the_same_history(by_unit, monkeypatch):
         assert [c.low[name].tobytes() for c in full] == [c.low[name].tobytes() for c in alone]
 
 
+def test_equal_units_add_up_without_drift():
+    """64 equal terms added one after the other round to the same side: 1e-6 of the sum. By steps it is a third."""
+    x = np.linspace(0, 100, 3_001, dtype=np.float32)
+    parameters = initialise(Initializer.ones, 64, 0)
+    epoch = run(parameters, x, np.zeros_like(x), 1, by_unit=True).epoch()
+    expected = 64 * (x.astype(np.float64) + 1) + 1
+    assert np.abs(epoch.high["z2"] / expected - 1).max() < 4e-7
+
+
 @pytest.mark.parametrize("by_unit", [False, True])
 def test_what_the_loss_hides(by_unit):
     """−inf in z1 is 0 after ReLU: the loss is a healthy number, and z1 is not."""
