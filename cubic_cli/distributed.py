@@ -181,8 +181,10 @@ class Group:
 
 
 @contextlib.contextmanager
-def joined(where: Place | None) -> Iterator[Group]:
+def joined(where: Place | None, keep: bool = True) -> Iterator[Group]:
     """Join the other processes, in a worker; JAX's devices are then those of all, and its local ones this process's.
+
+    What is compiled is kept in the user's cache folder, unless `keep` is false.
 
     An error that leaves the context is told to the others, who end with it.
 
@@ -191,7 +193,8 @@ def joined(where: Place | None) -> Iterator[Group]:
     """
     group: list[Group] = []
     supervisor.attend(lambda: group[0].fail("it was interrupted") if group else None)
-    keep_compiled()
+    if keep:
+        keep_compiled()
     prepare_cpu()
     import jax
 

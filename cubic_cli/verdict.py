@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was checked, on which devices, with which version of JAX, and in how many seconds."""
+    """All that was checked, on which devices of how many processes, with which version of JAX, in how many seconds."""
 
     platform: str
     kind: str
@@ -42,6 +42,7 @@ class Report:
     jax: str
     seconds: float
     rows: tuple[Row, ...]
+    processes: int = 1
 
     @property
     def passed(self) -> bool:
@@ -51,12 +52,45 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return the document that `cubic check --json` prints."""
         return {
-            "device": {"platform": self.platform, "kind": self.kind, "devices": self.devices},
+            "device": {
+                "platform": self.platform,
+                "kind": self.kind,
+                "devices": self.devices,
+                "processes": self.processes,
+            },
             "versions": {"jax": self.jax},
             "seconds": self.seconds,
             "rows": [asdict(row) | {"passed": row.passed} for row in self.rows],
             "passed": self.passed,
         }
+
+
+def to_document(report: Report) -> dict[str, Any]:
+    """Return a report as JSON can carry it from one process to another."""
+    return asdict(report)
+
+
+def from_document(document: dict[str, Any]) -> Report:
+    """Return the report that `to_document` took apart."""
+    return Report(**{**document, "rows": tuple(Row(**row) for row in document["rows"])})
+
+
+def merge(reports: list[Report]) -> Report:
+    """Return what all processes found as one report: of each check the worst row, which names its process if wrong."""
+    worst: dict[tuple[str, str], Row] = {}
+    for process, report in enumerate(reports):
+        for row in report.rows:
+            named = replace(row, failure=f"process {process}: {row.failure}") if row.failure else row
+            before = worst.setdefault((row.what, row.device), named)
+            if (named.passed, -(named.error or 0)) < (before.passed, -(before.error or 0)):
+                worst[row.what, row.device] = named
+    return replace(
+        reports[0],
+        devices=sum(report.devices for report in reports),
+        seconds=max(report.seconds for report in reports),
+        rows=tuple(worst.values()),
+        processes=len(reports),
+    )
 
 
 def name_devices(devices: list[Any]) -> str:

@@ -44,7 +44,7 @@ def test_a_right_installation_passes_and_writes_nothing(cubic, tmp_path):
     status, out, err = cubic("check", "--json")
     document = json.loads(out)
     assert (status, err, document["passed"]) == (0, "", True)
-    assert document["device"] == {"platform": "cpu", "kind": "cpu", "devices": 4}
+    assert document["device"] == {"platform": "cpu", "kind": "cpu", "devices": 4, "processes": 1}
     rows = {(row["what"], row["device"]): row for row in document["rows"]}
     assert set(rows) >= AGAINST_FLOAT64 | {(f"initializer {kind}", "1 × cpu") for kind in Initializer}
     assert all(row["error"] <= row["limit"] for row in rows.values())

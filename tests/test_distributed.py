@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubic_cli import distributed, supervisor
+from cubic_cli import distributed, supervisor, verdict
 from cubic_cli.config import Place
 from cubic_cli.dataset import draw
 from cubic_cli.errors import CubicError, PeerError
@@ -36,10 +36,10 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(*arguments, **environment):
-    """Start `cubic forward` in a process of its own, which Ctrl-C can reach."""
+def start(*arguments, command="forward", **environment):
+    """Start `cubic forward`, or another command, in a process of its own, which Ctrl-C can reach."""
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, "forward", *map(str, arguments)],
+        [sys.executable, "-c", MAIN, command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -366,3 +366,34 @@ def test_a_spool_keeps_equal_epochs_once(tmp_path):
 )  # fmt: skip
 def test_what_a_killed_worker_said(said, signal_number, process, told):
     assert told in supervisor.explain(said, signal_number, process)
+
+
+def test_check_of_every_process(tmp_path, monkeypatch):
+    """One report of all devices at process 0; the cache, which `forward` keeps, is left alone."""
+    monkeypatch.chdir(tmp_path)
+    ended = finish(start_all(2, "--json", command="check", XDG_CACHE_HOME=str(tmp_path)))
+    assert [status for status, _, _ in ended.values()] == [0, 0]
+    document = json.loads(ended[0][1])
+    assert document["passed"]
+    assert document["device"]["devices"] == 4
+    assert document["device"]["processes"] == 2
+    assert ended[1][1] == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_names_the_process_that_computes_wrong():
+    right = [verdict.Row("relu", "2 × cpu", error, 1e-5, "relative") for error in (1e-7, 3e-7)]
+    wrong = verdict.Row("relu", "2 × cpu", 0.5, 1e-5, "relative", "z1_min of batch 3 is 1")
+    reports = [verdict.Report("cpu", "cpu", 2, "0.10", 1.0, (row,)) for row in (*right, wrong)]
+    reports = [verdict.from_document(json.loads(json.dumps(verdict.to_document(report)))) for report in reports]
+    assert verdict.merge(reports[:2]).rows == (right[1],)
+    merged = verdict.merge(reports)
+    assert (merged.devices, merged.processes, merged.passed) == (6, 3, False)
+    assert merged.rows[0].failure == "process 2: z1_min of batch 3 is 1"
+
+
+def test_check_ends_where_a_process_never_comes():
+    ended = finish(start_all(2, only=[0], command="check", CUBIC_JOIN_SECONDS="2"))
+    status, out, err = ended[0]
+    assert (status, out) == (1, "")
+    assert "process 1" in err

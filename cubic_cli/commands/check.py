@@ -1,16 +1,73 @@
 """`cubic check`: prove the JAX installation."""
 
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
 from cubic_cli import options, terminal
-from cubic_cli.config import Device
+from cubic_cli.config import Device, Place
 from cubic_cli.errors import CubicError
 
+if TYPE_CHECKING:
+    from cubic_cli.verdict import Report
 
-def check(device: options.Device = Device.auto, json: options.Json = False) -> None:
+
+def check(
+    ctx: typer.Context,
+    device: options.Device = Device.auto,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed", help="Check the devices of every process that JAX's distributed runtime joins, as one."
+        ),
+    ] = False,
+    coordinator_address: options.CoordinatorAddress = None,
+    num_processes: options.NumProcesses = None,
+    process_id: options.ProcessId = None,
+    json: options.Json = False,
+) -> None:
     """Say whether this JAX installation computes right on this device. It reads and writes nothing."""
+    where = options.place(ctx, distributed, coordinator_address, num_processes, process_id)
+    if distributed:
+        _share(ctx, device, where, json)
+        return
     from cubic_cli import check as checking
 
     with terminal.status("checking"):
         report = checking.check(device)
+    _show(report, json)
+    if failure := _failure(report):
+        raise CubicError(failure)
+
+
+def _share(ctx: typer.Context, device: Device, where: Place | None, json: bool) -> None:
+    """Check this process's devices, under a supervisor; process 0 shows what all found, and all end as it does."""
+    from cubic_cli import supervisor
+
+    if not supervisor.is_worker():
+        process_id = where.process_id if where else None
+        raise typer.Exit(supervisor.supervise(ctx.obj.names, process_id, lambda: None))
+    from cubic_cli import check as checking
+    from cubic_cli import distributed, verdict
+
+    with distributed.joined(where, keep=False) as group:
+        with terminal.status("checking"):
+            own = checking.check(device)
+            told: list[Any] | None = group.gather("check", verdict.to_document(own))
+        failure = None
+        if told is not None:
+            report = verdict.merge([verdict.from_document(document) for document in told])
+            _show(report, json)
+            failure = _failure(report)
+        failure = group.finish(failure)
+    if failure is not None:
+        raise CubicError(failure)
+    if group.process_id:
+        print(f"process {group.process_id} of {group.processes} is done; process 0 has the report", file=sys.stderr)
+
+
+def _show(report: "Report", json: bool) -> None:
     if json:
         from cubic_cli import runs
 
@@ -19,9 +76,13 @@ def check(device: options.Device = Device.auto, json: options.Json = False) -> N
         from cubic_cli.views import check as view
 
         terminal.show(lambda width: view.report(report, width))
-    if not report.passed:
-        wrong = [row for row in report.rows if not row.passed]
-        raise CubicError(
-            f"{len(wrong)} of {len(report.rows)} checks failed; the first: {wrong[0].what}: {wrong[0].failure}. "
-            "Do not trust what this installation computes on this device"
-        )
+
+
+def _failure(report: "Report") -> str | None:
+    wrong = [row for row in report.rows if not row.passed]
+    if not wrong:
+        return None
+    return (
+        f"{len(wrong)} of {len(report.rows)} checks failed; the first: {wrong[0].what}: {wrong[0].failure}. "
+        "Do not trust what this installation computes on this device"
+    )

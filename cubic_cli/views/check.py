@@ -21,6 +21,8 @@ def report(seen: Report, width: int) -> RenderableType:
         table.add_row(row.what, row.device, _number(row.error, row), _number(row.limit, row), verdict)
     failures = [Text(f"{row.what}, {row.device}: {row.failure}", "red") for row in seen.rows if row.failure]
     where = f"JAX {seen.jax} on {seen.devices} × {seen.kind}"
+    if seen.processes > 1:
+        where += f" of {seen.processes} processes"
     if failures:
         closing = Text(f"{len(failures)} of {len(seen.rows)} checks failed: {where} does not compute right", "bold red")
         return Group(table, *failures, Text(""), closing)
