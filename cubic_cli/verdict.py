@@ -65,13 +65,8 @@ class Report:
         }
 
 
-def to_document(report: Report) -> dict[str, Any]:
-    """Return a report as JSON can carry it from one process to another."""
-    return asdict(report)
-
-
 def from_document(document: dict[str, Any]) -> Report:
-    """Return the report that `to_document` took apart."""
+    """Return the report that `dataclasses.asdict` took apart, as JSON carries it from one process to another."""
     return Report(**{**document, "rows": tuple(Row(**row) for row in document["rows"])})
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import os
@@ -385,7 +386,7 @@ def test_check_names_the_process_that_computes_wrong():
     right = [verdict.Row("relu", "2 × cpu", error, 1e-5, "relative") for error in (1e-7, 3e-7)]
     wrong = verdict.Row("relu", "2 × cpu", 0.5, 1e-5, "relative", "z1_min of batch 3 is 1")
     reports = [verdict.Report("cpu", "cpu", 2, "0.10", 1.0, (row,)) for row in (*right, wrong)]
-    reports = [verdict.from_document(json.loads(json.dumps(verdict.to_document(report)))) for report in reports]
+    reports = [verdict.from_document(json.loads(json.dumps(dataclasses.asdict(report)))) for report in reports]
     assert verdict.merge(reports[:2]).rows == (right[1],)
     merged = verdict.merge(reports)
     assert (merged.devices, merged.processes, merged.passed) == (6, 3, False)

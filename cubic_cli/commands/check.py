@@ -1,6 +1,7 @@
 """`cubic check`: prove the JAX installation."""
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,7 +55,7 @@ def _share(ctx: typer.Context, device: Device, where: Place | None, json: bool) 
     with distributed.joined(where, keep=False) as group:
         with terminal.status("checking"):
             own = checking.check(device)
-            told: list[Any] | None = group.gather("check", verdict.to_document(own))
+            told: list[Any] | None = group.gather("check", asdict(own))
         failure = None
         if told is not None:
             report = verdict.merge([verdict.from_document(document) for document in told])
