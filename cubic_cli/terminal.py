@@ -59,13 +59,8 @@ def discard_stdout() -> None:
 def usage_message(error: Any) -> str:
     """Return Typer's message with the name of the flag or the variable, the value that was found, what is accepted."""
     parameter = getattr(error, "param", None)
-    message = str(error.format_message() if parameter is None else error.message).rstrip(".") or "expected a command"
-    cause = error.__cause__
-    if cause is not None and hasattr(cause, "errors"):
-        detail = cause.errors()[0]
-        message = detail["msg"].removeprefix("Value error, ")
-        if not message.startswith("found "):
-            message = f"found {detail['input']!r}; {_accepted(message, parameter)}"
+    message = str(error.format_message() if parameter is None else _with_value(error.message)).rstrip(".")
+    message = message or "expected a command"
     if parameter is not None:
         message = f"{_name_of(parameter, error.ctx)}: {message}"
     if len(message) > _LONGEST:
@@ -76,13 +71,15 @@ def usage_message(error: Any) -> str:
 _LONGEST = 1000  # letters of a message
 
 
-def _accepted(message: str, parameter: Any) -> str:
-    """Return what is accepted, from Typer's message about a choice, a boolean or anything else."""
-    if " is not one of " in message:
-        return f"expected one of {message.partition(' is not one of ')[2].rstrip('.')}"
-    if getattr(parameter, "is_bool_flag", False):
-        return "expected a boolean word: true, false, yes, no, on, off, 1, 0"
-    return message[0].lower() + message[1:]
+def _with_value(message: str) -> str:
+    """Return Typer's message about a choice or a boolean in the form of our parsers' messages; any other as it is."""
+    value, is_choice, choices = message.rpartition(" is not one of ")
+    if is_choice:
+        return f"found {value}; expected one of {choices}"
+    value, is_boolean, _ = message.rpartition(" is not a valid boolean")
+    if is_boolean:
+        return f"found {value}; expected a boolean word: true, false, yes, no, on, off, 1, 0"
+    return message
 
 
 def _name_of(parameter: Any, ctx: Any) -> str:
