@@ -47,7 +47,7 @@ def activate(kind: Activation, z: Float64) -> Float64:
         if kind is Activation.leaky_relu:
             return np.where(z < 0, z / 100.0, z)
         if kind is Activation.gelu:
-            inner = math.sqrt(2.0 / math.pi) * (z + 0.044715 * z**3)
+            inner = math.sqrt(2.0 / math.pi) * (z + 0.044715 * (z * z * z))
             return np.where(z == -np.inf, 0.0, z / 2.0 * (1.0 + np.tanh(inner)))  # the limit, for −∞ · 0
         if kind is Activation.tanh:
             return np.tanh(z)
@@ -118,7 +118,7 @@ def forward(weights: Weights, x: Float64, activation: Activation) -> tuple[Float
     z1 = np.multiply.outer(x, weights.w1)
     z1 += weights.b1
     a1 = activate(activation, z1)
-    return z1, a1, a1 @ weights.w2 + weights.b2
+    return z1, a1, np.einsum("nh,h->n", a1, weights.w2) + weights.b2
 
 
 def compute(
@@ -245,7 +245,7 @@ def _see_tensor(
         seen.pivot = float(flat.mean())
     deviation = flat - seen.pivot
     seen.total += float(deviation.sum())
-    seen.squares += float(deviation @ deviation)
+    seen.squares += float(np.einsum("i,i->", deviation, deviation))
     threshold = max(near, _ROUNDING * largest)
     possibly = int(np.count_nonzero(np.abs(flat) <= threshold)) if (low.min() <= threshold) else 0
     seen.zeros = (seen.zeros[0] + surely_zero, seen.zeros[1] + possibly)
