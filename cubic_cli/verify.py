@@ -223,7 +223,8 @@ def _see_tensor(
     batches: slice,
 ) -> None:
     """Add `values [n, width]` of one tensor, batches beginning at the rows `edges`; so has `may_overflow`."""
-    low, high = values.min(axis=1), values.max(axis=1)
+    flat, starts = values.reshape(-1), edges * values.shape[1]
+    low, high = np.minimum.reduceat(flat, starts), np.maximum.reduceat(flat, starts)
     largest = max(-low.min(), high.max())
     if not largest <= FLOAT32_MAX * (1 - _ROUNDING) or may_overflow is not None:
         magnitude = np.abs(values)
@@ -233,12 +234,12 @@ def _see_tensor(
             may |= may_overflow
         seen.must[batches] += np.add.reduceat(must.sum(axis=1), edges)
         seen.may[batches] += np.add.reduceat(may.sum(axis=1), edges)
-        low, high = np.where(may, np.inf, values).min(axis=1), np.where(may, -np.inf, values).max(axis=1)
-        values = values[~may]
-        largest = float(np.abs(values).max(initial=0.0))
-    seen.low[batches] = np.minimum(seen.low[batches], np.minimum.reduceat(low, edges))
-    seen.high[batches] = np.maximum(seen.high[batches], np.maximum.reduceat(high, edges))
-    flat = values.reshape(-1)
+        low = np.minimum.reduceat(np.where(may, np.inf, values).reshape(-1), starts)
+        high = np.maximum.reduceat(np.where(may, -np.inf, values).reshape(-1), starts)
+        flat = values[~may]
+        largest = float(np.abs(flat).max(initial=0.0))
+    seen.low[batches] = np.minimum(seen.low[batches], low)
+    seen.high[batches] = np.maximum(seen.high[batches], high)
     if not flat.size:
         return
     if not seen.values:
