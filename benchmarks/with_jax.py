@@ -55,6 +55,7 @@ def cubic(problem: Problem, level: str, num_epochs: int = 10) -> Callable[[], Fi
     """Return an epoch of cubic's own pass, one of `num_epochs`, with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
     observed = forward.Pass(_parameters(problem), source, problem.batch, problem.activation, devices, num_epochs)
+    observed.wait_for_programs()
 
     def run() -> Figures:
         chunks = list(observed.chunks(statistics=level == ALL))

@@ -9,9 +9,10 @@ ahead, so that reading, computing and recording overlap.
 import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -164,6 +165,14 @@ class _Program:
         return by_batch[:, 0] if self.layout.pieces_per_batch == 1 else merge.reduce(by_batch, axis=1)
 
 
+class _Dispatched(NamedTuple):
+    """A chunk on its way: the schedule, what will be seen, and when it was dispatched."""
+
+    kind: str
+    running: Any
+    at: float
+
+
 class Pass:
     """The forward pass over samples, epoch by epoch, on the devices. Compiles when it is made.
 
@@ -173,7 +182,8 @@ class Pass:
         batch_size: B.
         activation: of the hidden layer.
         devices: JAX's devices to use.
-        num_epochs: how many epochs will be asked for; long work is worth one more program, for the history alone.
+        num_epochs: how many epochs will be asked for; long work is worth one more program, for the history alone, which
+            another thread compiles while the first epochs pass.
         by_unit: force the schedule (None chooses).
         together: activations, this one among them, to compile as one program: sooner done than one by one.
     """
@@ -189,7 +199,6 @@ class Pass:
         by_unit: bool | None = None,
         together: tuple[Activation, ...] = (),
     ) -> None:
-        started = time.perf_counter()
         self.source, self.activation, self._together = source, activation, together or (activation,)
         self._parameters, self._devices = parameters, devices
         hidden = parameters.input_layer.bias.size
@@ -203,46 +212,59 @@ class Pass:
         self._programs: dict[str, _Program] = {}
         self._resident: dict[tuple[str, int], Any] = {}
         self._plain_spans: set[int] = set()
-        self._history_thread: threading.Thread | None = None
-        if by_unit:
-            self._program("moments")
-            if source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
-                self._history_thread = threading.Thread(target=self._program, args=("history",), daemon=True)
-                self._history_thread.start()
-        else:
-            self._program("plain")
-        self.devices = next(iter(self._programs.values())).devices
-        self.compile_seconds = time.perf_counter() - started
+        self._ahead: deque[_Dispatched] = deque()
+        self._compiling: threading.Thread | None = None
+        self.compile_seconds = 0.0
+        self.dispatched_at = 0.0  # when the first chunk of the last epoch was, by time.perf_counter
+        self.devices = self._program("moments" if by_unit else "plain").devices
+        if by_unit and source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
+            self._compiling = threading.Thread(target=self._program, args=("history",), daemon=True)
+            self._compiling.start()
 
-    def chunks(self, statistics: bool = True) -> Iterator[Chunk]:
-        """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors."""
-        name = "moments" if self._by_unit else "plain"
-        if self._history_thread is not None and not statistics:
-            self._history_thread.join()
-            name = "history"
-        ahead: list[tuple[str, Any]] = []
+    def wait_for_programs(self) -> None:
+        """Wait until all is compiled; the epochs that follow run at full speed."""
+        if self._compiling is not None:
+            self._compiling.join()
 
-        def dispatch(index: int) -> None:
-            kind = "plain" if index in self._plain_spans else name
-            ahead.append((kind, self._program(kind).start(self._arrays(kind, index))))
+    def chunks(self, statistics: bool = True, more: bool = False) -> Iterator[Chunk]:
+        """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors.
 
-        for index in range(min(_AHEAD, len(self._spans))):
-            dispatch(index)
+        If `more` is to come, an epoch without them, the devices begin with it while the last chunk is looked at.
+        """
+        if not self._ahead:
+            self._dispatch_first(statistics)
+        self.dispatched_at = self._ahead[0].at
         part: Chunk | None = None
         for index, (start, stop) in enumerate(self._spans):
-            kind, running = ahead.pop(0)
-            chunk = self._collect(kind, jax.device_get(running), start, stop - start)
+            kind, running, _ = self._ahead.popleft()
+            seen = jax.device_get(running)
+            if index + _AHEAD < len(self._spans):
+                self._dispatch(index + _AHEAD, statistics)
+            elif more and stop == self.source.count and self._compiling is not None:
+                self._dispatch_first(statistics=False)
+            chunk = self._collect(kind, seen, start, stop - start)
             if chunk is None:
                 self._plain_spans.add(index)
                 running = self._program("plain").start(self._arrays("plain", index))
                 chunk = self._collect("plain", jax.device_get(running), start, stop - start)
                 assert chunk is not None
-            if index + _AHEAD < len(self._spans):
-                dispatch(index + _AHEAD)
             part = chunk if part is None else join(part, chunk)
             if stop % self.batch == 0 or stop == self.source.count:
                 yield part
                 part = None
+
+    def _dispatch_first(self, statistics: bool) -> None:
+        for index in range(min(_AHEAD, len(self._spans))):
+            self._dispatch(index, statistics)
+
+    def _dispatch(self, index: int, statistics: bool) -> None:
+        kind = "moments"
+        if not statistics and self._compiling is not None and not self._compiling.is_alive():
+            kind = "history"
+        if not self._by_unit or index in self._plain_spans:
+            kind = "plain"
+        at = time.perf_counter()
+        self._ahead.append(_Dispatched(kind, self._program(kind).start(self._arrays(kind, index)), at))
 
     def observe(self, x: Float32, y: Float32) -> dict[str, Statistics]:
         """Return the statistics of each tensor over other samples `[n]`, by the same compiled programs."""
@@ -260,10 +282,13 @@ class Pass:
 
     def _program(self, name: str) -> _Program:
         if name not in self._programs:
+            started = time.perf_counter()
             limit = self._plain_limit if name == "plain" else block_size(self.batch)
             layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
             kinds = self.activation, self._together
             self._programs[name] = _Program(name, *kinds, layout, self._parameters, self._devices)
+            if threading.current_thread() is not self._compiling:  # that one keeps nobody waiting
+                self.compile_seconds += time.perf_counter() - started
         return self._programs[name]
 
     def _arrays(self, name: str, index: int) -> Any:
@@ -282,11 +307,11 @@ class Pass:
         batches = -(-samples // self.batch)
         sizes = np.full(batches, min(self.batch, samples), np.int64)
         sizes[-1] = samples - (batches - 1) * self.batch
-        squared_error = program.by_batch(seen.squared_error, samples).astype(np.float64)
+        squared_error = np.asarray(seen.squared_error, np.float64)
         if isinstance(seen, schedule.Plain):
-            scale = program.by_batch(seen.error_scale, samples).astype(np.float64)
-            squared_error /= np.square(np.where(scale == 0, 1.0, scale))  # a device that returns zeros returns zero
-        squared_error = squared_error.sum(axis=1)
+            scale = np.asarray(seen.error_scale, np.float64)
+            squared_error = squared_error / np.square(np.where(scale == 0, 1.0, scale))  # zeros: a device that fails
+        squared_error = program.merged(np.add, squared_error, samples)
         low, high = {}, {}
         nonfinite = np.zeros(batches, np.int64)
         tensors: dict[str, Statistics] | None = None

@@ -1,8 +1,12 @@
 """The history of a run: a row an iteration, streamed to Parquet while the epochs run. No JAX here."""
 
+import contextlib
+import functools
 import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +38,37 @@ def frame(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> pl.
     rows = len(columns["loss"])
     made = pl.DataFrame(
         {
-            "epoch": pl.repeat(epoch, rows, dtype=pl.Int64, eager=True),
-            "batch": pl.int_range(first_batch + 1, first_batch + rows + 1, dtype=pl.Int64, eager=True),
+            "epoch": np.full(rows, epoch, np.int64),
+            "batch": _numbers(first_batch + 1, rows),
             **{name: pl.Series(name, columns[name]) for name in ("size", "loss", *EXTREMES, "nonfinite")},
         }
     )
     absent = [name for name in EXTREMES if not np.isfinite(columns[name]).all()]
     return made.with_columns(pl.col(absent).replace([np.inf, -np.inf], None)) if absent else made
+
+
+@functools.lru_cache(1)
+def _numbers(first: int, rows: int) -> pl.Series:
+    return pl.int_range(first, first + rows, dtype=pl.Int64, eager=True)  # the same in every epoch
+
+
+@contextlib.contextmanager
+def recording(append: Callable[[pl.DataFrame], None]) -> Iterator[Callable[[int, int, dict[str, NDArray[Any]]], None]]:
+    """Yield what takes the arguments of `frame`; the rows are made and appended in another thread, in their order.
+
+    So the devices need not wait. What `append` raises is raised by a later call, or in the end.
+    """
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+
+        def record(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> None:
+            waiting.append(pool.submit(lambda: append(frame(epoch, first_batch, columns))))
+            if len(waiting) > _AHEAD:
+                waiting.popleft().result()
+
+        yield record
+        for future in waiting:
+            future.result()
 
 
 class HistoryWriter:

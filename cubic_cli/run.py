@@ -16,7 +16,7 @@ from cubic_cli import distribution, findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.dataset import Float32, Float64
 from cubic_cli.devices import keep_compiled, pick_devices
-from cubic_cli.history import EXTREMES, HistoryWriter, frame
+from cubic_cli.history import EXTREMES, HistoryWriter, recording
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
 from cubic_cli.scaling import choose_scale
@@ -138,9 +138,10 @@ def observe(
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
         reference = pool.submit(_reference, config, values, source, picked) if config.verify else None
         forward = Pass(parameters, source, config.batch_size, config.activation, devices, config.num_epochs)
-        seen = Watch(append, picked)
-        for number in range(1, config.num_epochs + 1):
-            progress(number, seen.epoch(number, forward))
+        with recording(append) as record_batches:
+            seen = Watch(record_batches, picked)
+            for number in range(1, config.num_epochs + 1):
+                progress(number, seen.epoch(number, forward, more=number < config.num_epochs))
         verification = None
         if reference is not None:
             found = seen.verified(forward, source)
@@ -247,34 +248,34 @@ def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -
 class Watch:
     """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
 
-    def __init__(self, append: Callable[[pl.DataFrame], None], picked: NDArray[np.int64]) -> None:
+    def __init__(
+        self, record_batches: Callable[[int, int, dict[str, NDArray[Any]]], None], picked: NDArray[np.int64]
+    ) -> None:
         self.totals: list[float] = []  # the sum of the squared errors, by epoch
         self.seconds: list[float] = []
         self.tensors: dict[str, Statistics] = {}
         self.losses = record.Losses()
         self.batches = 0
         self.first_nonfinite: int | None = None  # the batch, from 0
-        self._append = append
+        self._record_batches = record_batches
         self._picked = picked
         self._losses: list[float] = []
         self._picked_columns: list[dict[str, NDArray[Any]]] = []
         self._digests: list[int] = []
 
-    def epoch(self, number: int, forward: "Pass") -> float:
-        """Run one epoch, write its history, and return its loss."""
-        total, digest, seconds = 0.0, 0, 0.0
-        started = time.perf_counter()
-        for chunk in forward.chunks(statistics=number == 1):
-            seconds += time.perf_counter() - started
+    def epoch(self, number: int, forward: "Pass", more: bool) -> float:
+        """Run one epoch, hand over its history, and return its loss; `more` epochs may follow."""
+        total, digest, compiled = 0.0, 0, forward.compile_seconds
+        for chunk in forward.chunks(statistics=number == 1, more=more):
+            on_host = time.perf_counter()
             columns = history_columns(chunk)
-            self._append(frame(number, chunk.first_batch, columns))
+            self._record_batches(number, chunk.first_batch, columns)
             with np.errstate(over="ignore"):
                 total += float(chunk.squared_error.sum())
             digest = zlib.crc32(columns["loss"].data, digest)
             if number == 1:
                 self._first(chunk, columns)
-            started = time.perf_counter()
-        seconds += time.perf_counter() - started
+        seconds = on_host - forward.dispatched_at - (forward.compile_seconds - compiled)
         loss = _loss(total, forward.source.count)
         self.totals.append(total)
         self.seconds.append(seconds)

@@ -142,7 +142,9 @@ def test_history_alone_is_the_same_history(by_unit, monkeypatch):
     monkeypatch.setattr(forward, "_LITTLE_WORK", -1)
     x, y = samples(4_567)
     passing = run(initialise(Initializer.he_normal, 16, 1), x, y, 10, by_unit=by_unit)
+    passing.wait_for_programs()
     full, alone = (list(passing.chunks(statistics)) for statistics in (True, False))
+    assert [c.tensors is None for c in alone] == [by_unit] * len(alone)
     assert [c.loss.tobytes() for c in full] == [c.loss.tobytes() for c in alone]
     for name in TENSORS:
         assert [c.low[name].tobytes() for c in full] == [c.low[name].tobytes() for c in alone]
