@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cubic_cli import verify
 from cubic_cli.config import Activation, Initializer
-from cubic_cli.dataset import draw
+from cubic_cli.problem import draw
 
 LOSS, HISTORY, ALL = "loss", "history", "all"
 LEVELS = (LOSS, HISTORY, ALL)

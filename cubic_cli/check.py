@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from cubic_cli import closed_form, verify
 from cubic_cli.config import Activation, Device, ForwardConfig, GenerateConfig, Initializer
-from cubic_cli.dataset import Float32, draw
 from cubic_cli.devices import pick_devices
+from cubic_cli.problem import Float32, draw
 from cubic_cli.record import describe_tensor
 from cubic_cli.source import Arrays
 from cubic_cli.verdict import Report, Row, count_differing, guard, name_devices, number

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cubic_cli.config import Activation, Initializer
-from cubic_cli.dataset import X_LIMIT, Float64, cubic
+from cubic_cli.problem import X_LIMIT, Float64, cubic
 from cubic_cli.verify import activate
 
 # Panels end where an activation bends: at z1 = 0, which is x = -1, and are short where it turns smoothly.

@@ -1,6 +1,4 @@
-"""The dataset: samples of a noisy cubic, drawn, written and read back exactly. No JAX here.
-
-    x ~ U[-100, 100),  y = 0.01 x³ − 0.5 x + 20 + ε,  ε ~ N(0, noise_std²);  both float32.
+"""The dataset: a file of samples of the problem, written so that they read back exactly. No JAX here.
 
 A CSV file has the header `x,y` and one row a sample; a Parquet file has two float32 columns of these names. Reading
 them stands in `samples`.
@@ -21,21 +19,9 @@ from numpy.typing import NDArray
 
 from cubic_cli.config import GenerateConfig
 from cubic_cli.errors import DatasetError
-from cubic_cli.samples import SCHEMA, Float32, read_chunks, read_samples
+from cubic_cli.problem import X_LIMIT, Float32, cubic, draw, draw_x
+from cubic_cli.samples import SCHEMA, read_chunks
 from cubic_cli.scratch import Check, replacing_file, system_errors
-
-__all__ = ["Float32", "Float64", "cubic", "draw", "generate", "read_samples"]
-
-Float64 = NDArray[np.float64]
-
-X_LIMIT = 100.0
-_CHUNK = 1 << 20  # rows drawn and written at a time: bounds the memory
-_BELOW_LIMIT = np.nextafter(np.float32(X_LIMIT), np.float32(0))
-
-
-def cubic(x: Float64) -> Float64:
-    """Return the noise-free target `0.01 x³ − 0.5 x + 20`, in float64."""
-    return 0.01 * x**3 - 0.5 * x + 20.0
 
 
 @dataclass(frozen=True)
@@ -52,30 +38,6 @@ class Generated:
     y_mean: float
     bytes: int
     seconds: float
-
-
-def draw(rows: int, noise_std: float, seed: int) -> Iterator[tuple[Float32, Float32]]:
-    """Yield the samples in chunks `(x [n], y [n])`, `rows` in all; the same seed gives the same samples.
-
-    x and the noise come from two streams of the seed, so the values do not depend on the chunk size.
-    """
-    x_stream, noise_stream = _streams(seed)
-    for start in range(0, rows, _CHUNK):
-        n = min(_CHUNK, rows - start)
-        x = _draw_x(x_stream, n)
-        with np.errstate(over="ignore"):
-            noise = noise_std * noise_stream.standard_normal(n)
-            y = (cubic(x.astype(np.float64)) + noise).astype(np.float32)
-        yield x, y
-
-
-def _streams(seed: int) -> list[np.random.Generator]:
-    return [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(2)]
-
-
-def _draw_x(stream: np.random.Generator, n: int) -> Float32:
-    # A float64 just below 100 can round to the float32 100.0, which the interval excludes.
-    return np.minimum(stream.uniform(-X_LIMIT, X_LIMIT, n).astype(np.float32), _BELOW_LIMIT)
 
 
 def generate(
@@ -190,7 +152,7 @@ def is_own(path: Path, seed: int = 0) -> bool:
         return False
     if len(x) >= 10 and _spreads(x) and _follows_cubic(x, y):
         return True
-    return any(np.array_equal(x, _draw_x(_streams(s)[0], len(x))) for s in (seed, *range(_SEEDS_TRIED)))
+    return any(np.array_equal(x, draw_x(len(x), s)) for s in (seed, *range(_SEEDS_TRIED)))
 
 
 def _spreads(x: Float32) -> bool:

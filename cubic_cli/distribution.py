@@ -11,7 +11,7 @@ import numpy as np
 
 from cubic_cli import verify
 from cubic_cli.config import Activation
-from cubic_cli.dataset import Float32
+from cubic_cli.problem import Float32
 from cubic_cli.runs import shortest
 
 LIMIT = 1 << 20  # values looked at

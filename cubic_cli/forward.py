@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from cubic_cli import schedule
 from cubic_cli.config import Activation
-from cubic_cli.dataset import Float32
 from cubic_cli.layout import Layout, block_size, lay_out, piece_sizes, place, spans
 from cubic_cli.network import Layer, Parameters
+from cubic_cli.problem import Float32
 from cubic_cli.source import RESIDENT, Source
 from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_all
 

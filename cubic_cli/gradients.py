@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from cubic_cli import verify
 from cubic_cli.config import Activation
-from cubic_cli.dataset import Float32, Float64
 from cubic_cli.forward import map_blocks
 from cubic_cli.network import ACTIVATIONS, Parameters, by_name, forward
+from cubic_cli.problem import Float32, Float64
 from cubic_cli.source import Source, spread_indices
 
 LEARNING_RATE = 0.01  # of the steps that are measured: what textbooks begin with

@@ -12,11 +12,12 @@ import numpy as np
 
 from cubic_cli import runs, saved, verify
 from cubic_cli.config import Activation, Scaling
-from cubic_cli.dataset import Float32, Float64
 from cubic_cli.errors import DatasetError, RunError
+from cubic_cli.problem import Float32, Float64
 from cubic_cli.runs import Record
-from cubic_cli.samples import Sha256, read_chunks
+from cubic_cli.samples import read_chunks
 from cubic_cli.scaling import choose_scale
+from cubic_cli.source import Sha256
 
 
 def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.dataset import Float32
+from cubic_cli.problem import Float32
 
 # Samples of a block of the other schedule: what is known of each stays in the cache, and starting costs little. XLA has
 # a fast reduction for wide rows, the batches here, but takes it in large blocks alone; narrow rows are better without.

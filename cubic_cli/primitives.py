@@ -12,8 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cubic_cli import closed_form, network
 from cubic_cli.config import Initializer
-from cubic_cli.dataset import Float32
 from cubic_cli.network import Layer, Parameters
+from cubic_cli.problem import Float32
 from cubic_cli.verdict import Row, count_differing, name_devices, number
 
 STANDARD_ERRORS = 5.0  # beyond which a sample contradicts its distribution: one in two million by chance

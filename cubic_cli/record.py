@@ -9,7 +9,7 @@ import numpy as np
 
 from cubic_cli import __version__, distribution
 from cubic_cli.config import ForwardConfig
-from cubic_cli.dataset import Float32
+from cubic_cli.problem import Float32
 from cubic_cli.runs import shortest
 from cubic_cli.source import Column, Source
 from cubic_cli.units import hidden_activations

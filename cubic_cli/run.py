@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cubic_cli import distribution, findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
-from cubic_cli.dataset import Float32, Float64
 from cubic_cli.devices import keep_compiled, pick_devices
 from cubic_cli.history import EXTREMES, HistoryWriter, recording
+from cubic_cli.problem import Float32, Float64
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
 from cubic_cli.scaling import choose_scale

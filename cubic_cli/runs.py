@@ -14,14 +14,16 @@ import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli.errors import RunError
 from cubic_cli.scratch import clear, replacing_folder, scratch_folder
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Record = dict[str, Any]  # described by record.schema.json
 
@@ -172,12 +174,14 @@ def load_record(folder: Path) -> Record:
     return cast(Record, record)
 
 
-def load_history(folder: Path) -> pl.DataFrame:
+def load_history(folder: Path) -> "pl.DataFrame":
     """Return the history of the run in `folder`, a row an iteration.
 
     Raises:
         RunError: the file is missing or damaged.
     """
+    import polars as pl
+
     path = folder / HISTORY
     _check_file(path)
     try:
@@ -232,7 +236,7 @@ class Run:
         self.record = load_record(folder)
 
     @functools.cached_property
-    def history(self) -> pl.DataFrame:
+    def history(self) -> "pl.DataFrame":
         """A row an iteration, as in `history.parquet`."""
         return load_history(self.folder)
 

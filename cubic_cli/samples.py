@@ -21,7 +21,6 @@ does not take at once goes through it.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -30,11 +29,10 @@ from typing import IO, NoReturn
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from cubic_cli.errors import DatasetError
+from cubic_cli.problem import Float32
 
-Float32 = NDArray[np.float32]
 Samples = tuple[Float32, Float32]  # x [n], y [n]
 
 SCHEMA = pl.Schema({"x": pl.Float32, "y": pl.Float32})
@@ -102,21 +100,6 @@ def count_samples(path: Path) -> int:
         _check_header(path, stream.readline(4096))
         # A last line without its end counts, so that who reads it refuses it.
         return sum(_count_lines(block) or 1 for block in _blocks(stream, _BLOCK))
-
-
-class Sha256:
-    """The SHA-256 of samples, chunk by chunk: x and y in turn, row by row, as little-endian float32."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, x: Float32, y: Float32) -> None:
-        """Take the samples that follow."""
-        self._hash.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
-
-    def hexdigest(self) -> str:
-        """Return the hash of the samples so far."""
-        return self._hash.hexdigest()
 
 
 @contextlib.contextmanager

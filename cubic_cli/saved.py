@@ -17,8 +17,8 @@ import polars as pl
 
 from cubic_cli import runs
 from cubic_cli.config import Activation, Initializer, Scaling
-from cubic_cli.dataset import Float32
 from cubic_cli.errors import RunError
+from cubic_cli.problem import Float32
 from cubic_cli.runs import Record
 
 _PARQUET = b"PAR1"  # the first and the last four bytes of a Parquet file

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cubic_cli.config import Scaling
-from cubic_cli.dataset import Float32
+from cubic_cli.problem import Float32
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from cubic_cli import record, runs, verify
 from cubic_cli.config import ForwardConfig
-from cubic_cli.dataset import Float32
 from cubic_cli.devices import pick_devices
 from cubic_cli.distributed import Group
 from cubic_cli.errors import PeerError
 from cubic_cli.history import HistoryWriter
+from cubic_cli.problem import Float32
 from cubic_cli.run import Outcome, Progress, first_parameters, observe, rescale, write
 from cubic_cli.runs import Record
 from cubic_cli.samples import count_samples, read_chunks

@@ -1,5 +1,6 @@
 """The samples of a run: read once, described, and kept where every epoch can read them again. No JAX here."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.dataset import Float32, cubic
-from cubic_cli.samples import Sha256
+from cubic_cli.problem import Float32, cubic
 from cubic_cli.scaling import Scale
 
 RESIDENT = 1 << 24  # samples kept in memory; more are kept in a file of raw float32
@@ -105,6 +105,21 @@ class Scaled:
         """Return the scaled samples at `indices`."""
         x, y = self.source.take(indices)
         return self.x.apply(x), self.y.apply(y)
+
+
+class Sha256:
+    """The SHA-256 of samples, chunk by chunk: x and y in turn, row by row, as little-endian float32."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, x: Float32, y: Float32) -> None:
+        """Take the samples that follow."""
+        self._hash.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
+
+    def hexdigest(self) -> str:
+        """Return the hash of the samples so far."""
+        return self._hash.hexdigest()
 
 
 SPREAD = 4096  # samples that stand for all where looking at each would cost too much

@@ -4,7 +4,7 @@ import numpy as np
 
 from cubic_cli import verify
 from cubic_cli.config import Activation
-from cubic_cli.dataset import Float32, Float64
+from cubic_cli.problem import Float32, Float64
 
 
 def hidden_activations(values: dict[str, Float32], activation: Activation, x: Float32) -> Float64:

@@ -189,7 +189,7 @@ def test_help_loads_nothing_heavy(arguments):
 
 def test_that_the_tests_above_can_fail():
     assert not loads_no_jax(["--help"], extra="import jax")
-    assert not loads_none_of(["polars"], ["--help"], extra="from cubic_cli import load_run")
+    assert not loads_none_of(["polars"], ["--help"], extra="import cubic_cli.samples")
 
 
 def test_fail_on_makes_a_finding_exit_1_and_keeps_the_run(cubic, tmp_path, monkeypatch):

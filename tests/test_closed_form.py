@@ -7,9 +7,9 @@ import pytest
 from cubic_cli import closed_form
 from cubic_cli.closed_form import Expected
 from cubic_cli.config import Activation, Initializer
-from cubic_cli.dataset import cubic, draw
 from cubic_cli.forward import TENSORS, Pass
 from cubic_cli.network import initialise
+from cubic_cli.problem import cubic, draw
 from cubic_cli.source import Arrays
 
 N, SEED = 40_000, 11

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from cubic_cli import dataset
 from cubic_cli.config import GenerateConfig
-from cubic_cli.dataset import cubic, generate, is_own, refuse_strangers
+from cubic_cli.dataset import generate, is_own, refuse_strangers
 from cubic_cli.errors import DatasetError
+from cubic_cli.problem import cubic
 
 
 @settings(deadline=None, max_examples=60)

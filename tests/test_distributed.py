@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from cubic_cli import distributed, supervisor, verdict
 from cubic_cli.config import Place
-from cubic_cli.dataset import draw
 from cubic_cli.errors import CubicError, PeerError
+from cubic_cli.problem import draw
 from cubic_cli.rendezvous import meet
 from cubic_cli.samples import count_samples, read_chunks
 from cubic_cli.shares import Spool, deal

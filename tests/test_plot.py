@@ -1,13 +1,15 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
-from cubic_cli import dataset, load_run
+from cubic_cli import load_run
+from cubic_cli.samples import read_samples
 from cubic_cli.views import plot
 
 
@@ -32,7 +34,7 @@ def test_the_curves_are_those_of_the_formulas(run):
     saved = run("--initializer", "he_normal", "--scaling", "standard", "--activation", "tanh")
     fit, losses, *histograms = plot.draw(saved).axes
     lines = {line.get_label(): line.get_xydata() for line in fit.lines}
-    x, y = dataset.read_samples(dataset.Path("data.csv"), 60)
+    x, y = read_samples(Path("data.csv"), 60)
     np.testing.assert_array_equal(lines["samples"], np.stack([x, y], 1))
     xs, ys = lines["the true cubic"].T
     np.testing.assert_allclose(ys, 0.01 * xs**3 - 0.5 * xs + 20)
@@ -99,7 +101,7 @@ def test_other_samples_than_the_run_has_seen_are_not_shown(run, cubic):
     fit = plot.draw(saved).axes[0]
     assert "has changed since the run" in " ".join(texts(fit)).replace("\n", " ")
     assert "samples" not in [line.get_label() for line in fit.lines]
-    dataset.Path("data.csv").unlink()
+    Path("data.csv").unlink()
     assert "there is no dataset" in " ".join(texts(plot.draw(saved).axes[0]))
 
 

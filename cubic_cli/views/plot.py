@@ -11,12 +11,12 @@ import numpy as np
 
 from cubic_cli import saved, verify
 from cubic_cli.config import Activation, Scaling
-from cubic_cli.dataset import Float32, Float64, cubic
 from cubic_cli.errors import CubicError, DatasetError, UsageError
+from cubic_cli.problem import Float32, Float64, cubic
 from cubic_cli.runs import Record, Run
-from cubic_cli.samples import Sha256, read_chunks
+from cubic_cli.samples import read_chunks
 from cubic_cli.scaling import choose_scale
-from cubic_cli.source import spread_indices
+from cubic_cli.source import Sha256, spread_indices
 from cubic_cli.views.files import write_whole
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from cubic_cli.views.format import (
 )
 
 if TYPE_CHECKING:
-    from cubic_cli.dataset import Float32
+    from cubic_cli.problem import Float32
 
 EQUATIONS = {"z1": "x·W1 + b1", "a1": "{activation}(z1)", "z2": "a1·W2 + b2", "loss": "mean((z2 − y)²)"}
 SYMBOLS = {
