@@ -186,6 +186,7 @@ class Pass:
             another thread compiles while the first epochs pass.
         by_unit: force the schedule (None chooses).
         together: activations, this one among them, to compile as one program: sooner done than one by one.
+        statistics: whether those of the tensors will be asked for; if not, only the history's program is compiled.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class Pass:
         num_epochs: int = 1,
         by_unit: bool | None = None,
         together: tuple[Activation, ...] = (),
+        statistics: bool = True,
     ) -> None:
         self.source, self.activation, self._together = source, activation, together or (activation,)
         self._parameters, self._devices = parameters, devices
@@ -216,8 +218,9 @@ class Pass:
         self._compiling: threading.Thread | None = None
         self.compile_seconds = 0.0
         self.dispatched_at = 0.0  # when the first chunk of the last epoch was, by time.perf_counter
-        self.devices = self._program("moments" if by_unit else "plain").devices
-        if by_unit and source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
+        self._statistics = statistics
+        self.devices = self._program(self._kind(statistics)).devices
+        if by_unit and statistics and source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
             self._compiling = threading.Thread(target=self._program, args=("history",), daemon=True)
             self._compiling.start()
 
@@ -258,13 +261,16 @@ class Pass:
             self._dispatch(index, statistics)
 
     def _dispatch(self, index: int, statistics: bool) -> None:
-        kind = "moments"
-        if not statistics and self._compiling is not None and not self._compiling.is_alive():
-            kind = "history"
-        if not self._by_unit or index in self._plain_spans:
-            kind = "plain"
+        kind = "plain" if index in self._plain_spans else self._kind(statistics)
         at = time.perf_counter()
         self._ahead.append(_Dispatched(kind, self._program(kind).start(self._arrays(kind, index)), at))
+
+    def _kind(self, statistics: bool) -> str:
+        """Return the schedule of most chunks."""
+        if not self._by_unit:
+            return "plain"
+        compiled = self._compiling is not None and not self._compiling.is_alive()
+        return "history" if not self._statistics or (compiled and not statistics) else "moments"
 
     def observe(self, x: Float32, y: Float32) -> dict[str, Statistics]:
         """Return the statistics of each tensor over other samples `[n]`, by the same compiled programs."""
@@ -344,12 +350,12 @@ class Pass:
 
     def epoch(self) -> "Epoch":
         """Run one epoch and keep all that was seen."""
-        return gather(self.chunks())
+        return gather(self.chunks(self._statistics))
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: what was seen of each batch, `[K]`, the statistics of each tensor, the loss."""
+    """One epoch: what was seen of each batch, `[K]`, the loss, and the statistics of each tensor, where asked for."""
 
     sizes: NDArray[np.int64]
     batch_loss: Float32
@@ -375,12 +381,12 @@ def join(a: Chunk, b: Chunk) -> Chunk:
 
 
 def gather(chunks: Iterator[Chunk]) -> Epoch:
-    """Keep the chunks of an epoch, of which the statistics were asked for."""
+    """Keep the chunks of an epoch."""
     seen = list(chunks)
-    tensors = dict.fromkeys(TENSORS, EMPTY)
+    tensors: dict[str, Statistics] = {}
     for chunk in seen:
-        assert chunk.tensors is not None
-        tensors = {name: merge(tensors[name], chunk.tensors[name]) for name in TENSORS}
+        for name, statistics in (chunk.tensors or {}).items():
+            tensors[name] = merge(tensors.get(name, EMPTY), statistics)
     sizes = np.concatenate([chunk.sizes for chunk in seen])
     with np.errstate(over="ignore"):
         loss = float(np.float32(sum(float(chunk.squared_error.sum()) for chunk in seen) / sizes.sum()))

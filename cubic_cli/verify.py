@@ -258,7 +258,7 @@ class Seen:
     """What a run says of the batches that the reference computed, by the names of the history and of the record.
 
     `history` has `loss`, `nonfinite` and the extremes, `[K]`; `tensors` has the statistics of each tensor over these
-    batches, as the record writes them, and `epoch_losses` and `digests` one entry an epoch.
+    batches, as the record writes them, where they were asked for; `epoch_losses` and `digests` have one entry an epoch.
     """
 
     history: dict[str, NDArray[Any]]
@@ -325,7 +325,8 @@ def _comparisons(reference: Reference, seen: Seen) -> list[_Comparison]:
             error = np.where(clear, _relative_error(found, expected, scale), 0.0)
             compared.append(_Comparison(f"{name}_{end}", found, expected, error))
         told &= clear
-        compared += _statistics(name, tensor, seen.tensors[name], bool(clear.all()))
+        if name in seen.tensors:
+            compared += _statistics(name, tensor, seen.tensors[name], bool(clear.all()))
     must, may = (sum(getattr(t, kind) for t in reference.tensors.values()) for kind in ("must", "may"))
     found = np.asarray(seen.history["nonfinite"], float)
     infinite_loss = ~np.isfinite(np.asarray(seen.history["loss"], float))

@@ -28,8 +28,8 @@ def samples(n, seed=0):
     return x, (0.01 * x**3 - 0.5 * x + 20 + rng.normal(0, 10, n)).astype(np.float32)
 
 
-def run(parameters, x, y, batch, activation=Activation.relu, devices=4, by_unit=None):
-    return Pass(parameters, Arrays(x, y), batch, activation, jax.devices()[:devices], by_unit=by_unit)
+def run(parameters, x, y, batch, activation=Activation.relu, devices=4, **options):
+    return Pass(parameters, Arrays(x, y), batch, activation, jax.devices()[:devices], **options)
 
 
 @pytest.mark.parametrize("by_unit", [False, True])
@@ -73,7 +73,7 @@ def test_every_batch_against_float64(n, batch, hidden, devices, by_unit):
 def test_the_schedules_agree(activation, initializer):
     x, y = samples(2_345)
     parameters = initialise(initializer, 19, 3)
-    plain, fast = (run(parameters, x, y, 10, activation, 2, by_unit).epoch() for by_unit in (False, True))
+    plain, fast = (run(parameters, x, y, 10, activation, 2, by_unit=by_unit).epoch() for by_unit in (False, True))
     for name in TENSORS:
         scale = max(np.abs(plain.low[name]).max(), np.abs(plain.high[name]).max(), 1e-30)
         # A product and a sum may or may not be fused, which rounds once less.
@@ -111,7 +111,7 @@ def test_a_million_samples_against_float64(batch):
 def test_devices_do_not_matter(by_unit, batch):
     x, y = samples(130_001)
     parameters = initialise(Initializer.glorot_normal, 6, 1)
-    one, *others = (run(parameters, x, y, batch, Activation.gelu, d, by_unit).epoch() for d in (1, 2, 3, 4))
+    one, *others = (run(parameters, x, y, batch, Activation.gelu, d, by_unit=by_unit).epoch() for d in (1, 2, 3, 4))
     for other in others:
         for name in TENSORS:
             np.testing.assert_array_equal(one.low[name], other.low[name])
@@ -148,6 +148,34 @@ def test_history_alone_is_the_same_history(by_unit, monkeypatch):
     assert [c.loss.tobytes() for c in full] == [c.loss.tobytes() for c in alone]
     for name in TENSORS:
         assert [c.low[name].tobytes() for c in full] == [c.low[name].tobytes() for c in alone]
+
+
+def test_without_statistics_only_the_history_is_compiled():
+    x, y = samples(4_567)
+    parameters = initialise(Initializer.he_normal, 16, 1)
+    whole, alone = (run(parameters, x, y, 10, by_unit=True, statistics=wanted) for wanted in (True, False))
+    assert (list(whole._programs), list(alone._programs)) == (["moments"], ["history"])
+    full, epoch = whole.epoch(), alone.epoch()
+    assert epoch.tensors == {}
+    assert full.batch_loss.tobytes() == epoch.batch_loss.tobytes()
+    assert all(full.high[name].tobytes() == epoch.high[name].tobytes() for name in TENSORS)
+
+
+def test_the_next_epoch_begins_before_this_one_ends(monkeypatch):
+    """Its first chunks are dispatched before the last chunk is yielded, and the figures stay those of each epoch."""
+    monkeypatch.setattr(forward, "_LITTLE_WORK", -1)
+    monkeypatch.setattr(layout, "_CHUNK", 1000)
+    x, y = samples(4_567)
+    passing = run(initialise(Initializer.he_normal, 16, 1), x, y, 10, by_unit=True, num_epochs=3)
+    epochs = []
+    for number in (1, 2, 3):
+        before = passing.dispatched_at
+        epochs.append([(c.first_batch, c.loss.tobytes()) for c in passing.chunks(number == 1, more=number < 3)])
+        assert len(passing._ahead) == (2 if number < 3 else 0)
+        assert passing.dispatched_at > before
+        passing.wait_for_programs()
+    assert epochs[0] == epochs[1] == epochs[2]
+    assert "history" in passing._programs
 
 
 def test_equal_units_add_up_without_drift():
