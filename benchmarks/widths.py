@@ -20,7 +20,6 @@ from cubic_cli.devices import pick_devices
 
 WIDTHS = (1, 3, 16, 64, 1000, 4096)
 _WIDE = 256  # from here on a tenth of the samples says as much
-_EPOCHS = 10  # as the command has by default; the pass chooses its schedule by the work to come
 
 
 def measure_all(samples: int, batch: int, rounds: int) -> list[dict[str, Any]]:
@@ -34,7 +33,7 @@ def measure_all(samples: int, batch: int, rounds: int) -> list[dict[str, Any]]:
         problem = make(samples // 10 if hidden >= _WIDE else samples, batch, hidden, activation)
         expected, scale = reference(problem)
         for level in (HISTORY, ALL):
-            run = cubic(problem, level, _EPOCHS)
+            run = cubic(problem, level)
             check(f"H = {hidden}, {activation}, {level}", problem, level, run(), expected, scale)
             runs[hidden, activation, level] = run
             sizes[hidden, activation, level] = problem.samples

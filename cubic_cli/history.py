@@ -43,7 +43,7 @@ def frame(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> pl.
             **{name: pl.Series(name, columns[name]) for name in ("size", "loss", *EXTREMES, "nonfinite")},
         }
     )
-    absent = [name for name in EXTREMES if not np.isfinite(columns[name]).all()]
+    absent = [name for name in EXTREMES if columns["nonfinite"].any() and not np.isfinite(columns[name]).all()]
     return made.with_columns(pl.col(absent).replace([np.inf, -np.inf], None)) if absent else made
 
 

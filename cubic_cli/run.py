@@ -319,10 +319,12 @@ class Watch:
 
 def history_columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:
     """Return the history's columns of a chunk; `nonfinite` counts the loss too."""
-    loss = chunk.loss
+    loss, nonfinite = chunk.loss, chunk.nonfinite
+    if not np.isfinite(loss).all():
+        nonfinite = nonfinite + ~np.isfinite(loss)
     ends = {"min": chunk.low, "max": chunk.high}
     extremes = {name: ends[name[3:]][name[:2]] for name in EXTREMES}
-    return {"size": chunk.sizes, "loss": loss, **extremes, "nonfinite": chunk.nonfinite + ~np.isfinite(loss)}
+    return {"size": chunk.sizes, "loss": loss, **extremes, "nonfinite": nonfinite}
 
 
 def _describe(
