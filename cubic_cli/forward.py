@@ -166,7 +166,7 @@ class _Program:
 
 
 class _Dispatched(NamedTuple):
-    """A chunk on its way: the schedule, what will be seen, and when it was dispatched."""
+    """A chunk on its way: the schedule, what will be seen, and when it was dispatched, by `Pass.clock`."""
 
     kind: str
     running: Any
@@ -217,7 +217,7 @@ class Pass:
         self._ahead: deque[_Dispatched] = deque()
         self._compiling: threading.Thread | None = None
         self.compile_seconds = 0.0
-        self.dispatched_at = 0.0  # when the first chunk of the last epoch was, by time.perf_counter
+        self.dispatched_at = 0.0  # when the first chunk of the last epoch was, by `clock`
         self._statistics = statistics
         self.devices = self._program(self._kind(statistics)).devices
         if by_unit and statistics and source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
@@ -228,6 +228,10 @@ class Pass:
         """Wait until all is compiled; the epochs that follow run at full speed."""
         if self._compiling is not None:
             self._compiling.join()
+
+    def clock(self) -> float:
+        """Return the time in seconds, by a clock that stands still while an epoch waits for the compiler."""
+        return time.perf_counter() - self.compile_seconds
 
     def chunks(self, statistics: bool = True, more: bool = False) -> Iterator[Chunk]:
         """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors.
@@ -262,7 +266,7 @@ class Pass:
 
     def _dispatch(self, index: int, statistics: bool) -> None:
         kind = "plain" if index in self._plain_spans else self._kind(statistics)
-        at = time.perf_counter()
+        at = self.clock()
         self._ahead.append(_Dispatched(kind, self._program(kind).start(self._arrays(kind, index)), at))
 
     def _kind(self, statistics: bool) -> str:

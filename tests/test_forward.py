@@ -242,3 +242,22 @@ def test_one_trace_for_many_epochs(monkeypatch, by_unit, name):
     forward._compile.cache_clear()
     assert traces == 1
     assert len(losses) == 1
+
+
+def test_an_epoch_that_must_compile_does_not_count_it(monkeypatch):
+    """NaN needs the schedule that counts, whose program is made in the middle of the epoch."""
+    now = [0.0]
+    compiled = forward._compile
+
+    def slowly(*shapes):
+        now[0] += 100.0
+        return compiled(*shapes)
+
+    monkeypatch.setattr(forward, "_compile", slowly)
+    monkeypatch.setattr(forward.time, "perf_counter", lambda: now[0])
+    x, y = samples(100)
+    x[3] = np.nan
+    passing = run(initialise(Initializer.ones, 8, 0), x, y, 10, by_unit=True)
+    passing.epoch()
+    assert passing.compile_seconds == 200.0
+    assert passing.clock() - passing.dispatched_at == 0.0
