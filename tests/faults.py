@@ -74,7 +74,7 @@ def strike(process: "subprocess.Popen[str]", number: int, after: float) -> tuple
         return "killed", "" if status == -signal.SIGKILL else f"status {status}"
     if status == 130:
         return "130", "" if "Traceback" not in error else error
-    if status == -signal.SIGINT and "cubic_cli/cli.py" not in error:
+    if (status == -signal.SIGINT and "cubic_cli/cli.py" not in error) or (status == 1 and "<frozen site>" in error):
         return "by the signal, before our first line", ""  # a shell says 130
     return f"status {status}", error or "no message"
 
