@@ -43,8 +43,9 @@ def frame(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> pl.
             **{name: pl.Series(name, columns[name]) for name in ("size", "loss", *EXTREMES, "nonfinite")},
         }
     )
-    absent = [name for name in EXTREMES if columns["nonfinite"].any() and not np.isfinite(columns[name]).all()]
-    return made.with_columns(pl.col(absent).replace([np.inf, -np.inf], None)) if absent else made
+    if not columns["nonfinite"].any():
+        return made
+    return made.with_columns(pl.col(EXTREMES).replace([np.inf, -np.inf], None))
 
 
 @functools.lru_cache(1)
