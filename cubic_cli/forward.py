@@ -236,7 +236,8 @@ class Pass:
     def chunks(self, statistics: bool = True, more: bool = False) -> Iterator[Chunk]:
         """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors.
 
-        If `more` is to come, an epoch without them, the devices begin with it while the last chunk is looked at.
+        If `more` is to come, an epoch without them, the devices of a long run begin with it before the last chunk is
+        yielded.
         """
         if not self._ahead:
             self._dispatch_first(statistics)
@@ -244,17 +245,16 @@ class Pass:
         part: Chunk | None = None
         for index, (start, stop) in enumerate(self._spans):
             kind, running, _ = self._ahead.popleft()
-            seen = jax.device_get(running)
-            if index + _AHEAD < len(self._spans):
-                self._dispatch(index + _AHEAD, statistics)
-            elif more and stop == self.source.count and self._compiling is not None:
-                self._dispatch_first(statistics=False)
-            chunk = self._collect(kind, seen, start, stop - start)
+            chunk = self._collect(kind, jax.device_get(running), start, stop - start)
             if chunk is None:
                 self._plain_spans.add(index)
                 running = self._program("plain").start(self._arrays("plain", index))
                 chunk = self._collect("plain", jax.device_get(running), start, stop - start)
                 assert chunk is not None
+            if index + _AHEAD < len(self._spans):
+                self._dispatch(index + _AHEAD, statistics)
+            elif more and stop == self.source.count and self._compiling is not None:
+                self._dispatch_first(statistics=False)
             part = chunk if part is None else join(part, chunk)
             if stop % self.batch == 0 or stop == self.source.count:
                 yield part

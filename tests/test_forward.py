@@ -261,3 +261,24 @@ def test_an_epoch_that_must_compile_does_not_count_it(monkeypatch):
     passing.epoch()
     assert passing.compile_seconds == 200.0
     assert passing.clock() - passing.dispatched_at == 0.0
+
+
+def test_the_time_of_an_epoch_holds_nothing_of_the_one_before(monkeypatch):
+    """NaN is seen by a second schedule, after the first has failed: only then may the next epoch be dispatched."""
+    monkeypatch.setattr(forward, "_LITTLE_WORK", -1)
+    x, y = samples(1_000)
+    x[3] = np.nan
+    passing = run(initialise(Initializer.ones, 8, 0), x, y, 10, by_unit=True, num_epochs=3)
+    ends, collect = [], passing._collect
+
+    def collected(*arguments):
+        found = collect(*arguments)
+        ends.append(passing.clock())
+        return found
+
+    monkeypatch.setattr(passing, "_collect", collected)
+    for number in (1, 2, 3):
+        for _ in passing.chunks(number == 1, more=number < 3):
+            assert len(passing._ahead) == (number < 3)
+            assert all(ahead.at >= ends[-1] for ahead in passing._ahead)
+    assert len(ends) > 3  # the first schedule failed
