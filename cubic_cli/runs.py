@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli.errors import RunError
-from cubic_cli.scratch import clear, replacing_folder, scratch_folder
+from cubic_cli.scratch import clear, half_made, replacing_folder, scratch_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -284,11 +284,14 @@ def record_schema() -> dict[str, Any]:
 def list_runs(artifact_dir: Path) -> list[Record]:
     """Return the records of all runs in `artifact_dir`, by name; a damaged one has only `run_name` and `damaged`.
 
-    A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
+    A run's name is that of its folder, by which it is found, though it may have been copied or renamed. What killed
+    processes left in `artifact_dir` is mended first.
     """
     runs: list[Record] = []
     if not artifact_dir.is_dir():
         return runs
+    for name in half_made(artifact_dir):
+        recover(artifact_dir / name)
     for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
             runs.append(load_record(folder) | {"run_name": folder.name})

@@ -90,6 +90,12 @@ def system_errors() -> Iterator[None]:
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
+def half_made(parent: Path) -> set[str]:
+    """Return the names of the files and folders of `parent` beside which something half-made stands."""
+    names = (re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.(scratch|earlier|lock)", path.name) for path in parent.iterdir())
+    return {found[1] for found in names if found}
+
+
 def clear(place: Path, files: tuple[str, ...] = ()) -> None:
     """Mend what killed processes left beside `place`: put an earlier folder back, remove what was half-made.
 

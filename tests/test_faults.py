@@ -387,6 +387,19 @@ class TestInterrupts:
         assert cubic("generate", "--n", 20)[0] == 0
         assert sorted(os.listdir()) == ["data.csv", "model"]
 
+    def test_a_list_mends_what_a_killed_run_left(self, cubic, saved):
+        process = start("forward", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)
+        self.wait_for_scratch(process, saved.parent)
+        running = json.loads(cubic("inspect", "--list", "--json")[1])["runs"]
+        assert process.poll() is None
+        assert list(saved.parent.glob(".*.scratch"))
+        process.kill()
+        finish(process)
+        os.rename(saved, saved.with_name(".other.0123abcd.earlier"))  # as if it had died between two steps
+        found = json.loads(cubic("inspect", "--list", "--json")[1])["runs"]
+        assert [run["run_name"] for run in running + found] == ["default_run", "other"]
+        assert os.listdir("model") == ["other"]
+
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
     def test_forward(self, cubic, saved, number, status):
         process = start("forward", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)
@@ -403,7 +416,8 @@ class TestInterrupts:
     def test_while_xla_compiles(self, saved):
         """A compiler that never comes back, in C: no handler of Python's runs in the main thread any more."""
         code = START + (
-            "import ctypes, os, threading; from jax._src import compiler\n"
+            "import ctypes, os, threading; os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'\n"
+            "from jax._src import compiler\n"
             "def compile(*a, **k):\n"
             "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
             "    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(256)\n"
