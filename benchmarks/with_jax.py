@@ -51,10 +51,10 @@ def _parameters(problem: Problem) -> Parameters:
     )
 
 
-def cubic(problem: Problem, level: str, num_epochs: int = 1000) -> Callable[[], Figures]:
+def cubic(problem: Problem, level: str) -> Callable[[], Figures]:
     """Return an epoch of cubic's own pass, one of many, with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
-    observed = forward.Pass(_parameters(problem), source, problem.batch, problem.activation, devices, num_epochs)
+    observed = forward.Pass(_parameters(problem), source, problem.batch, problem.activation, devices, num_epochs=1000)
     observed.wait_for_programs()
 
     def run() -> Figures:

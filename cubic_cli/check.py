@@ -112,12 +112,12 @@ def check_all(devices: list[Any]) -> Iterator[Row]:
 
 
 def make_pass(
-    parameters: "Parameters", x: Float32, y: Float32, batch: int, devices: list[Any], *kinds: Activation, **options: Any
+    parameters: "Parameters", x: Float32, y: Float32, batch: int, activation: Activation, devices: list[Any], **how: Any
 ) -> "Pass":
-    """Return the pass under the first of some activations, all compiled together."""
+    """Return the pass over these samples."""
     from cubic_cli.forward import Pass
 
-    return Pass(parameters, Arrays(x, y), batch, kinds[0], devices, together=kinds, **options)
+    return Pass(parameters, Arrays(x, y), batch, activation, devices, **how)
 
 
 # --- every initialiser and activation -------------------------------------------------------------------------------
@@ -125,14 +125,12 @@ def make_pass(
 
 def pass_cases(devices: list[Any], samples: tuple[Float32, Float32], drawn: "Future[Drawn]", statistics: bool) -> Seen:
     """Run every case on the devices, with or without the statistics of tensors; all share one compiled program."""
-    from cubic_cli.forward import Pass
     from cubic_cli.network import initialise
 
-    x, y = samples
-
-    def of(case: Case, parameters: "Parameters") -> Pass:
-        source, kinds = Arrays(x[: case.samples], y[: case.samples]), tuple(Activation)
-        return Pass(parameters, source, BATCH, case.activation, devices, together=kinds, statistics=statistics)
+    def of(case: Case, parameters: "Parameters") -> "Pass":
+        x, y = (array[: case.samples] for array in samples)
+        how = {"together": tuple(Activation), "statistics": statistics}
+        return make_pass(parameters, x, y, BATCH, case.activation, devices, **how)
 
     of(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))  # compiles, while the parameters are drawn
     parameters, epochs = drawn.result().first, {}
@@ -247,7 +245,7 @@ def pass_default(devices: list[Any], samples: tuple[Float32, Float32]) -> "tuple
     from cubic_cli.network import initialise
 
     parameters = initialise(DEFAULT.initializer, DEFAULT.hidden_size, DEFAULT.seed)
-    passing = make_pass(parameters, *samples, DEFAULT.batch_size, devices, DEFAULT.activation)
+    passing = make_pass(parameters, *samples, DEFAULT.batch_size, DEFAULT.activation, devices)
     return parameters, Twice(passing.epoch(), passing.epoch())
 
 
@@ -273,7 +271,7 @@ def pass_nonfinite(devices: list[Any], samples: tuple[Float32, Float32]) -> "Epo
     x, y = (array[: BATCH * len(devices)].copy() for array in samples)
     x[:3] = np.nan, np.inf, -np.inf
     ones = initialise(Initializer.ones, HIDDEN, _SEED)
-    return make_pass(ones, x, y, BATCH, devices, Activation.relu, by_unit=False).epoch()
+    return make_pass(ones, x, y, BATCH, Activation.relu, devices, by_unit=False).epoch()
 
 
 def check_nonfinite(future: "Future[Epoch]", devices: list[Any]) -> Iterator[Row]:

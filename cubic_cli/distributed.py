@@ -21,7 +21,7 @@ from typing import Any
 
 from cubic_cli import supervisor, terminal
 from cubic_cli.config import Place
-from cubic_cli.devices import keep_compiled, prepare_cpu
+from cubic_cli.devices import prepare_cpu
 from cubic_cli.errors import PeerError
 from cubic_cli.rendezvous import meet
 
@@ -181,10 +181,8 @@ class Group:
 
 
 @contextlib.contextmanager
-def joined(where: Place | None, keep: bool = True) -> Iterator[Group]:
+def joined(where: Place | None) -> Iterator[Group]:
     """Join the other processes, in a worker; JAX's devices are then those of all, and its local ones this process's.
-
-    What is compiled is kept in the user's cache folder, unless `keep` is false.
 
     An error that leaves the context is told to the others, who end with it.
 
@@ -193,8 +191,6 @@ def joined(where: Place | None, keep: bool = True) -> Iterator[Group]:
     """
     group: list[Group] = []
     supervisor.attend(lambda: group[0].fail("it was interrupted") if group else None)
-    if keep:
-        keep_compiled()
     prepare_cpu()
     import jax
 

@@ -25,7 +25,7 @@ from cubic_cli.layout import Layout, block_size, lay_out, piece_sizes, place, sp
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.problem import Float32
 from cubic_cli.source import RESIDENT, Source
-from cubic_cli.statistics import EMPTY, Statistics, from_moments, merge, merge_all
+from cubic_cli.statistics import Statistics, from_moments, merge_all, merge_by_name
 
 TENSORS = ("z1", "a1", "z2")
 _PLAIN_VALUES = 1 << 21  # values of z1 in one block of the plain schedule: bounds the memory of a device
@@ -221,7 +221,7 @@ class Pass:
         self._statistics = statistics
         self.devices = self._program(self._kind(statistics)).devices
         if by_unit and statistics and source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
-            self._compiling = threading.Thread(target=self._program, args=("history",), daemon=True)
+            self._compiling = threading.Thread(target=self._make_program, args=("history",), daemon=True)
             self._compiling.start()
 
     def wait_for_programs(self) -> None:
@@ -273,12 +273,13 @@ class Pass:
         """Return the schedule of most chunks."""
         if not self._by_unit:
             return "plain"
-        compiled = self._compiling is not None and not self._compiling.is_alive()
-        return "history" if not self._statistics or (compiled and not statistics) else "moments"
+        if not self._statistics:
+            return "history"
+        return "history" if not statistics and "history" in self._programs else "moments"
 
     def observe(self, x: Float32, y: Float32) -> dict[str, Statistics]:
         """Return the statistics of each tensor over other samples `[n]`, by the same compiled programs."""
-        merged = dict.fromkeys(TENSORS, EMPTY)
+        merged: dict[str, Statistics] = {}
         for start, stop in spans(len(x), self.batch):
             chunk = None
             for name in ("moments", "plain") if self._by_unit else ("plain",):
@@ -287,19 +288,21 @@ class Pass:
                 chunk = chunk or self._collect(name, jax.device_get(running), start, stop - start)
             assert chunk is not None
             assert chunk.tensors is not None
-            merged = {name: merge(merged[name], chunk.tensors[name]) for name in TENSORS}
+            merged = merge_by_name(merged, chunk.tensors)
         return merged
 
     def _program(self, name: str) -> _Program:
         if name not in self._programs:
             started = time.perf_counter()
-            limit = self._plain_limit if name == "plain" else block_size(self.batch)
-            layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
-            kinds = self.activation, self._together
-            self._programs[name] = _Program(name, *kinds, layout, self._parameters, self._devices)
-            if threading.current_thread() is not self._compiling:  # that one keeps nobody waiting
-                self.compile_seconds += time.perf_counter() - started
+            self._make_program(name)
+            self.compile_seconds += time.perf_counter() - started
         return self._programs[name]
+
+    def _make_program(self, name: str) -> None:
+        limit = self._plain_limit if name == "plain" else block_size(self.batch)
+        layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
+        kinds = self.activation, self._together
+        self._programs[name] = _Program(name, *kinds, layout, self._parameters, self._devices)
 
     def _arrays(self, name: str, index: int) -> Any:
         """Return a chunk on the devices, where it stays if there is room for all."""
@@ -380,7 +383,7 @@ def join(a: Chunk, b: Chunk) -> Chunk:
         {name: np.minimum(a.low[name], b.low[name]) for name in TENSORS},
         {name: np.maximum(a.high[name], b.high[name]) for name in TENSORS},
         a.nonfinite + b.nonfinite,
-        None if a.tensors is None or b.tensors is None else {n: merge(a.tensors[n], b.tensors[n]) for n in TENSORS},
+        None if a.tensors is None or b.tensors is None else merge_by_name(a.tensors, b.tensors),
     )
 
 
@@ -389,8 +392,7 @@ def gather(chunks: Iterator[Chunk]) -> Epoch:
     seen = list(chunks)
     tensors: dict[str, Statistics] = {}
     for chunk in seen:
-        for name, statistics in (chunk.tensors or {}).items():
-            tensors[name] = merge(tensors.get(name, EMPTY), statistics)
+        tensors = merge_by_name(tensors, chunk.tensors or {})
     sizes = np.concatenate([chunk.sizes for chunk in seen])
     with np.errstate(over="ignore"):
         loss = float(np.float32(sum(float(chunk.squared_error.sum()) for chunk in seen) / sizes.sum()))

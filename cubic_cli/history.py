@@ -53,9 +53,12 @@ def _numbers(first: int, rows: int) -> pl.Series:
     return pl.int_range(first, first + rows, dtype=pl.Int64, eager=True)  # the same in every epoch
 
 
+Recorder = Callable[[int, int, dict[str, NDArray[Any]]], None]  # takes what `frame` does
+
+
 @contextlib.contextmanager
-def recording(append: Callable[[pl.DataFrame], None]) -> Iterator[Callable[[int, int, dict[str, NDArray[Any]]], None]]:
-    """Yield what takes the arguments of `frame`; the rows are made and appended in another thread, in their order.
+def recording(append: Callable[[pl.DataFrame], None]) -> Iterator[Recorder]:
+    """Yield what takes the batches of an epoch; their rows are made and appended in another thread, in their order.
 
     So the devices need not wait. What `append` raises is raised by a later call, or in the end.
     """

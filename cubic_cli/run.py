@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cubic_cli import distribution, findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.devices import keep_compiled, pick_devices
-from cubic_cli.history import EXTREMES, HistoryWriter, recording
+from cubic_cli.history import EXTREMES, HistoryWriter, Recorder, recording
 from cubic_cli.problem import Float32, Float64
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
@@ -247,9 +247,7 @@ def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -
 class Watch:
     """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
 
-    def __init__(
-        self, record_batches: Callable[[int, int, dict[str, NDArray[Any]]], None], picked: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, record_batches: Recorder, picked: NDArray[np.int64]) -> None:
         self.totals: list[float] = []  # the sum of the squared errors, by epoch
         self.seconds: list[float] = []
         self.tensors: dict[str, Statistics] = {}
@@ -283,11 +281,10 @@ class Watch:
         return loss
 
     def _first(self, chunk: "Chunk", columns: dict[str, NDArray[Any]]) -> None:
-        from cubic_cli.statistics import merge
+        from cubic_cli.statistics import merge_by_name
 
         assert chunk.tensors is not None
-        for name, statistics in chunk.tensors.items():
-            self.tensors[name] = merge(self.tensors[name], statistics) if name in self.tensors else statistics
+        self.tensors = merge_by_name(self.tensors, chunk.tensors)
         self.losses.add(columns["loss"])
         self.batches += len(chunk.sizes)
         if self.first_nonfinite is None and columns["nonfinite"].any():

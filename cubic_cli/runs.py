@@ -149,6 +149,13 @@ def recover(folder: Path) -> None:
     clear(folder, (*FILES, SAMPLES))
 
 
+def recover_all(artifact_dir: Path) -> None:
+    """Mend what killed processes left of any run in `artifact_dir`."""
+    if artifact_dir.is_dir():
+        for name in half_made(artifact_dir):
+            recover(artifact_dir / name)
+
+
 def load_record(folder: Path) -> Record:
     """Return the record of the run in `folder`.
 
@@ -284,14 +291,11 @@ def record_schema() -> dict[str, Any]:
 def list_runs(artifact_dir: Path) -> list[Record]:
     """Return the records of all runs in `artifact_dir`, by name; a damaged one has only `run_name` and `damaged`.
 
-    A run's name is that of its folder, by which it is found, though it may have been copied or renamed. What killed
-    processes left in `artifact_dir` is mended first.
+    A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
     """
     runs: list[Record] = []
     if not artifact_dir.is_dir():
         return runs
-    for name in half_made(artifact_dir):
-        recover(artifact_dir / name)
     for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
             runs.append(load_record(folder) | {"run_name": folder.name})

@@ -90,10 +90,12 @@ def system_errors() -> Iterator[None]:
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
+_HALF_MADE = re.compile(r"(?P<stem>\.(?P<name>.+)\.[0-9a-f]{8})\.(scratch|earlier|lock)", re.DOTALL)
+
+
 def half_made(parent: Path) -> set[str]:
     """Return the names of the files and folders of `parent` beside which something half-made stands."""
-    names = (re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.(scratch|earlier|lock)", path.name) for path in parent.iterdir())
-    return {found[1] for found in names if found}
+    return {found["name"] for path in parent.iterdir() if (found := _HALF_MADE.fullmatch(path.name))}
 
 
 def clear(place: Path, files: tuple[str, ...] = ()) -> None:
@@ -101,10 +103,9 @@ def clear(place: Path, files: tuple[str, ...] = ()) -> None:
 
     Of a folder only `files` are removed, so that nothing of a stranger's is. What cannot be cleared up is left.
     """
-    pattern = re.compile(rf"(\.{re.escape(place.name)}\.[0-9a-f]{{8}})\.(scratch|earlier|lock)")
     with contextlib.suppress(OSError):
-        left = [path for path in place.parent.iterdir() if pattern.fullmatch(path.name)]
-        for stem in sorted({path.stem for path in left}):
+        left = [found for path in place.parent.iterdir() if (found := _HALF_MADE.fullmatch(path.name))]
+        for stem in sorted({found["stem"] for found in left if found["name"] == place.name}):
             scratch = place.with_name(f"{stem}.scratch")
             with contextlib.suppress(OSError), _abandoned(scratch.with_suffix(".lock")) as abandoned:
                 if abandoned:

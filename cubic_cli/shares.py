@@ -186,13 +186,13 @@ def _to_json(outcome: Outcome, share: Share) -> dict[str, Any]:
 
 def _merge(parts: list[dict[str, Any]], processes: int, values: dict[str, Float32]) -> Outcome:
     """Return the outcome over all samples from those of the processes, in their order; some may have had no batch."""
-    from cubic_cli.statistics import EMPTY, Statistics, merge
+    from cubic_cli.statistics import Statistics, merge_by_name
 
     parts = [part for part in parts if "samples" in part]
     first = parts[0]
-    tensors = dict.fromkeys(first["tensors"], EMPTY)
+    tensors: dict[str, Statistics] = {}
     for part in parts:
-        tensors = {name: merge(tensors[name], Statistics(*part["tensors"][name])) for name in tensors}
+        tensors = merge_by_name(tensors, {name: Statistics(*fields) for name, fields in part["tensors"].items()})
     gradients = None
     if first["gradients"] is not None:
         # The gradient of a mean is the mean of the gradients, each weighted with its samples.

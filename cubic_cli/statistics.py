@@ -100,6 +100,11 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
     )
 
 
+def merge_by_name(a: dict[str, Statistics], b: dict[str, Statistics]) -> dict[str, Statistics]:
+    """Return the statistics of the tensors of `b` together with those in `a`, which may not know them yet."""
+    return {name: merge(a.get(name, EMPTY), statistics) for name, statistics in b.items()}
+
+
 def to_host(statistics: Statistics) -> Statistics:
     """Return the same statistics as int64 and float64 NumPy arrays, which `merge` takes."""
     kinds = (np.int64,) * 5 + (np.float64,) * 4

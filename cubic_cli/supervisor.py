@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cubic_cli import terminal
+from cubic_cli.config import Place
 from cubic_cli.rendezvous import number_of
 
 _UNTOUCHED = "The earlier run is untouched"
@@ -29,12 +30,12 @@ def is_worker() -> bool:
     return _WORKER in os.environ
 
 
-def supervise(hidden: frozenset[str], process_id: int | None, clean: Callable[[], None]) -> int:
+def supervise(hidden: frozenset[str], where: Place | None, clean: Callable[[], None] = lambda: None) -> int:
     """Run this very command in a worker, and return its exit status.
 
     Args:
         hidden: variables that the worker is to find for itself, those of `.env`.
-        process_id: of this process, if it is known.
+        where: the place of this process, if it is known.
         clean: called if the worker fails, to clear up what it left.
     """
     package = str(Path(__file__).resolve().parent.parent)
@@ -62,7 +63,7 @@ def supervise(hidden: frozenset[str], process_id: int | None, clean: Callable[[]
             return status
         log.seek(0)
         said = log.read().decode("utf-8", "replace")
-    return terminal.fail(explain(said, -status, process_id), 1)
+    return terminal.fail(explain(said, -status, where.process_id if where else None), 1)
 
 
 def explain(said: str, killed_by: int, process_id: int | None) -> str:

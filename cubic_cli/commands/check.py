@@ -47,12 +47,11 @@ def _share(ctx: typer.Context, device: Device, where: Place | None, json: bool) 
     from cubic_cli import supervisor
 
     if not supervisor.is_worker():
-        process_id = where.process_id if where else None
-        raise typer.Exit(supervisor.supervise(ctx.obj.names, process_id, lambda: None))
+        raise typer.Exit(supervisor.supervise(ctx.obj.names, where))
     from cubic_cli import check as checking
     from cubic_cli import distributed, verdict
 
-    with distributed.joined(where, keep=False) as group:
+    with distributed.joined(where) as group:
         with terminal.status("checking"):
             own = checking.check(device)
             told: list[Any] | None = group.gather("check", asdict(own))

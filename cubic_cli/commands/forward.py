@@ -94,10 +94,10 @@ def _share(
 
     folder = Path(config.artifact_dir) / config.run_name
     if not supervisor.is_worker():
-        process_id = where.process_id if where else None
-        raise typer.Exit(supervisor.supervise(ctx.obj.names, process_id, lambda: runs.recover(folder)))
-    from cubic_cli import distributed
+        raise typer.Exit(supervisor.supervise(ctx.obj.names, where, lambda: runs.recover(folder)))
+    from cubic_cli import devices, distributed
 
+    devices.keep_compiled()
     with distributed.joined(where) as group:
         _generate(data)
         from cubic_cli import shares

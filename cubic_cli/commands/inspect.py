@@ -94,8 +94,10 @@ def _check_usage(
 
 
 def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) -> None:
+    from cubic_cli import runs
     from cubic_cli.views import listing
 
+    runs.recover_all(artifact_dir)
     rows = listing.rows(artifact_dir, sort)
     _give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
 
