@@ -7,6 +7,7 @@ ahead, so that reading, computing and recording overlap.
 """
 
 import functools
+import math
 import threading
 import time
 from collections import deque
@@ -166,7 +167,7 @@ class _Program:
 
 
 class _Dispatched(NamedTuple):
-    """A chunk on its way: the schedule, what will be seen, and when it was dispatched, by `Pass.clock`."""
+    """A chunk on its way: the schedule, what will be seen, and when it was dispatched, by the clock of the pass."""
 
     kind: str
     running: Any
@@ -217,7 +218,8 @@ class Pass:
         self._ahead: deque[_Dispatched] = deque()
         self._compiling: threading.Thread | None = None
         self.compile_seconds = 0.0
-        self.dispatched_at = 0.0  # when the first chunk of the last epoch was, by `clock`
+        self.epoch_seconds = 0.0
+        self._on_host = -math.inf  # when the latest figures were, by `_clock`
         self._statistics = statistics
         self.devices = self._program(self._kind(statistics)).devices
         if by_unit and statistics and source.count * hidden * (num_epochs - 1) > _LITTLE_WORK:
@@ -229,44 +231,47 @@ class Pass:
         if self._compiling is not None:
             self._compiling.join()
 
-    def clock(self) -> float:
+    def _clock(self) -> float:
         """Return the time in seconds, by a clock that stands still while an epoch waits for the compiler."""
         return time.perf_counter() - self.compile_seconds
 
     def chunks(self, statistics: bool = True, more: bool = False) -> Iterator[Chunk]:
         """Run one epoch, and yield what was seen, chunk by chunk; with or without the statistics of the tensors.
 
-        If `more` is to come, an epoch without them, the devices of a long run begin with it before the last chunk is
-        yielded.
+        If `more` is to come, an epoch without them, the devices of a long run get its first chunks before they are done
+        with this one. `epoch_seconds` run from when the devices could begin with the epoch, which is when its first
+        chunk is dispatched or the earlier epoch is done, until the latest figures are on the host.
         """
-        if not self._ahead:
-            self._dispatch_first(statistics)
-        self.dispatched_at = self._ahead[0].at
+        coming = list(range(len(self._spans)))
+        if more and self._compiling is not None:
+            coming += coming[:_AHEAD]
+        self._keep_busy(coming, 0, statistics)
+        began = max(self._ahead[0].at, self._on_host)
         part: Chunk | None = None
         for index, (start, stop) in enumerate(self._spans):
             kind, running, _ = self._ahead.popleft()
+            self._keep_busy(coming, index + 1, statistics)
             chunk = self._collect(kind, jax.device_get(running), start, stop - start)
             if chunk is None:
                 self._plain_spans.add(index)
                 running = self._program("plain").start(self._arrays("plain", index))
                 chunk = self._collect("plain", jax.device_get(running), start, stop - start)
                 assert chunk is not None
-            if index + _AHEAD < len(self._spans):
-                self._dispatch(index + _AHEAD, statistics)
-            elif more and stop == self.source.count and self._compiling is not None:
-                self._dispatch_first(statistics=False)
+            self._on_host = self._clock()
+            self.epoch_seconds = self._on_host - began
             part = chunk if part is None else join(part, chunk)
             if stop % self.batch == 0 or stop == self.source.count:
                 yield part
                 part = None
 
-    def _dispatch_first(self, statistics: bool) -> None:
-        for index in range(min(_AHEAD, len(self._spans))):
-            self._dispatch(index, statistics)
+    def _keep_busy(self, coming: list[int], position: int, statistics: bool) -> None:
+        """Dispatch of the chunks `coming`, this epoch's and then the next one's, what is to be ahead of `position`."""
+        for at in range(position + len(self._ahead), min(position + _AHEAD, len(coming))):
+            self._dispatch(coming[at], statistics and at < len(self._spans))
 
     def _dispatch(self, index: int, statistics: bool) -> None:
         kind = "plain" if index in self._plain_spans else self._kind(statistics)
-        at = self.clock()
+        at = self._clock()
         self._ahead.append(_Dispatched(kind, self._program(kind).start(self._arrays(kind, index)), at))
 
     def _kind(self, statistics: bool) -> str:

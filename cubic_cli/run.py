@@ -264,7 +264,6 @@ class Watch:
         """Run one epoch, hand over its history, and return its loss; `more` epochs may follow."""
         total, digest = 0.0, 0
         for chunk in forward.chunks(statistics=number == 1, more=more):
-            on_host = forward.clock()
             columns = history_columns(chunk)
             self._record_batches(number, chunk.first_batch, columns)
             with np.errstate(over="ignore"):
@@ -272,10 +271,9 @@ class Watch:
             digest = zlib.crc32(columns["loss"].data, digest)
             if number == 1:
                 self._first(chunk, columns)
-        seconds = on_host - forward.dispatched_at
         loss = _loss(total, forward.source.count)
         self.totals.append(total)
-        self.seconds.append(seconds)
+        self.seconds.append(forward.epoch_seconds)
         self._losses.append(loss)
         self._digests.append(digest)
         return loss
