@@ -153,12 +153,12 @@ def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, b
 def _distance(row: dict[str, Any], reference: verify.Reference) -> tuple[float, str]:
     """Return the largest relative error of what the history recorded of a batch, and of which quantity it is."""
     worst, where = 0.0, "loss"
-    pairs = [("loss", row["loss"], float(reference.loss[0]), float(reference.loss_scale[0]) or 1.0)]
+    pairs = [("loss", row["loss"], float(reference.loss[0]), float(reference.loss_scale[0]))]
     for name, tensor in reference.tensors.items():
         if tensor.must[0] == tensor.may[0]:
             pairs += [
-                (f"{name}_min", row[f"{name}_min"], float(tensor.low[0]), tensor.scale),
-                (f"{name}_max", row[f"{name}_max"], float(tensor.high[0]), tensor.scale),
+                (f"{name}_min", row[f"{name}_min"], float(tensor.low[0]), float(tensor.scale[0])),
+                (f"{name}_max", row[f"{name}_max"], float(tensor.high[0]), float(tensor.scale[0])),
             ]
     for quantity, found, expected, scale in pairs:
         beyond = not abs(expected) <= verify.FLOAT32_MAX

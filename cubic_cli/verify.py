@@ -1,8 +1,14 @@
 """The independent reference: batches again, in NumPy float64, from the formulas alone. No JAX here.
 
 It shares no arithmetic with `network`, `schedule`, `statistics` and `forward`. What it must equal is compared relative
-to each quantity's own scale: its tensor's largest magnitude, and for a loss the mean of `(|z2| + |y|)²` of its batch;
-counts have the scale 1. A float32 may overflow where float64 does not: what *must* and what *may* be infinite differ.
+to each quantity's own scale, which is what its terms come to before they cancel, the largest of its batch:
+
+    z1          |z1| + 2 |b1|                           no less than |x W1| + |b1|
+    a1          |a1| + 2 |b1|, of gelu |z1| + 2 |b1|    1 + tanh cancels
+    z2          ‖a1‖ ‖W2‖ + 2 ‖b1‖ ‖W2‖ + |b2|          no less than |a1| |W2| + |b2| (Cauchy and Schwarz)
+    the loss    the mean of e² + |e| s + 10⁻⁵ s²        of the error e = z2 − y where z2 has the scale s
+
+Counts have the scale 1. A float32 may overflow where float64 does not: what *must* and what *may* be infinite differ.
 
     N samples, B batch, K batches, H hidden
 """
@@ -63,12 +69,14 @@ def _never_zero(scale: Any) -> Float64:
 class TensorReference:
     """One tensor in float64: its finite extremes by batch, `[K]`, and the sums over all batches.
 
-    `must` and `may` count by batch the values that float32 cannot and might not hold; where they differ, the batch's
-    extremes are not to be told. `zeros` is an interval, for what float64 finds near zero may be zero in float32.
+    `scale` is what errors are relative to, by batch. `must` and `may` count by batch the values that float32 cannot and
+    might not hold; where they differ, the batch's extremes are not to be told. `zeros` is an interval, for what float64
+    finds near zero may be zero in float32.
     """
 
     low: Float64
     high: Float64
+    scale: Float64
     must: NDArray[np.int64]
     may: NDArray[np.int64]
     zeros: tuple[int, int] = (0, 0)
@@ -77,11 +85,10 @@ class TensorReference:
     squares: float = 0.0  # about `pivot`, which is near the mean
     pivot: float = 0.0
 
-    @property
-    def scale(self) -> float:
-        """The largest finite magnitude, 1 where all is zero."""
-        ends = np.abs(np.concatenate([self.low, self.high]))
-        return float(_never_zero(ends[np.isfinite(ends)].max(initial=0.0)))
+    def magnitude(self) -> Float64:
+        """Return the largest finite magnitude of each batch, 0 where no value is finite."""
+        ends = np.fmax(np.abs(self.low), np.abs(self.high))
+        return np.where(np.isfinite(ends), ends, 0.0)
 
 
 @dataclass
@@ -140,6 +147,7 @@ def compute(
             name: TensorReference(
                 np.full(batches, np.inf),
                 np.full(batches, -np.inf),
+                np.zeros(batches),
                 np.zeros(batches, np.int64),
                 np.zeros(batches, np.int64),
             )
@@ -158,7 +166,12 @@ def compute(
             _see(reference, weights, x[start:stop], y[start:stop], start, batch_size, activation)
             start = stop
         reference.loss /= sizes
-        reference.loss_scale /= sizes
+        reference.loss_scale = _never_zero(reference.loss_scale / sizes)
+    z1, a1, z2 = reference.tensors.values()
+    cancelled = 2 * _largest(weights.b1)
+    z1.scale = _never_zero(z1.magnitude() + cancelled)
+    a1.scale = z1.scale if activation is Activation.gelu else _never_zero(a1.magnitude() + cancelled)
+    z2.scale = _never_zero(z2.scale)
     return reference
 
 
@@ -178,8 +191,11 @@ def _see(
     edges = np.arange(start - start % batch_size, start + len(x), batch_size) - start
     edges[0] = 0
     batches = slice(start // batch_size, start // batch_size + len(edges))
-    reference.loss[batches] += np.add.reduceat((z2 - ys) ** 2, edges)
-    reference.loss_scale[batches] += np.add.reduceat((np.abs(z2) + np.abs(ys)) ** 2, edges)
+    terms, error = _terms(weights, z1 if activation is Activation.gelu else a1), np.abs(z2 - ys)
+    reference.loss[batches] += np.add.reduceat(error**2, edges)
+    reference.loss_scale[batches] += np.add.reduceat(error**2 + error * terms + _ROUNDING * terms**2, edges)
+    scale = reference.tensors["z2"].scale
+    scale[batches] = np.maximum(scale[batches], np.maximum.reduceat(terms, edges))
     largest_z1 = _largest(xs) * _largest(w1) + _largest(b1)
     near = max(SMALLEST, _ROUNDING * largest_z1)
     certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
@@ -199,6 +215,14 @@ def _see(
         ("z2", z2[:, None], 0, overflow_z2),
     ):
         _see_tensor(reference.tensors[name], values, surely, may, near, edges, batches)
+
+
+def _terms(weights: Weights, values: Float64) -> Float64:
+    """Return the scale of z2 of each sample, `[N]`, from `values [N, H]`; 0 where these are not finite."""
+    _, b1, w2, b2 = weights
+    lengths = np.sqrt(np.einsum("nh,nh->n", values, values))
+    terms = (lengths + 2 * np.linalg.norm(b1)) * np.linalg.norm(w2) + abs(b2)
+    return np.where(np.isfinite(terms), terms, 0.0)
 
 
 def _overflows_too(activation: Activation, z1: Float64, overflow: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
@@ -318,11 +342,9 @@ def _comparisons(reference: Reference, seen: Seen) -> list[_Comparison]:
     told = np.ones(len(reference.sizes), bool)
     for name, tensor in reference.tensors.items():
         clear = tensor.must == tensor.may
-        scale = np.fmax(np.abs(tensor.low), np.abs(tensor.high))
-        scale = _never_zero(np.where(np.isfinite(scale), scale, 1.0))
         for end, expected in (("min", tensor.low), ("max", tensor.high)):
             found = np.asarray(seen.history[f"{name}_{end}"], float)
-            error = np.where(clear, _relative_error(found, expected, scale), 0.0)
+            error = np.where(clear, _relative_error(found, expected, tensor.scale), 0.0)
             compared.append(_Comparison(f"{name}_{end}", found, expected, error))
         told &= clear
         if name in seen.tensors:
@@ -333,14 +355,14 @@ def _comparisons(reference: Reference, seen: Seen) -> list[_Comparison]:
     compared.append(_interval("nonfinite", found, must, may + infinite_loss))
 
     found = np.asarray(seen.history["loss"], float)
-    error = _relative_error(found, reference.loss, _never_zero(reference.loss_scale))
+    error = _relative_error(found, reference.loss, reference.loss_scale)
     compared.append(_Comparison("loss", found, reference.loss, np.where(told | np.isfinite(found), error, 0.0)))
     if seen.loss is not None and told.all():
         with np.errstate(all="ignore"):
             weights = reference.sizes / reference.sizes.sum()
             expected, scale = (np.array([np.sum(v * weights)]) for v in (reference.loss, reference.loss_scale))
         found = np.array([seen.loss], float)
-        error = _relative_error(found, expected, _never_zero(scale))
+        error = _relative_error(found, expected, scale)
         compared.append(_Comparison("epoch_loss", found, expected, error, by_batch=False))
     return compared
 
@@ -359,7 +381,7 @@ def _statistics(name: str, tensor: TensorReference, found: dict[str, Any], clear
         return compared
     mean = tensor.pivot + tensor.total / tensor.values
     variance = tensor.squares / tensor.values - (tensor.total / tensor.values) ** 2
-    scale = np.array([tensor.scale])
+    scale = np.array([tensor.scale.max()])
     for quantity, expected in (
         ("min", tensor.low[np.isfinite(tensor.low)].min()),
         ("max", tensor.high[np.isfinite(tensor.high)].max()),

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -17,9 +19,9 @@ def samples():
     return rng.uniform(-100, 100, N).astype(np.float32), rng.normal(0, 50, N).astype(np.float32)
 
 
-def see(parameters, x, y, activation=Activation.relu, by_unit=False):
+def see(parameters, x, y, activation=Activation.relu, by_unit=False, batch=B):
     """Return what the devices say."""
-    passing = Pass(parameters, Arrays(x, y), B, activation, jax.devices(), by_unit=by_unit)
+    passing = Pass(parameters, Arrays(x, y), batch, activation, jax.devices(), by_unit=by_unit)
     (chunk,) = passing.chunks()
     loss = float(np.float32(chunk.squared_error.sum() / len(x)))
     tensors = {name: record.describe_tensor(name, [], seen) for name, seen in chunk.tensors.items()}
@@ -41,6 +43,26 @@ def test_what_is_right_passes(initializer, activation, by_unit):
     assert result["passed"], result
     assert result["batches"] == 101
     assert result["max_relative_error"] < 1e-6
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", list(Initializer))
+def test_what_cancels_is_no_failure(initializer, activation):
+    """A batch of one sample may be nearly zero, where its terms are not: z2 is a difference of saturated units, a1 of
+    gelu that of 1 and tanh, the loss that of z2 and y.
+    """
+    x = np.linspace(-4, 4, 2_001, dtype=np.float32)
+    for seed, hidden in itertools.product(range(5), (1, 4, 64)):
+        drawn = initialise(initializer, hidden, seed)
+        for bias in (0.0, 0.7):
+            hidden_layer = drawn.input_layer._replace(bias=np.full(hidden, bias, np.float32))
+            parameters = drawn._replace(input_layer=hidden_layer)
+            y = np.float32(verify.forward(verify.unpack(network.by_name(parameters)), x.astype(float), activation)[2])
+            seen = see(parameters, x, y, activation, batch=1)
+            reference = verify.compute(network.by_name(parameters), x, y, 1, activation)
+            result = verify.verify(reference, seen, np.arange(len(x)), hidden)
+            assert result["passed"], (seed, hidden, bias, result)
+            assert result["max_relative_error"] < 1e-6
 
 
 @pytest.fixture
