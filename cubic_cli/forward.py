@@ -81,25 +81,23 @@ def map_blocks(
 
 @functools.lru_cache(64)
 def _compile(
-    name: str, activations: tuple[Activation, ...], layout: Layout, hidden: int, devices: tuple[jax.Device, ...]
+    name: str, activation: Activation | None, layout: Layout, hidden: int, devices: tuple[jax.Device, ...]
 ) -> tuple[Any, Mesh]:
     """Compile the loop of a schedule over the blocks of a chunk, sharded over the devices: the only `jit` of the pass.
 
-    It returns what was seen under each activation. Passes of the same shapes share what is compiled.
+    Without an activation it takes the index of one beside the parameters. Passes of the same shapes share a program.
     """
 
-    def observe(activation: Activation) -> Callable[..., Any]:
+    def see(given: Any, *block: jax.Array) -> Any:
+        parameters, kind = given if activation is None else (given, activation)
         if name == "plain":
-            return functools.partial(schedule.plain, activation)
-        return functools.partial(schedule.by_unit, activation, name == "moments")
-
-    def blocks(parameters: Parameters, *block: jax.Array) -> Any:
-        return [observe(kind)(parameters, *block) for kind in activations]
+            return schedule.plain(kind, parameters, *block)
+        return schedule.by_unit(kind, name == "moments", parameters, *block)
 
     def complete(seen: Any) -> Any:
-        return seen if name == "plain" else [*map(schedule.complete, activations, seen)]
+        return seen if name == "plain" else schedule.complete(activation, seen)
 
-    loop, mesh = map_blocks(blocks, devices, complete)
+    loop, mesh = map_blocks(see, devices, complete)
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
     def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
@@ -111,18 +109,16 @@ def _compile(
         Layer(shaped((hidden, 1), np.float32, everywhere), shaped((1,), np.float32, everywhere)),
     )
     samples = shaped(shape, np.float32, over)
-    lowered = jax.jit(loop).lower(parameters, samples, samples, shaped(shape[:2], np.int32, over))
-    return lowered.compile(compiler_options(name, devices[0], together=len(activations) > 1)), mesh
+    given = parameters if activation is not None else (parameters, shaped((), np.int32, everywhere))
+    lowered = jax.jit(loop).lower(given, samples, samples, shaped(shape[:2], np.int32, over))
+    return lowered.compile(compiler_options(name, devices[0])), mesh
 
 
-def compiler_options(name: str, device: jax.Device, together: bool = False) -> dict[str, str | bool] | None:
-    """Return how XLA is to compile the schedule `name` for a device: which passes it leaves out.
-
-    Of activations compiled `together` the common parts are found first after all: it compiles sooner, and runs longer.
-    """
+def compiler_options(name: str, device: jax.Device) -> dict[str, str | bool] | None:
+    """Return how XLA is to compile the schedule `name` for a device: which passes it leaves out."""
     if device.platform != "cpu":
         return None
-    return {"xla_disable_hlo_passes": _WITHOUT if name == "plain" or together else f"{_WITHOUT},cse"}
+    return {"xla_disable_hlo_passes": _WITHOUT if name == "plain" else f"{_WITHOUT},cse"}
 
 
 class _Program:
@@ -132,18 +128,21 @@ class _Program:
         self,
         name: str,
         activation: Activation,
-        together: tuple[Activation, ...],
+        any_activation: bool,
         layout: Layout,
         parameters: Parameters,
         devices: list[jax.Device],
     ) -> None:
-        self.layout, self._index = layout, together.index(activation)
-        self.devices = devices[: layout.blocks]
+        self.layout, self.devices = layout, devices[: layout.blocks]
+        compiled_for = None if any_activation else activation
         hidden = parameters.input_layer.bias.size
-        self._run, mesh = _compile(name, together, layout, hidden, tuple(self.devices))
+        self._run, mesh = _compile(name, compiled_for, layout, hidden, tuple(self.devices))
         self._over = NamedSharding(mesh, PartitionSpec("devices"))
         # From the host: between devices JAX would compile a program for each array.
-        self._parameters = jax.device_put(jax.tree.map(np.asarray, parameters), NamedSharding(mesh, PartitionSpec()))
+        given: Any = jax.tree.map(np.asarray, parameters)
+        if any_activation:
+            given = given, np.int32([*Activation].index(activation))
+        self._given = jax.device_put(given, NamedSharding(mesh, PartitionSpec()))
 
     def put(self, x: Float32, y: Float32) -> Any:
         """Copy the samples of a chunk to the devices."""
@@ -152,7 +151,7 @@ class _Program:
 
     def start(self, arrays: Any) -> Any:
         """Dispatch a chunk; returns at once."""
-        return self._run(self._parameters, *arrays)[self._index]
+        return self._run(self._given, *arrays)
 
     def by_batch(self, values: Any, samples: int) -> Any:
         """Return `values [blocks, pieces]` as `[K, pieces of a batch]`."""
@@ -186,7 +185,8 @@ class Pass:
         num_epochs: how many epochs will be asked for; long work is worth one more program, for the history alone, which
             another thread compiles while the first epochs pass.
         by_unit: force the schedule (None chooses).
-        together: activations, this one among them, to compile as one program: sooner done than one by one.
+        any_activation: whether to compile one program for all activations, to which this one is an argument; it is
+            sooner done than one for each, and runs longer.
         statistics: whether those of the tensors will be asked for; if not, only the history's program is compiled.
     """
 
@@ -199,10 +199,10 @@ class Pass:
         devices: list[jax.Device],
         num_epochs: int = 1,
         by_unit: bool | None = None,
-        together: tuple[Activation, ...] = (),
+        any_activation: bool = False,
         statistics: bool = True,
     ) -> None:
-        self.source, self.activation, self._together = source, activation, together or (activation,)
+        self.source, self._activation, self._any_activation = source, activation, any_activation
         self._parameters, self._devices = parameters, devices
         hidden = parameters.input_layer.bias.size
         if by_unit is None:
@@ -306,8 +306,8 @@ class Pass:
     def _make_program(self, name: str) -> None:
         limit = self._plain_limit if name == "plain" else block_size(self.batch)
         layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
-        kinds = self.activation, self._together
-        self._programs[name] = _Program(name, *kinds, layout, self._parameters, self._devices)
+        kind = self._activation, self._any_activation
+        self._programs[name] = _Program(name, *kind, layout, self._parameters, self._devices)
 
     def _arrays(self, name: str, index: int) -> Any:
         """Return a chunk on the devices, where it stays if there is room for all."""

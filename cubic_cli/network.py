@@ -61,6 +61,8 @@ def gelu(z: jax.Array) -> jax.Array:
     return 0.5 * above * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (within + 0.044715 * (within * within * within))))
 
 
+_TRUNCATED_STD = 0.87962566103423978  # of the standard normal within ±2
+
 ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     Activation.relu: relu,
     Activation.leaky_relu: leaky_relu,
@@ -70,11 +72,18 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def activate(activation: Activation | jax.Array, z: jax.Array) -> jax.Array:
+    """Return `f(z)`; of an index into `Activation`, which may be traced, all are computed and one is taken."""
+    if isinstance(activation, Activation):
+        return ACTIVATIONS[activation](z)
+    return jax.lax.select_n(activation, *(ACTIVATIONS[kind](z) for kind in Activation))
+
+
 def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array) -> Parameters:
     """Return the first parameters, float32; the seed may be traced.
 
-    `ones` and `zeros` fill weights and biases alike. The others draw the weights (Glorot and Bengio, 2010; He et
-    al., 2015) from one key of `seed` for each layer, and their biases are zero.
+    `ones` and `zeros` fill weights and biases alike. The others draw the weights from one key of `seed` for each layer,
+    of variance 2 / (in + out) (Glorot and Bengio, 2010) or 2 / in (He et al., 2015), and their biases are zero.
     """
     if hidden_size >= 2**31:
         raise MemoryError  # XLA, which counts in 32 bits here and there, would abort
@@ -92,11 +101,18 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _draw(initializer: Initializer, hidden_size: int, seed: jax.Array) -> Parameters:
-    weight = getattr(jax.nn.initializers, initializer.value)()
-    key1, key2 = jax.random.split(jax.random.key(seed))
+    fan_in, fan_out = np.array([1.0, hidden_size]), np.array([hidden_size, 1.0])  # of both layers
+    variance = 2 / (fan_in + fan_out if initializer.value.startswith("glorot") else fan_in)
+    keys = jax.random.split(jax.random.key(seed))
+    if initializer.value.endswith("uniform"):
+        unit = jax.vmap(lambda key: jax.random.uniform(key, (hidden_size,), jnp.float32, -1, 1))(keys)
+        scale = np.sqrt(3 * variance)
+    else:
+        unit = jax.vmap(lambda key: jax.random.truncated_normal(key, -2, 2, (hidden_size,), jnp.float32))(keys)
+        scale = np.sqrt(variance) / _TRUNCATED_STD
+    one, two = unit * scale.astype(np.float32)[:, None]
     return Parameters(
-        Layer(weight(key1, (1, hidden_size), jnp.float32), jnp.zeros(hidden_size, jnp.float32)),
-        Layer(weight(key2, (hidden_size, 1), jnp.float32), jnp.zeros(1, jnp.float32)),
+        Layer(one[None, :], jnp.zeros(hidden_size, jnp.float32)), Layer(two[:, None], jnp.zeros(1, jnp.float32))
     )
 
 

@@ -67,7 +67,7 @@ def check_product(product: Product, devices: list[Any]) -> Iterator[Row]:
 
 # --- the initialisers -----------------------------------------------------------------------------------------------
 
-DRAWS = 64  # seeds that each initialiser is drawn with
+DRAWS = 80  # seeds that each initialiser is drawn with
 FILLED = (Initializer.ones, Initializer.zeros)
 DRAWN = tuple(kind for kind in Initializer if kind not in FILLED)
 

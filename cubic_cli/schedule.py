@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from cubic_cli.config import Activation
-from cubic_cli.network import ACTIVATIONS, Parameters, forward
+from cubic_cli.network import Parameters, activate, forward
 from cubic_cli.statistics import Statistics, summarise
 
 UNROLL = 4  # more units in one step compile longer and run no faster
@@ -70,14 +70,20 @@ class ByUnit(NamedTuple):
     moments: tuple[Moments, Moments, Moments] | Moments | None
 
 
+def _is_monotone(activation: Activation | jax.Array) -> bool:
+    return isinstance(activation, Activation) and activation in _MONOTONE
+
+
 def _mask(x: jax.Array, size: jax.Array) -> jax.Array:
     """Return which samples of `x [pieces, S]` are real, given each piece's `size [pieces]`."""
     return jnp.arange(x.shape[-1], dtype=jnp.int32)[None, :] < size[:, None]
 
 
-def plain(activation: Activation, parameters: Parameters, x: jax.Array, y: jax.Array, size: jax.Array) -> Plain:
+def plain(
+    activation: Activation | jax.Array, parameters: Parameters, x: jax.Array, y: jax.Array, size: jax.Array
+) -> Plain:
     """Observe the pieces `x` and `y` `[pieces, S]`, of which the first `size [pieces]` samples are real."""
-    tensors = forward(parameters, x[..., None], ACTIVATIONS[activation])
+    tensors = forward(parameters, x[..., None], functools.partial(activate, activation))
     mask = _mask(x, size)[..., None]
     error = jnp.where(mask, tensors.z2 - y[..., None], 0.0)
     largest = jnp.max(jnp.where(jnp.isfinite(error), jnp.abs(error), 0.0), axis=(1, 2))
@@ -97,7 +103,7 @@ class _Seen(NamedTuple):
 
 
 def _see_units(
-    activation: Activation,
+    activation: Activation | jax.Array,
     x: jax.Array,
     seen: _Seen,
     w1: jax.Array,
@@ -117,9 +123,9 @@ def _see_units(
         return x * w1[unit] + b1[unit]
 
     def a1(unit: int) -> jax.Array:
-        return ACTIVATIONS[activation](z1(unit))
+        return activate(activation, z1(unit))
 
-    if activation not in _MONOTONE:
+    if not _is_monotone(activation):
         a1 = functools.cache(a1)  # exponentials are worth storing
 
     def is_zero(unit: int) -> jax.Array:  # of a1; relu compares so anyway
@@ -171,7 +177,12 @@ def _counts(bits: jax.Array) -> jax.Array:
 
 
 def by_unit(
-    activation: Activation, moments: bool, parameters: Parameters, x: jax.Array, y: jax.Array, size: jax.Array
+    activation: Activation | jax.Array,
+    moments: bool,
+    parameters: Parameters,
+    x: jax.Array,
+    y: jax.Array,
+    size: jax.Array,
 ) -> ByUnit:
     """Observe the pieces `x` and `y` `[pieces, S]`; samples beyond `size` must repeat a real one of their piece.
 
@@ -188,7 +199,7 @@ def by_unit(
     seen = _Seen(
         nothing if steps else jnp.broadcast_to(bias, flat_x.shape),
         empty,
-        None if activation in _MONOTONE else empty,
+        None if _is_monotone(activation) else empty,
         (nothing,) * 5 if moments else (),
     )
     units = (parameters.input_layer.weight[0], parameters.input_layer.bias, parameters.output_layer.weight[:, 0])
@@ -217,12 +228,15 @@ def by_unit(
     )
 
 
-def complete(activation: Activation, seen: ByUnit) -> ByUnit:
+def complete(activation: Activation | None, seen: ByUnit) -> ByUnit:
     """Return what `by_unit` saw of a device's blocks with the extremes of a1, and the moments by groups of blocks.
 
-    Both are sooner done for all blocks at once than for each.
+    Both are sooner done for all blocks at once than for each. The activation may be None where the extremes are there.
     """
-    a1 = seen.a1 or Extremes(*map(ACTIVATIONS[activation], seen.z1))
+    a1 = seen.a1
+    if a1 is None:
+        assert activation is not None
+        a1 = Extremes(*(activate(activation, end) for end in seen.z1))
 
     def grouped(*of_tensors: jax.Array) -> jax.Array:
         values = jnp.stack(of_tensors, axis=1)  # an array more is dearer to fetch than its values

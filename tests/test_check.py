@@ -185,7 +185,7 @@ def test_a_device_that_returns_zeros(cubic, break_device):
     found = {(row["what"], row["device"]): row["failure"] for row in document["rows"] if not row["passed"]}
     assert set(found) >= AGAINST_FLOAT64
     assert "relu: the loss is 0, not about" in found["ones: expected loss and means", "4 × cpu"]
-    assert found["NaN and infinities, counted", "4 × cpu"] == "0 values of z1 are nan, not 5"
+    assert found["NaN and infinities, counted", "4 × cpu"] == f"0 values of z1 are nan, not {check.HIDDEN}"
 
 
 def test_a_device_that_does_not_repeat_itself(break_device):

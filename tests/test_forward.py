@@ -161,6 +161,26 @@ def test_without_statistics_only_the_history_is_compiled():
     assert all(full.high[name].tobytes() == epoch.high[name].tobytes() for name in TENSORS)
 
 
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_one_program_for_all_activations(by_unit, statistics):
+    x, y = samples(1_003)
+    parameters = initialise(Initializer.he_normal, 6, 1)
+    how = {"by_unit": by_unit, "statistics": statistics}
+    forward._compile.cache_clear()
+    epochs = [run(parameters, x, y, 10, kind, any_activation=True, **how).epoch() for kind in Activation]
+    assert forward._compile.cache_info().misses == 1
+    for kind, epoch in zip(Activation, epochs, strict=True):
+        alone = run(parameters, x, y, 10, kind, **how).epoch()
+        np.testing.assert_allclose(epoch.batch_loss, alone.batch_loss, rtol=1e-5)
+        assert set(epoch.tensors) == set(alone.tensors)
+        for name in TENSORS:
+            for ours, theirs in ((epoch.low, alone.low), (epoch.high, alone.high)):
+                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
+        for name, ours in epoch.tensors.items():
+            assert (ours.count, ours.std) == (alone.tensors[name].count, pytest.approx(alone.tensors[name].std, 1e-5))
+
+
 def test_the_next_epoch_begins_before_this_one_ends(monkeypatch):
     """Its first chunks are dispatched before the last chunk is looked at, and the figures stay those of each epoch."""
     monkeypatch.setattr(forward, "_LITTLE_WORK", -1)

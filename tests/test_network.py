@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cubic_cli.config import Activation, Initializer
-from cubic_cli.network import ACTIVATIONS, forward, initialise, mean_squared_error, relu
+from cubic_cli.network import ACTIVATIONS, activate, forward, initialise, mean_squared_error, relu
 
 
 def test_the_row_of_the_contract():
@@ -61,3 +61,21 @@ def test_drawn_weights_have_the_variance_of_their_paper(kind, variance):
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), parameters, again))
     other = initialise(Initializer(kind), 1024, 4)
     assert (parameters.input_layer.weight != other.input_layer.weight).any()
+
+
+@pytest.mark.parametrize("kind", [k for k in Initializer if k not in (Initializer.ones, Initializer.zeros)])
+@pytest.mark.parametrize("hidden", [1, 5, 64])
+def test_drawn_weights_are_those_of_jax(kind, hidden):
+    """One key for each layer, as `jax.random.split` gives them."""
+    parameters = initialise(kind, hidden, 7)
+    draw = getattr(jax.nn.initializers, kind.value)()
+    for key, layer in zip(jax.random.split(jax.random.key(7)), parameters, strict=True):
+        np.testing.assert_allclose(layer.weight, draw(key, layer.weight.shape), rtol=1e-6)
+        assert layer.weight.dtype == layer.bias.dtype == np.float32
+
+
+def test_an_activation_may_be_data():
+    z = jax.numpy.asarray(np.linspace(-9, 9, 101, dtype=np.float32))
+    chosen = jax.jit(activate)
+    for index, kind in enumerate(Activation):
+        np.testing.assert_allclose(chosen(np.int32(index), z), activate(kind, z), rtol=1e-6, atol=1e-6)
