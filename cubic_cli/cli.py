@@ -73,13 +73,20 @@ def run(arguments: list[str] | None = None) -> int:
         if is_no_memory(error):
             return terminal.fail(NO_MEMORY, 1)
         if hasattr(error, "format_message"):  # Typer's usage errors
-            return terminal.fail(terminal.usage_message(error), getattr(error, "exit_code", 2))
+            message = terminal.usage_message(error, _command(sys.argv[1:] if arguments is None else arguments))
+            return terminal.fail(message, getattr(error, "exit_code", 2))
         if os.environ.get("CUBIC_DEBUG"):
             raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
             return terminal.fail(NO_MEMORY, 1)
         return terminal.fail(f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where", 1)
+
+
+def _command(arguments: list[str]) -> str:
+    """Return which command the arguments name."""
+    names = {str(info.callback.__name__) for info in app.registered_commands if info.callback}
+    return next((f"cubic {word}" for word in arguments if word in names), "cubic")
 
 
 def _describe(error: OSError) -> str:

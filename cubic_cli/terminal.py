@@ -56,8 +56,11 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def usage_message(error: Any) -> str:
-    """Return Typer's message with the name of the flag or the variable, the value that was found, what is accepted."""
+def usage_message(error: Any, command: str) -> str:
+    """Return Typer's message with the flag or the variable, the value that was found, what is accepted, and a command.
+
+    `command` is whose help says more, where the error does not know its own.
+    """
     parameter = getattr(error, "param", None)
     message = str(error.format_message() if parameter is None else _with_value(error.message)).rstrip(".")
     message = message or "expected a command"
@@ -65,7 +68,7 @@ def usage_message(error: Any) -> str:
         message = f"{_name_of(parameter, error.ctx)}: {message}"
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
-    return f"{message}; `{error.ctx.command_path if error.ctx else 'cubic'} --help` says more"
+    return f"{message}; `{error.ctx.command_path if error.ctx else command} --help` says more"
 
 
 _LONGEST = 1000  # letters of a message

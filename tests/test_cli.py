@@ -96,6 +96,16 @@ def test_a_bad_setting_is_exit_2_and_named(cubic, arguments, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [(("forward", "--n"), "cubic forward"), (("sweep", "--seed"), "cubic sweep"), (("--bogus",), "cubic")],
+)
+def test_a_wrong_use_points_to_the_help_of_its_command(cubic, arguments, command):
+    status, out, err = cubic(*arguments)
+    assert (status, out) == (2, "")
+    assert f"`{command} --help` says more" in err
+
+
 def test_precedence(cubic, tmp_path, monkeypatch):
     cubic("generate", "--n", 50)
     (tmp_path / ".env").write_text("HIDDEN_SIZE=3\nBATCH_SIZE=7\nNUM_SAMPLES=20\nSECRET=hunter2\n")
