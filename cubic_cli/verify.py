@@ -1,11 +1,11 @@
 """The independent reference: batches again, in NumPy float64, from the formulas alone. No JAX here.
 
 It shares no arithmetic with `network`, `schedule`, `statistics` and `forward`. What it must equal is compared relative
-to each quantity's own scale, what its terms may come to before they cancel, for the largest |x| of its batch:
+to each quantity's own scale, what its terms come to before they cancel, the largest of its batch:
 
-    z1          |x| max |W1| + max |b1|
-    a1          as z1, for no activation is steeper than a line; of tanh at most 1 + 2 max |b1|
-    z2          s = (|x| ‖W1‖ + ‖b1‖) ‖W2‖ + |b2|, no less than |a1| |W2| + |b2| (Cauchy and Schwarz); of tanh as a1
+    z1          |z1| + 2 |b1|, no less than |x W1| + |b1|
+    a1          |a1| + 2 |b1|; of gelu as z1, for 1 + tanh cancels
+    z2          s = |z2| + ‖a1 W2‖ + 2 ‖b1 W2‖ + |b2|, norms of terms that round to either side; of gelu ‖z1 W2‖
     the loss    loss + s √loss + 10⁻⁵ s², for (e + δ)² = e² + 2 e δ + δ²
 
 Counts have the scale 1. A float32 may overflow where float64 does not: what *must* and what *may* be infinite differ.
@@ -85,6 +85,11 @@ class TensorReference:
     squares: float = 0.0  # about `pivot`, which is near the mean
     pivot: float = 0.0
 
+    def magnitude(self) -> Float64:
+        """Return the largest finite magnitude of each batch, 0 where no value is finite."""
+        ends = np.fmax(np.abs(self.low), np.abs(self.high))
+        return np.where(np.isfinite(ends), ends, 0.0)
+
 
 @dataclass
 class Reference:
@@ -149,7 +154,6 @@ def compute(
             for name in TENSORS
         },
     )
-    largest_x = np.zeros(batches)
     rows = max(1, _CHUNK_VALUES // len(weights.w1))
     rows = rows - rows % batch_size if rows > batch_size else rows
     with np.errstate(all="ignore"):
@@ -159,26 +163,29 @@ def compute(
             stop = min(start + rows, len(x))
             if rows < batch_size:
                 stop = min(stop, (start // batch_size + 1) * batch_size)
-            _see(reference, weights, x[start:stop], y[start:stop], start, batch_size, activation, largest_x)
+            _see(reference, weights, x[start:stop], y[start:stop], start, batch_size, activation)
             start = stop
         reference.loss /= sizes
-        _set_scales(reference, weights, largest_x, activation)
+        _set_scales(reference, weights, activation)
     return reference
 
 
-def _set_scales(reference: Reference, weights: Weights, largest_x: Float64, activation: Activation) -> None:
-    """Set what errors are relative to, by batch, from the largest finite |x| of each."""
-    w1, b1, w2, b2 = weights
-    norm = np.linalg.norm
-    z1, length = largest_x * _largest(w1) + _largest(b1), largest_x * norm(w1) + norm(b1)
-    a1 = z1
-    if activation is Activation.tanh:
-        most = 1 + 2 * _largest(b1)
-        a1, length = np.minimum(z1, most), np.minimum(length, most * math.sqrt(len(w1)))
-    z2 = length * norm(w2) + abs(b2)
-    for tensor, scale in zip(reference.tensors.values(), (z1, a1, z2), strict=True):
-        tensor.scale = _never_zero(scale)
-    reference.loss_scale = _never_zero(reference.loss + z2 * np.sqrt(reference.loss) + _ROUNDING * z2**2)
+def _set_scales(reference: Reference, weights: Weights, activation: Activation) -> None:
+    """Set what errors are relative to, by batch; that of z2 is there."""
+    z1, a1, z2 = reference.tensors.values()
+    cancelled = 2 * _largest(weights.b1)
+    z1.scale = _never_zero(z1.magnitude() + cancelled)
+    a1.scale = z1.scale if activation is Activation.gelu else _never_zero(a1.magnitude() + cancelled)
+    z2.scale = _never_zero(z2.scale)
+    reference.loss_scale = _never_zero(reference.loss + z2.scale * (np.sqrt(reference.loss) + _ROUNDING * z2.scale))
+
+
+def _terms(weights: Weights, values: Float64, z2: Float64) -> Float64:
+    """Return the scale of z2 of each sample, `[N]`, from `values [N, H]`; 0 where it is not finite."""
+    _, b1, w2, b2 = weights
+    lengths = np.sqrt(np.einsum("nh,h->n", values * values, w2 * w2))
+    terms = np.abs(z2) + lengths + 2 * np.linalg.norm(b1 * w2) + abs(b2)
+    return np.where(np.isfinite(terms), terms, 0.0)
 
 
 def _see(
@@ -189,9 +196,8 @@ def _see(
     start: int,
     batch_size: int,
     activation: Activation,
-    largest_x: Float64,
 ) -> None:
-    """Add the samples from `start`, whole batches or a part of one, to the reference and the largest finite |x|."""
+    """Add the samples from `start`, whole batches or a part of one, to the reference."""
     xs, ys = x.astype(float), y.astype(float)
     z1, a1, z2 = forward(weights, xs, activation)
     w1, b1, w2, b2 = weights
@@ -199,9 +205,9 @@ def _see(
     edges[0] = 0
     batches = slice(start // batch_size, start // batch_size + len(edges))
     reference.loss[batches] += np.add.reduceat((z2 - ys) ** 2, edges)
-    size = np.where(np.isfinite(xs), np.abs(xs), 0.0)
-    largest_x[batches] = np.maximum(largest_x[batches], np.maximum.reduceat(size, edges))
-    largest_z1 = size.max() * _largest(w1) + _largest(b1)
+    terms, scale = _terms(weights, z1 if activation is Activation.gelu else a1, z2), reference.tensors["z2"].scale
+    scale[batches] = np.maximum(scale[batches], np.maximum.reduceat(terms, edges))
+    largest_z1 = _largest(xs) * _largest(w1) + _largest(b1)
     near = max(SMALLEST, _ROUNDING * largest_z1)
     certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
     limit = FLOAT32_MAX * (1 - _ROUNDING)

@@ -65,6 +65,32 @@ def test_what_cancels_is_no_failure(initializer, activation):
             assert result["max_relative_error"] < 1e-6
 
 
+@pytest.mark.parametrize("hidden", [4, 64, 1024, 4096])
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", [Initializer.ones, Initializer.he_normal, Initializer.glorot_uniform])
+def test_a_small_error_is_noticed_at_any_width(initializer, activation, hidden):
+    """z2 off by three thousandths of the largest of its batch, where float32 rounds 1e-6 of it."""
+    x, y = samples()
+    x, y = x[:200] / 100, y[:200] / 50
+    parameters = initialise(initializer, hidden, 2)
+    reference = verify.compute(network.by_name(parameters), x, y, B, activation)
+    expected = reference.tensors["z2"]
+    for end in ("z2_min", "z2_max"):
+        for batch in range(20):
+            seen = see_expected(reference)
+            seen.history[end][batch] += 0.003 * expected.magnitude()[batch]
+            result = verify.verify(reference, seen, np.arange(20), hidden)
+            assert (result["passed"], result["failure"]["batch"]) == (False, batch + 1)
+
+
+def see_expected(reference):
+    """Return what a device would say that computes in float64."""
+    history = {"loss": reference.loss.copy(), "nonfinite": np.zeros(len(reference.sizes))}
+    for name, tensor in reference.tensors.items():
+        history |= {f"{name}_min": tensor.low.copy(), f"{name}_max": tensor.high.copy()}
+    return verify.Seen(history, {}, [1.0], [1])
+
+
 @pytest.fixture
 def case():
     x, y = samples()
