@@ -243,7 +243,7 @@ class Pass:
         chunk is dispatched or the earlier epoch is done, until the latest figures are on the host.
         """
         coming = list(range(len(self._spans)))
-        if more and self._compiling is not None:
+        if more and self._compiling is not None and not self._plain_spans:
             coming += coming[:_AHEAD]
         self._keep_busy(coming, 0, statistics)
         began = max(self._ahead[0].at, self._on_host)
@@ -254,6 +254,9 @@ class Pass:
             chunk = self._collect(kind, jax.device_get(running), start, stop - start)
             if chunk is None:
                 self._plain_spans.add(index)
+                del coming[len(self._spans) :]  # the next epoch cannot be ahead of what is done again
+                while len(self._ahead) > len(self._spans) - index - 1:
+                    self._ahead.pop()
                 running = self._program("plain").start(self._arrays("plain", index))
                 chunk = self._collect("plain", jax.device_get(running), start, stop - start)
                 assert chunk is not None
