@@ -131,7 +131,9 @@ class HistoryWriter:
         if self._error is not None:
             if isinstance(self._error, OSError):
                 raise self._error
-            raise OSError(str(self._error).splitlines()[0])
+            if isinstance(self._error, KeyboardInterrupt):  # polars takes the signal while it writes
+                raise KeyboardInterrupt
+            raise OSError((str(self._error).splitlines() or [type(self._error).__name__])[0])
 
     def _stream(self) -> None:
         from polars.io.plugins import register_io_source

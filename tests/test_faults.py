@@ -136,6 +136,21 @@ class TestLimits:
             write()
         assert caught.value.errno == 28
 
+    @pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError("gone"), RuntimeError()])
+    def test_a_history_whose_writing_is_interrupted(self, raised, monkeypatch, tmp_path):
+        """polars raises what a signal means in the thread that writes, and with no message."""
+        monkeypatch.setattr("cubic_cli.history._STREAM_FROM", 1)
+
+        def register(*arguments, **options):
+            raise raised
+
+        monkeypatch.setattr("polars.io.plugins.register_io_source", register)
+        writer = HistoryWriter(tmp_path / "history.parquet")
+        columns = {name: np.zeros(9, np.float32) for name in ("loss", *EXTREMES)}
+        writer.append(frame(1, 0, {**columns, "size": np.ones(9, np.int64), "nonfinite": np.zeros(9, np.int64)}))
+        with pytest.raises(KeyboardInterrupt if isinstance(raised, KeyboardInterrupt) else OSError):
+            writer.close()
+
     @pytest.mark.parametrize("name", ["write_record", "write_parameters"])
     def test_a_disk_that_is_full(self, cubic, saved, monkeypatch, name):
         def full(*_):
