@@ -464,3 +464,19 @@ def test_several_at_once_on_one_name(saved, sizes):
     assert runs.load_parameters(saved)["input_layer.bias"].size == size
     assert pl.read_parquet(saved / "history.parquet").height == record["iterations"]
     assert os.listdir("model") == ["default_run"]
+
+
+def test_an_interrupt_that_is_ignored_stays_so(cubic, tmp_path):
+    """In the background of a shell SIGINT is ignored; polars would take it for itself while it streams the history."""
+    assert cubic("generate", "--n", 100_000)[0] == 0
+    shell = ["sh", "-c", """trap '' INT; exec "$0" "$@\"""", sys.executable, "-m", "cubic_cli"]
+    command = ["forward", "--num-samples", "all", "--batch-size", "1", "--num-epochs", "20", "--no-verify"]
+    process = subprocess.Popen([*shell, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    time.sleep(0.3)  # the shell is soon gone
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, b"saved in model/default_run\n")
+    assert pl.read_parquet(tmp_path / "model" / "default_run" / "history.parquet").height == 2_000_000
