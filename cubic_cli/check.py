@@ -129,8 +129,7 @@ def pass_cases(devices: list[Any], samples: tuple[Float32, Float32], drawn: "Fut
 
     def of(case: Case, parameters: "Parameters") -> "Pass":
         x, y = (array[: case.samples] for array in samples)
-        how = {"any_activation": True, "statistics": statistics}
-        return make_pass(parameters, x, y, BATCH, case.activation, devices, **how)
+        return make_pass(parameters, x, y, BATCH, case.activation, devices, any_activation=True, statistics=statistics)
 
     of(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))  # compiles, while the parameters are drawn
     parameters, epochs = drawn.result().first, {}

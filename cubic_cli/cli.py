@@ -60,7 +60,7 @@ def run(arguments: list[str] | None = None) -> int:
         return int(status or 0)
     except CubicError as error:
         return terminal.fail(str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):  # polars takes a signal for itself, one that is ignored too
+    except (typer.Abort, KeyboardInterrupt):  # polars takes the signal for itself
         return 130
     except typer.Exit as error:
         return error.exit_code

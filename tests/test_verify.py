@@ -28,9 +28,9 @@ def see(parameters, x, y, activation=Activation.relu, by_unit=False, batch=B):
     return verify.Seen(history_columns(chunk), tensors, [loss, loss], [1, 1], loss)
 
 
-def check(parameters, seen, x, y, activation=Activation.relu):
-    reference = verify.compute(network.by_name(parameters), x, y, B, activation)
-    return verify.verify(reference, seen, np.arange(len(reference.sizes)), H)
+def check(parameters, seen, x, y, activation=Activation.relu, batch=B):
+    reference = verify.compute(network.by_name(parameters), x, y, batch, activation)
+    return verify.verify(reference, seen, np.arange(len(reference.sizes)), parameters.input_layer.bias.size)
 
 
 @pytest.mark.parametrize("by_unit", [False, True])
@@ -58,9 +58,7 @@ def test_what_cancels_is_no_failure(initializer, activation):
             hidden_layer = drawn.input_layer._replace(bias=np.full(hidden, bias, np.float32))
             parameters = drawn._replace(input_layer=hidden_layer)
             y = np.float32(verify.forward(verify.unpack(network.by_name(parameters)), x.astype(float), activation)[2])
-            seen = see(parameters, x, y, activation, batch=1)
-            reference = verify.compute(network.by_name(parameters), x, y, 1, activation)
-            result = verify.verify(reference, seen, np.arange(len(x)), hidden)
+            result = check(parameters, see(parameters, x, y, activation, batch=1), x, y, activation, batch=1)
             assert result["passed"], (seed, hidden, bias, result)
             assert result["max_relative_error"] < 1e-6
 
