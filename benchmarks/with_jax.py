@@ -80,13 +80,13 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     """Return cubic's schedule of which only the loss is kept: XLA removes what observes."""
     assert level == LOSS
     devices = pick_devices(Device.auto)
-    places = layout.lay_out(problem.samples, problem.batch, layout.block_size(problem.batch), len(devices))
+    places = layout.lay_out(problem.samples, problem.batch, len(devices))
     mesh = Mesh(np.array(devices[: places.blocks]), ("devices",))
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
     def blocks(parameters: Parameters, x: Any, y: Any, sizes: Any) -> Any:
         def squared_error(block: Any) -> Any:
-            return schedule.by_unit(Activation.relu, False, parameters, *block).squared_error
+            return schedule.by_unit(Activation.relu, False, places.axis, parameters, *block).squared_error
 
         return jax.lax.map(squared_error, (x, y, sizes))
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cubic_cli import schedule
 from cubic_cli.config import Activation
-from cubic_cli.layout import Layout, block_size, lay_out, piece_sizes, place, spans
+from cubic_cli.layout import Layout, lay_out, piece_sizes, place, spans
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.problem import Float32
 from cubic_cli.source import RESIDENT, Source
@@ -92,7 +92,7 @@ def _compile(
         parameters, kind = given if activation is None else (given, activation)
         if name == "plain":
             return schedule.plain(kind, parameters, *block)
-        return schedule.by_unit(kind, name == "moments", parameters, *block)
+        return schedule.by_unit(kind, name == "moments", layout.axis, parameters, *block)
 
     def complete(seen: Any) -> Any:
         return seen if name == "plain" else schedule.complete(activation, seen)
@@ -103,14 +103,13 @@ def _compile(
     def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, spec))
 
-    shape = (layout.blocks, layout.pieces, layout.piece)
     parameters = Parameters(
         Layer(shaped((1, hidden), np.float32, everywhere), shaped((hidden,), np.float32, everywhere)),
         Layer(shaped((hidden, 1), np.float32, everywhere), shaped((1,), np.float32, everywhere)),
     )
-    samples = shaped(shape, np.float32, over)
+    samples, sizes = shaped(layout.shape, np.float32, over), shaped((layout.blocks, layout.pieces), np.int32, over)
     given = parameters if activation is not None else (parameters, shaped((), np.int32, everywhere))
-    lowered = jax.jit(loop).lower(given, samples, samples, shaped(shape[:2], np.int32, over))
+    lowered = jax.jit(loop).lower(given, samples, samples, sizes)
     return lowered.compile(compiler_options(name, devices[0])), mesh
 
 
@@ -307,8 +306,8 @@ class Pass:
         return self._programs[name]
 
     def _make_program(self, name: str) -> None:
-        limit = self._plain_limit if name == "plain" else block_size(self.batch)
-        layout = lay_out(self._chunk, self.batch, limit, len(self._devices))
+        limit = self._plain_limit if name == "plain" else None
+        layout = lay_out(self._chunk, self.batch, len(self._devices), limit)
         kind = self._activation, self._any_activation
         self._programs[name] = _Program(name, *kind, layout, self._parameters, self._devices)
 

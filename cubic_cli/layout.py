@@ -1,7 +1,8 @@
 """Where samples stand: batches in pieces, pieces in blocks of one shape, blocks in chunks.
 
 A batch of `B` samples is observed in pieces of at most a block, so that a batch larger than the memory passes too.
-Pieces are laid out in blocks `[pieces, S]` of one shape, the rest padded; a chunk is what is dispatched at a time.
+Pieces are laid out in blocks of one shape, `[pieces, S]` or `[S, pieces]`, the rest padded; a chunk is what is
+dispatched at a time.
 
     N samples, B batch, K batches, S samples of a piece
 """
@@ -13,14 +14,18 @@ from numpy.typing import NDArray
 
 from cubic_cli.problem import Float32
 
-# Samples of a block of the other schedule: what is known of each stays in the cache, and starting costs little. XLA has
-# a fast reduction for wide rows, the batches here, but takes it in large blocks alone; narrow rows are better without.
-_WIDE_BATCH, _NARROW_BLOCK, _WIDE_BLOCK = 100, 3_700, 8_200
+# Samples of a block of the schedule by units: what is known of each stays in the cache, and starting costs little.
+_BLOCK = 10_000
+# XLA has a fast reduction for wide rows, the batches here; narrow ones are columns: a vector reduces many at once.
+_WIDE_BATCH = 100
 _CHUNK = 1 << 20  # samples dispatched at a time
 
 
 class Layout(NamedTuple):
-    """Where the samples of a chunk stand on the devices, `[blocks, pieces, S]`: K batches, the last may be shorter."""
+    """Where the samples of a chunk stand on the devices: K batches, the last may be shorter.
+
+    They are `[blocks, pieces, S]`, or `[blocks, S, pieces]` where the pieces are `columns`.
+    """
 
     batches: int
     batch: int
@@ -28,11 +33,27 @@ class Layout(NamedTuple):
     pieces_per_batch: int
     pieces: int
     blocks: int
+    columns: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the samples of a chunk."""
+        return self.blocks, *((self.piece, self.pieces) if self.columns else (self.pieces, self.piece))
+
+    @property
+    def axis(self) -> int:
+        """The axis of a block along which the samples of a piece lie."""
+        return 0 if self.columns else 1
 
 
-def lay_out(samples: int, batch: int, limit: int, devices: int) -> Layout:
-    """Choose pieces and blocks, of at most `limit` samples, for batches of `batch` of `samples` on `devices`."""
+def lay_out(samples: int, batch: int, devices: int, limit: int | None = None) -> Layout:
+    """Choose pieces and blocks for batches of `batch` of `samples` on `devices`.
+
+    A block has at most `limit` samples and rows for pieces; without a limit it is as the schedule by units likes it.
+    """
     batch = min(batch, samples)
+    columns = limit is None and batch < _WIDE_BATCH
+    limit = limit or _BLOCK
     pieces_per_batch = -(-batch // limit)
     piece = -(-batch // pieces_per_batch)
     batches = -(-samples // batch)
@@ -42,16 +63,11 @@ def lay_out(samples: int, batch: int, limit: int, devices: int) -> Layout:
     if blocks > 1:
         blocks = -(-blocks // devices) * devices
         pieces = -(-total // blocks)
-    return Layout(batches, batch, piece, pieces_per_batch, pieces, blocks)
-
-
-def block_size(batch: int) -> int:
-    """Return how many samples a block of the schedule by units has at most."""
-    return _WIDE_BLOCK if batch >= _WIDE_BATCH else _NARROW_BLOCK
+    return Layout(batches, batch, piece, pieces_per_batch, pieces, blocks, columns)
 
 
 def place(layout: Layout, values: Float32) -> Float32:
-    """Return `values [n]`, n ≤ N, as `[blocks, pieces, S]`; the padding repeats the last value of its batch."""
+    """Return `values [n]`, n ≤ N, in the layout's shape; the padding repeats the last value of its batch."""
     wide = layout.piece * layout.pieces_per_batch
     size = layout.blocks * layout.pieces * layout.piece
     if wide != layout.batch:
@@ -60,7 +76,8 @@ def place(layout: Layout, values: Float32) -> Float32:
         values = np.pad(rows, ((0, 0), (0, wide - layout.batch)), mode="edge").reshape(-1)
     if len(values) < size:
         values = np.pad(values, (0, size - len(values)), mode="edge")
-    return values.reshape(layout.blocks, layout.pieces, layout.piece)
+    blocks = values.reshape(layout.blocks, layout.pieces, layout.piece)
+    return np.ascontiguousarray(blocks.swapaxes(1, 2)) if layout.columns else blocks
 
 
 def piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:

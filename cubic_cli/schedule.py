@@ -74,9 +74,9 @@ def _is_monotone(activation: Activation | jax.Array) -> bool:
     return isinstance(activation, Activation) and activation in _MONOTONE
 
 
-def _mask(x: jax.Array, size: jax.Array) -> jax.Array:
-    """Return which samples of `x [pieces, S]` are real, given each piece's `size [pieces]`."""
-    return jnp.arange(x.shape[-1], dtype=jnp.int32)[None, :] < size[:, None]
+def _mask(x: jax.Array, size: jax.Array, axis: int = 1) -> jax.Array:
+    """Return which samples of `x`, those of a piece along `axis`, are real, given each piece's `size [pieces]`."""
+    return jax.lax.broadcasted_iota(jnp.int32, x.shape, axis) < jnp.expand_dims(size, axis)
 
 
 def plain(
@@ -179,12 +179,15 @@ def _counts(bits: jax.Array) -> jax.Array:
 def by_unit(
     activation: Activation | jax.Array,
     moments: bool,
+    axis: int,
     parameters: Parameters,
     x: jax.Array,
     y: jax.Array,
     size: jax.Array,
 ) -> ByUnit:
-    """Observe the pieces `x` and `y` `[pieces, S]`; samples beyond `size` must repeat a real one of their piece.
+    """Observe the pieces `x` and `y`; samples beyond `size` must repeat a real one of their piece.
+
+    They are `[pieces, S]`, or `[S, pieces]` if the `axis` of the samples is 0.
 
     What is not finite is not looked at: it shows as a `squared_error` that is not finite, or an infinite extreme of
     z1 (all that a hidden unit can swallow), and is for `plain` to count.
@@ -213,14 +216,14 @@ def by_unit(
     if hidden % UNROLL:
         seen, _ = step(seen, tuple(values[steps * UNROLL :] for values in units))
 
-    mask = _mask(x, size)
+    mask = _mask(x, size, axis)
     error = jnp.where(mask, _real(seen.z2, shape) - y, 0.0)
 
     def by_piece(sample: Extremes) -> Extremes:
-        return Extremes(jnp.min(_real(sample.min, shape), axis=1), jnp.max(_real(sample.max, shape), axis=1))
+        return Extremes(jnp.min(_real(sample.min, shape), axis=axis), jnp.max(_real(sample.max, shape), axis=axis))
 
     return ByUnit(
-        squared_error=jnp.sum(error * error, axis=1),
+        squared_error=jnp.sum(error * error, axis=axis),
         z1=by_piece(seen.z1),
         a1=seen.a1 and by_piece(seen.a1),
         z2=by_piece(Extremes(seen.z2, seen.z2)),

@@ -21,7 +21,10 @@ def fresh_programs():
 
 @pytest.fixture
 def break_device(monkeypatch):
-    """Change the parameters that the programs get, their samples `(x, y, sizes)`, or what they return."""
+    """Change the parameters that the programs get, their samples `(x, y, sizes)`, or what they return.
+
+    The batches of `check` are narrow: the samples are `[blocks, S, pieces]`.
+    """
 
     def install(parameters=lambda p: p, arrays=lambda x, y, sizes: (x, y, sizes), seen=lambda program, s: s):
         make, start = forward.Pass.__init__, forward._Program.start
@@ -71,7 +74,7 @@ def test_the_screen_has_a_line_a_check_and_one_that_closes(cubic, monkeypatch, w
 
 def test_a_failed_check_says_what_and_exits_1(cubic, break_device, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    break_device(arrays=lambda x, y, sizes: (x, y.at[0, 1, 3].add(4000), sizes))
+    break_device(arrays=lambda x, y, sizes: (x, y.at[0, 3, 1].add(4000), sizes))
     status, out, err = cubic("check")
     assert status == 1
     assert "WRONG" in out
@@ -138,13 +141,13 @@ def test_parameters_in_bfloat16(break_device):
 
 
 def test_a_dropped_batch(break_device):
-    break_device(arrays=lambda x, y, sizes: (x.at[0, 1].set(x[0, 0]), y.at[0, 1].set(y[0, 0]), sizes))
+    break_device(arrays=lambda x, y, sizes: (x.at[0, :, 1].set(x[0, :, 0]), y.at[0, :, 1].set(y[0, :, 0]), sizes))
     found = failures()
     assert all("of batch 2 is" in found[key] for key in AGAINST_FLOAT64)
 
 
 def test_a_short_batch_that_is_taken_for_a_whole_one(break_device):
-    break_device(arrays=lambda x, y, sizes: (x, y, jnp.where(sizes > 0, x.shape[-1], 0).astype(sizes.dtype)))
+    break_device(arrays=lambda x, y, sizes: (x, y, jnp.where(sizes > 0, check.BATCH, 0).astype(sizes.dtype)))
     found = failures()
     assert set(found) >= AGAINST_FLOAT64
     assert all(f"{check.SAMPLES - 2} samples" in found[key] for key in AGAINST_FLOAT64)

@@ -41,6 +41,8 @@ def run(parameters, x, y, batch, activation=Activation.relu, devices=4, **option
         (1003, 10, 67),
         (1, 10, 64),
         (7, 1, 3),
+        (1000, 99, 5),
+        (1001, 100, 5),
         (50, 400, 5),
         (90_001, 45_000, 2),
         (300, 7, 4096),

@@ -247,7 +247,7 @@ def test_the_gradient_norm_is_of_all_parameters_together(swept, data):
 def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, data, monkeypatch):
     traces, reads = [], []
     by_unit, read_chunks = schedule.by_unit, samples.read_chunks
-    monkeypatch.setattr(schedule, "by_unit", lambda *a: traces.append(a[2].input_layer.bias.size) or by_unit(*a))
+    monkeypatch.setattr(schedule, "by_unit", lambda *a: traces.append(a[3].input_layer.bias.size) or by_unit(*a))
     monkeypatch.setattr(run, "read_chunks", lambda *a: reads.append(a) or read_chunks(*a))
     forward._compile.cache_clear()
     arguments = (
