@@ -1,5 +1,6 @@
 """The devices of JAX: which there are, and which a run uses."""
 
+import itertools
 import os
 import sys
 import warnings
@@ -24,6 +25,22 @@ def prepare_cpu() -> None:
     if "xla_backend_extra_options" not in flags:
         # Otherwise each of a unit's eight figures computes the unit again: it takes 1.5 times as long.
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={_FUSE}".strip()
+
+
+def has_wide_vectors(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether XLA had better use vectors of 512 bits here, of which it prefers 256.
+
+    AMD's processors compute the whole of one at once from Zen 5 on (family 26). Before, they compute halves, and LLVM
+    has been seen to abort on some shapes; of others we know too little. What XLA_FLAGS says of it stays as it is.
+    """
+    if "xla_cpu_prefer_vector_width" in os.environ.get("XLA_FLAGS", ""):
+        return False
+    try:
+        with cpuinfo.open(encoding="utf-8") as lines:
+            fields = dict(line.split("\t", 1) for line in itertools.islice(lines, 4))
+        return "AuthenticAMD" in fields["vendor_id"] and int(fields["cpu family"].strip("\t: \n")) >= 26
+    except (OSError, KeyError, ValueError):  # no Linux, or no x86
+        return False
 
 
 def keep_compiled() -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cubic_cli import schedule
 from cubic_cli.config import Activation
+from cubic_cli.devices import has_wide_vectors
 from cubic_cli.layout import Layout, lay_out, piece_sizes, place, spans
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.problem import Float32
@@ -31,8 +32,7 @@ from cubic_cli.statistics import Statistics, from_moments, merge_all, merge_by_n
 TENSORS = ("z1", "a1", "z2")
 _PLAIN_VALUES = 1 << 21  # values of z1 in one block of the plain schedule: bounds the memory of a device
 _PLAIN_PIECE = 1 << 14
-# A CPU's cores are devices here already: loops split once more over all cores only wait for each other. (And no
-# preferred vector width of 512: it makes LLVM abort on some shapes.)
+# A CPU's cores are devices here already: loops split once more over all cores only wait for each other.
 _WITHOUT = "rematerialization,cpu-parallel-task-assigner"
 _AHEAD = 2  # chunks dispatched ahead
 _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
@@ -114,10 +114,13 @@ def _compile(
 
 
 def compiler_options(name: str, device: jax.Device) -> dict[str, str | bool] | None:
-    """Return how XLA is to compile the schedule `name` for a device: which passes it leaves out."""
+    """Return how XLA is to compile the schedule `name` for a device: which passes it leaves out, and how wide."""
     if device.platform != "cpu":
         return None
-    return {"xla_disable_hlo_passes": _WITHOUT if name == "plain" else f"{_WITHOUT},cse"}
+    if name == "plain":
+        return {"xla_disable_hlo_passes": _WITHOUT}
+    wide = {"xla_cpu_prefer_vector_width": "512"} if has_wide_vectors() else {}
+    return {"xla_disable_hlo_passes": f"{_WITHOUT},cse", **wide}
 
 
 class _Program:

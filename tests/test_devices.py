@@ -6,7 +6,7 @@ import sys
 import polars as pl
 import pytest
 
-from cubic_cli.devices import prepare_cpu
+from cubic_cli.devices import has_wide_vectors, prepare_cpu
 
 EXTREMES = [f"{name}_{end}" for name in ("z1", "a1", "z2") for end in ("min", "max")]
 
@@ -66,3 +66,23 @@ def test_what_the_environment_says_stays(monkeypatch, flags):
     prepare_cpu()
     assert flags in os.environ["XLA_FLAGS"]
     assert ("JAX_NUM_CPU_DEVICES" in os.environ) == ("device_count" not in flags)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "wide"),
+    [
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2\n", True),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n", False),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 26\nmodel\t\t: 2\n", False),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n", False),
+        ("", False),
+        ("\n\n\n\n", False),
+    ],
+)
+def test_wide_vectors_are_for_those_processors_that_compute_them_whole(tmp_path, monkeypatch, cpuinfo, wide):
+    path = tmp_path / "cpuinfo"
+    assert not has_wide_vectors(path)
+    path.write_text(cpuinfo)
+    assert has_wide_vectors(path) is wide
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256")
+    assert not has_wide_vectors(path)
