@@ -2,19 +2,17 @@
 
 import contextlib
 import functools
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cubic_cli.scratch import system_errors
+from cubic_cli.parquet import ParquetWriter
 
 EXTREMES = ("z1_min", "z1_max", "a1_min", "a1_max", "z2_min", "z2_max")
 SCHEMA = pl.Schema(
@@ -27,10 +25,8 @@ SCHEMA = pl.Schema(
         "nonfinite": pl.Int64,
     }
 )
-_STREAM_FROM = 1 << 19  # rows: fewer are kept and written at the end, which starts no engine
+_GROUP = 1 << 16  # rows of a group of the file, at least
 _AHEAD = 4  # frames that may wait to be written
-# Random floats hardly compress, and trying takes longer than a good epoch.
-_FORMAT: dict[str, Any] = {"compression": "uncompressed", "statistics": False}
 
 
 def frame(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> pl.DataFrame:
@@ -76,76 +72,40 @@ def recording(append: Callable[[pl.DataFrame], None]) -> Iterator[Recorder]:
 
 
 class HistoryWriter:
-    """Writes frames to a Parquet file, in another thread once they are many. Close it, or nothing is whole."""
+    """Writes frames to a Parquet file as they come. It is whole once the `with` that it is used in ends well."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._file = path.open("wb")
+        self._writer = ParquetWriter(self._file, SCHEMA)
         self._kept: list[pl.DataFrame] = []
         self._rows = 0
-        self._frames: queue.Queue[pl.DataFrame | None] = queue.Queue(_AHEAD)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Add rows; waits where writing is behind.
+        """Add rows; few are kept until they are worth a group.
 
         Raises:
             OSError: the file cannot be written.
         """
-        if self._thread is not None:
-            self._put(rows)
-            return
         self._kept.append(rows)
         self._rows += rows.height
-        if self._rows >= _STREAM_FROM:
-            self._thread = threading.Thread(target=self._stream, daemon=True, name="history")
-            self._thread.start()
-            for kept in self._kept:
-                self._put(kept)
-            self._kept.clear()
+        if self._rows >= _GROUP:
+            self._write()
 
-    def close(self) -> None:
-        """Write what is left; the file is whole when this returns.
+    def _write(self) -> None:
+        self._writer.write(pl.concat(self._kept) if len(self._kept) > 1 else self._kept[0])
+        self._kept.clear()
+        self._rows = 0
 
-        Raises:
-            OSError: the file cannot be written.
-        """
-        if self._thread is None:
-            with system_errors(), self.path.open("wb") as stream:
-                pl.concat(self._kept).write_parquet(stream, **_FORMAT)
-            return
-        self._put(None)
-        self._thread.join()
-        self._raise()
+    def __enter__(self) -> Self:
+        return self
 
-    def _put(self, rows: pl.DataFrame | None) -> None:
-        while True:
-            self._raise()
-            try:
-                self._frames.put(rows, timeout=0.5)
-                return
-            except queue.Full:
-                continue
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            if isinstance(self._error, OSError):
-                raise self._error
-            if isinstance(self._error, KeyboardInterrupt):  # polars takes the signal while it writes
-                raise KeyboardInterrupt
-            raise OSError((str(self._error).splitlines() or [type(self._error).__name__])[0])
-
-    def _stream(self) -> None:
-        from polars.io.plugins import register_io_source
-
-        def source(
-            with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-        ) -> Iterator[pl.DataFrame]:
-            while (rows := self._frames.get()) is not None:
-                yield rows
-
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
-            with system_errors(), self.path.open("wb") as stream:
-                register_io_source(source, schema=SCHEMA).sink_parquet(stream, **_FORMAT)
-        except BaseException as error:  # told by the next append, or by close
-            self._error = error
+            if kind is None:
+                if self._kept:
+                    self._write()
+                self._writer.finish()
+                self._file.close()
+        finally:
+            with contextlib.suppress(OSError):  # of what is not whole the rest is not worth an error
+                self._file.close()

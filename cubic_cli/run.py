@@ -51,9 +51,8 @@ def run(
     devices = pick_devices(config.device)
     parameters, values = first_parameters(config)
     picked = verify.choose_batches(source.count, config.batch_size)
-    history = HistoryWriter(scratch / runs.HISTORY)
-    outcome = observe(config, parameters, values, source, devices, picked, history.append, progress)
-    history.close()
+    with HistoryWriter(scratch / runs.HISTORY) as history:
+        outcome = observe(config, parameters, values, source, devices, picked, history.append, progress)
     return write(config, sources, scratch, data, values, outcome, spread(source)[0], source)
 
 

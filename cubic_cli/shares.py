@@ -99,13 +99,12 @@ def run(
 
 def _write_history(scratch: Path, history: Iterator[pl.DataFrame]) -> record.Losses:
     """Write the history of a run to its scratch folder, and return what is known of the batches' losses."""
-    writer = HistoryWriter(scratch / runs.HISTORY)
     losses = record.Losses()
-    for rows in history:
-        writer.append(rows)
-        if rows["epoch"][0] == 1:
-            losses.add(rows["loss"].to_numpy())
-    writer.close()
+    with HistoryWriter(scratch / runs.HISTORY) as writer:
+        for rows in history:
+            writer.append(rows)
+            if rows["epoch"][0] == 1:
+                losses.add(rows["loss"].to_numpy())
     return losses
 
 
