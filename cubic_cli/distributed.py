@@ -29,6 +29,7 @@ _FAILED = "cubic/failed"  # the key under which the first process that fails say
 _LINGER = 1.0  # seconds that process 0, which keeps the store, stays for the others to read why it ends
 _POLL = 5.0  # seconds of one blocking look at the store
 _LEAVE = 5.0  # seconds to wait at the end for the others to have read the end
+_PART = 0.2  # seconds that the store stays after that, for JAX aborts a process that finds it gone
 _CONNECT = 15  # seconds for JAX to connect processes that have met
 
 
@@ -155,13 +156,15 @@ class Group:
         """End together: process 0 says how it ended, None for well; returns that at every process."""
         message = self.share("end", message)
         self._ending.set()
+        if self.process_id:
+            with contextlib.suppress(Exception):  # the store may be gone before it has answered
+                self._client.key_value_set_bytes(f"cubic/left/{self.process_id}", b"")
+            return message
         with contextlib.suppress(TimeoutError, PeerError):
-            if self.process_id:
-                self.put(f"left/{self.process_id}", b"")
-            else:
-                deadline = time.monotonic() + _LEAVE
-                for process in range(1, self.processes):
-                    self._get(f"left/{process}", max(0.001, deadline - time.monotonic()))
+            deadline = time.monotonic() + _LEAVE
+            for process in range(1, self.processes):
+                self._get(f"left/{process}", max(0.001, deadline - time.monotonic()))
+            time.sleep(_PART)
         return message
 
     def _watch(self) -> None:

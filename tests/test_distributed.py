@@ -398,3 +398,22 @@ def test_check_ends_where_a_process_never_comes():
     status, out, err = ended[0]
     assert (status, out) == (1, "")
     assert "process 1" in err
+
+
+def test_a_store_that_goes_before_it_has_answered_the_last_word_is_no_failure(monkeypatch):
+    from jax.errors import JaxRuntimeError
+
+    class Store:
+        def blocking_key_value_get_bytes(self, key, milliseconds):
+            return b"null"
+
+        def blocking_key_value_get(self, key, milliseconds):
+            raise JaxRuntimeError("DEADLINE_EXCEEDED")
+
+        def key_value_set_bytes(self, key, value):
+            raise JaxRuntimeError("UNAVAILABLE: Socket closed")
+
+    waits = []
+    monkeypatch.setattr(distributed.time, "sleep", waits.append)
+    assert distributed.Group(Place("localhost:1", 2, 1), Store()).finish() is None
+    assert max(waits, default=0) < 1
