@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.problem import ALL, LOSS, Figures, Problem
 from cubic_cli import forward, layout, schedule
@@ -81,28 +81,22 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     assert level == LOSS
     devices = pick_devices(Device.auto)
     places = layout.lay_out(problem.samples, problem.batch, len(devices))
-    mesh = Mesh(np.array(devices[: places.blocks]), ("devices",))
-    over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
-    def blocks(parameters: Parameters, x: Any, y: Any, sizes: Any) -> Any:
-        def squared_error(block: Any) -> Any:
-            return schedule.by_unit(Activation.relu, False, places.axis, parameters, *block).squared_error
+    def see(parameters: Parameters, *block: Any) -> Any:
+        return schedule.by_unit(Activation.relu, False, places.axis, parameters, *block).squared_error
 
-        return jax.lax.map(squared_error, (x, y, sizes))
-
-    specs = {"in_specs": (everywhere, over, over, over), "out_specs": over}
+    loop, mesh = forward.map_blocks(see, tuple(devices[: places.blocks]))
     samples = (
         layout.place(places, problem.x),
         layout.place(places, problem.y),
         layout.piece_sizes(places, problem.samples),
     )
-    parameters = jax.device_put(_parameters(problem), NamedSharding(mesh, everywhere))
-    placed = jax.device_put(samples, NamedSharding(mesh, over))
-    lowered = jax.jit(jax.shard_map(blocks, mesh=mesh, check_vma=False, **specs)).lower(parameters, *placed)
-    loop = lowered.compile(forward.compiler_options("history", devices[0]))
+    parameters = jax.device_put(_parameters(problem), NamedSharding(mesh, PartitionSpec()))
+    placed = jax.device_put(samples, NamedSharding(mesh, PartitionSpec("devices")))
+    program = jax.jit(loop).lower(parameters, *placed).compile(forward.compiler_options("history", devices[0]))
 
     def run() -> Figures:
-        error = np.asarray(loop(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
+        error = np.asarray(program(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
         return Figures(error.reshape(problem.batches, -1).sum(axis=1) / problem.batch)
 
     return run

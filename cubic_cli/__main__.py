@@ -17,7 +17,7 @@ def exit_on_interrupt() -> None:
     the next call clears up.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell
-        if hasattr(signal, "pthread_sigmask"):  # polars would take it for itself while it writes
+        if hasattr(signal, "pthread_sigmask"):  # polars would take it for itself while it reads or writes
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         return
     signal.signal(signal.SIGINT, lambda number, frame: _leave())

@@ -37,8 +37,9 @@ def has_wide_vectors(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     try:
         with cpuinfo.open(encoding="utf-8") as lines:
-            fields = dict(line.split("\t", 1) for line in itertools.islice(lines, 4))
-        return "AuthenticAMD" in fields["vendor_id"] and int(fields["cpu family"].strip("\t: \n")) >= 26
+            pairs = (line.split(":", 1) for line in itertools.islice(lines, 4))
+            fields = {name.strip(): value.strip() for name, value in pairs}
+        return fields["vendor_id"] == "AuthenticAMD" and int(fields["cpu family"]) >= 26
     except (OSError, KeyError, ValueError):  # no Linux, or no x86
         return False
 

@@ -92,7 +92,7 @@ class HistoryWriter:
             self._write()
 
     def _write(self) -> None:
-        self._writer.write(pl.concat(self._kept) if len(self._kept) > 1 else self._kept[0])
+        self._writer.write(pl.concat(self._kept))
         self._kept.clear()
         self._rows = 0
 
@@ -100,12 +100,11 @@ class HistoryWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        try:
-            if kind is None:
-                if self._kept:
-                    self._write()
-                self._writer.finish()
-                self._file.close()
-        finally:
+        if kind is not None:
             with contextlib.suppress(OSError):  # of what is not whole the rest is not worth an error
                 self._file.close()
+            return
+        with self._file:
+            if self._kept:
+                self._write()
+            self._writer.finish()

@@ -24,7 +24,8 @@ _CHUNK = 1 << 20  # samples dispatched at a time
 class Layout(NamedTuple):
     """Where the samples of a chunk stand on the devices: K batches, the last may be shorter.
 
-    They are `[blocks, pieces, S]`, or `[blocks, S, pieces]` where the pieces are `columns`.
+    `axis` is that of a block along which the samples of a piece lie: they are `[blocks, pieces, S]`, or
+    `[blocks, S, pieces]` where it is 0.
     """
 
     batches: int
@@ -33,17 +34,12 @@ class Layout(NamedTuple):
     pieces_per_batch: int
     pieces: int
     blocks: int
-    columns: bool
+    axis: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of the samples of a chunk."""
-        return self.blocks, *((self.piece, self.pieces) if self.columns else (self.pieces, self.piece))
-
-    @property
-    def axis(self) -> int:
-        """The axis of a block along which the samples of a piece lie."""
-        return 0 if self.columns else 1
+        return self.blocks, *((self.pieces, self.piece) if self.axis else (self.piece, self.pieces))
 
 
 def lay_out(samples: int, batch: int, devices: int, limit: int | None = None) -> Layout:
@@ -52,7 +48,7 @@ def lay_out(samples: int, batch: int, devices: int, limit: int | None = None) ->
     A block has at most `limit` samples and rows for pieces; without a limit it is as the schedule by units likes it.
     """
     batch = min(batch, samples)
-    columns = limit is None and batch < _WIDE_BATCH
+    axis = 0 if limit is None and batch < _WIDE_BATCH else 1
     limit = limit or _BLOCK
     pieces_per_batch = -(-batch // limit)
     piece = -(-batch // pieces_per_batch)
@@ -63,7 +59,7 @@ def lay_out(samples: int, batch: int, devices: int, limit: int | None = None) ->
     if blocks > 1:
         blocks = -(-blocks // devices) * devices
         pieces = -(-total // blocks)
-    return Layout(batches, batch, piece, pieces_per_batch, pieces, blocks, columns)
+    return Layout(batches, batch, piece, pieces_per_batch, pieces, blocks, axis)
 
 
 def place(layout: Layout, values: Float32) -> Float32:
@@ -77,7 +73,7 @@ def place(layout: Layout, values: Float32) -> Float32:
     if len(values) < size:
         values = np.pad(values, (0, size - len(values)), mode="edge")
     blocks = values.reshape(layout.blocks, layout.pieces, layout.piece)
-    return np.ascontiguousarray(blocks.swapaxes(1, 2)) if layout.columns else blocks
+    return blocks if layout.axis else np.ascontiguousarray(blocks.swapaxes(1, 2))
 
 
 def piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:

@@ -17,7 +17,7 @@ from cubic_cli import __version__
 
 _MAGIC = b"PAR1"
 _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12  # Thrift's types
-_TYPES = {pl.Int64: 2, pl.Float32: 4}  # Parquet's INT64 and FLOAT
+_TYPES: dict[Any, int] = {pl.Int64: 2, pl.Float32: 4}  # Parquet's INT64 and FLOAT
 _OPTIONAL, _UNCOMPRESSED, _DATA_PAGE = 1, 0, 0
 _PLAIN, _RLE, _DELTA_BINARY_PACKED = 0, 3, 5
 
@@ -53,7 +53,7 @@ class ParquetWriter:
             OSError: the file cannot be written.
         """
         columns = (
-            _struct((1, _I32, _int(_TYPES[kind])), (3, _I32, _int(_OPTIONAL)), (4, _BINARY, _text(name)))  # type: ignore[index]
+            _struct((1, _I32, _int(_TYPES[kind])), (3, _I32, _int(_OPTIONAL)), (4, _BINARY, _text(name)))
             for name, kind in self._schema.items()
         )
         root = _struct((4, _BINARY, _text("schema")), (5, _I32, _int(len(self._schema))))
@@ -68,21 +68,20 @@ class ParquetWriter:
 
     def _write(self, *parts: Any) -> None:
         for part in parts:
-            self._file.write(part)
-            self._at += memoryview(part).nbytes
+            self._at += self._file.write(part)
 
     def _column(self, values: pl.Series) -> bytes:
         """Write a column, in one page; returns what the footer says of it."""
         start, count = self._at, _int(len(values))
         present = (values.drop_nulls() if values.null_count() else values).to_numpy()
         encoding, data = _PLAIN, present.data
-        if _is_evenly_spaced(present):
-            encoding, data = _DELTA_BINARY_PACKED, memoryview(_deltas(present))
+        if (step := _spacing(present)) is not None:
+            encoding, data = _DELTA_BINARY_PACKED, memoryview(_deltas(len(present), int(present[0]), step))
         levels = _levels(values)
         self._write(_header(len(levels) + data.nbytes, len(values), encoding), levels, data)
         size = _int(self._at - start)
         described = _struct(
-            (1, _I32, _int(_TYPES[values.dtype])),  # type: ignore[index]
+            (1, _I32, _int(_TYPES[values.dtype])),
             (2, _LIST, _list(_I32, [_int(encoding), _int(_RLE)])),
             (3, _LIST, _list(_BINARY, [_text(values.name)])),
             (4, _I32, _int(_UNCOMPRESSED)),
@@ -103,31 +102,27 @@ def _header(size: int, count: int, encoding: int) -> bytes:
 def _levels(values: pl.Series) -> bytes:
     """Return which of the values are not null: 1 where so."""
     if values.null_count() == 0:
-        levels = _run(len(values), 1)
+        levels = _varint(len(values) << 1) + b"\x01"  # a run of ones
     else:
         bits = np.packbits(values.is_not_null().to_numpy(), bitorder="little")
         levels = _varint(len(bits) << 1 | 1) + bits.tobytes()  # packed, eight to a byte
     return len(levels).to_bytes(4, "little") + levels
 
 
-def _is_evenly_spaced(values: NDArray[Any]) -> bool:
+def _spacing(values: NDArray[Any]) -> int | None:
+    """Return the step between integers that are evenly spaced."""
     if values.dtype.kind == "f" or not values.size:
-        return False
+        return None
     if values[0] == values[-1]:  # it is sooner known of those that are all one
-        return bool((values == values[0]).all())
+        return 0 if (values == values[0]).all() else None
     steps = np.diff(values)
-    return bool((steps == steps[0]).all())
+    return int(steps[0]) if (steps == steps[0]).all() else None
 
 
-def _deltas(values: NDArray[np.int64]) -> bytes:
+def _deltas(count: int, first: int, step: int) -> bytes:
     """Return evenly spaced integers: the first, and for each block of 128 the step, to which no value adds any bits."""
-    step = int(np.diff(values[:2])[0]) if len(values) > 1 else 0
-    head = _varint(128) + _varint(4) + _varint(len(values)) + _int(int(values[0]))
-    return head + (_int(step) + bytes(4)) * -(-(len(values) - 1) // 128)
-
-
-def _run(length: int, value: int) -> bytes:
-    return _varint(length << 1) + bytes([value])
+    blocks = -(-(count - 1) // 128)
+    return _varint(128) + _varint(4) + _varint(count) + _int(first) + (_int(step) + bytes(4)) * blocks
 
 
 # --- Thrift's compact protocol --------------------------------------------------------------------------------------

@@ -120,6 +120,16 @@ class TestLimits:
         assert "File too large" in err
         assert contents(Path()) == before
 
+    def test_a_run_that_may_not_grow(self, saved):
+        assert outside("generate", "--n", 20_000)[0] == 0
+        before = contents(saved)
+        command = ("forward", "--num-samples", "all", "--batch-size", 1, "--num-epochs", 20, "--no-verify")
+        status, out, err = outside(*command, shell='ulimit -f 8000; exec "$0" "$@"')
+        assert (status, out) == (1, "")
+        assert "cannot save the run in model/default_run: File too large; an earlier run is untouched" in err
+        assert contents(saved) == before
+        assert os.listdir("model") == ["default_run"]
+
     @pytest.mark.parametrize("frames", [1, 1000])
     def test_a_history_that_may_not_grow(self, frames):
         columns = {name: np.zeros(1000, np.float32) for name in ("loss", *EXTREMES)}
@@ -456,7 +466,7 @@ def test_several_at_once_on_one_name(saved, sizes):
 
 
 def test_an_interrupt_that_is_ignored_stays_so(cubic, tmp_path):
-    """In the background of a shell SIGINT is ignored; polars would take it for itself while it streams the history."""
+    """In the background of a shell SIGINT is ignored; polars would take it for itself while it reads."""
     assert cubic("generate", "--n", 100_000)[0] == 0
     shell = ["sh", "-c", """trap '' INT; exec "$0" "$@\"""", sys.executable, "-m", "cubic_cli"]
     command = ["forward", "--num-samples", "all", "--batch-size", "1", "--num-epochs", "20", "--no-verify"]
