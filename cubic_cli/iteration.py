@@ -98,7 +98,10 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
     config = record["config"]
     row = _row(folder, record, epoch, batch)
     start = (batch - 1) * config["batch_size"]
-    x, y, unchanged, note = _samples(record, start, start + row["size"])
+    try:
+        x, y, unchanged, note = _samples(record, start, start + row["size"])
+    except DatasetError as why:
+        raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
     x, y = (
         choose_scale(Scaling(config["scaling"]), record["dataset"][name]).apply(values)
         for name, values in (("x", x), ("y", y))

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import records
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cubic_cli import cli, compare, iteration, options, runs, saved
@@ -122,7 +122,7 @@ def test_a_dataset_that_changed_since_is_told(cubic, here):
     Path("data.csv").write_text("".join(lines[:15]))
     status, out, _ = cubic(*arguments)
     assert status == 0
-    assert "cannot be computed again: data.csv has 14 rows" in out
+    assert "cannot be computed again: the dataset of run plain: data.csv has 14 rows" in out
     Path("data.csv").unlink()
     status, out, _ = cubic(*arguments)
     assert status == 0
@@ -402,6 +402,7 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(runs.FILES), st.integers(0, 3000), st.binary(max_size=3))
+@example("run.json", 892, b" ")  # in the name of the dataset
 def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
     data = (made / "model" / "scaled" / name).read_bytes()
     folder = here / "model" / "scaled"
