@@ -9,7 +9,7 @@ With x ~ U[-100, 100) and all weights and biases one, z1 = x + 1, z2 = H f(x + 1
 The expectations over x are Gauss-Legendre quadratures, in float64. No JAX here.
 """
 
-import itertools
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,12 +34,16 @@ class Expected(NamedTuple):
 
 def average(function: Callable[[Float64], Float64]) -> float:
     """Return the mean of `function` over x ~ U[-100, 100)."""
+    nodes, weights = _quadrature()
+    return float(weights @ function(nodes))
+
+
+@functools.cache
+def _quadrature() -> tuple[Float64, Float64]:
+    """Return the nodes of all panels, and their weights, which add up to 1."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    total = 0.0
-    for low, high in itertools.pairwise(_EDGES):
-        half = (high - low) / 2
-        total += half * float(weights @ function(low + half * (nodes + 1)))
-    return total / (2 * X_LIMIT)
+    low, half = np.array(_EDGES[:-1], float)[:, None], np.diff(_EDGES)[:, None] / 2
+    return (low + half * (nodes + 1)).ravel(), (half * weights).ravel() / (2 * X_LIMIT)
 
 
 def tensor(name: str, activation: Activation, hidden_size: int) -> Callable[[Float64], Float64]:
