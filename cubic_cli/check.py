@@ -3,15 +3,15 @@
 Samples drawn in memory go through `forward.Pass`, the compiled pass of `cubic forward`, under every initialiser and
 activation, in batches that divide the samples and that do not, over all devices and over one, twice. What comes out is
 held against the float64 reference, closed forms, and itself. Compiling takes nearly all of the time: so shapes are few
-and small, parameters and the activation are data, and programs compile side by side.
+and small, parameters and the activation are data, and programs compile side by side. The programs of `forward`, each
+for one activation, are not among them: a run verifies itself.
 
     N samples, B batch, H hidden, D devices
 """
 
 import math
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli import closed_form, verify
-from cubic_cli.config import Activation, Device, ForwardConfig, GenerateConfig, Initializer
+from cubic_cli.config import Activation, Device, GenerateConfig, Initializer
 from cubic_cli.devices import pick_devices
 from cubic_cli.problem import Float32, draw
 from cubic_cli.record import describe_tensor
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from cubic_cli.network import Parameters
     from cubic_cli.primitives import Drawn
 
-HIDDEN, BATCH, SAMPLES = 4, 4, 1000  # B divides N; it does not divide N − 2, which is as many batches
+HIDDEN, BATCH, SAMPLES = 2, 4, 1000  # B divides N; it does not divide N − 2, which is as many batches
 STANDARD_ERRORS = 5.0  # beyond which a sample contradicts a closed form: one in two million by chance
 TENSORS = ("z1", "a1", "z2")
-DEFAULT = ForwardConfig()
 NOISE_STD = GenerateConfig.noise_std
 _SEED = 0
+_THREADS = 3  # more would all trace at once, under one lock, before the first could compile
 
 
 class Case(NamedTuple):
@@ -51,11 +51,13 @@ class Case(NamedTuple):
         return f"{self.initializer}, {self.samples} samples in batches of {BATCH}"
 
 
-# Every initialiser with every activation, and each of both with batches that divide and that do not.
+# `ones`, which has closed forms, with every activation, and each other initialiser with two: so that each of both meets
+# batches that divide the samples and batches that do not.
 CASES = [
-    Case(initializer, activation, SAMPLES - 2 * ((i + j) % 2))
+    Case(initializer, activation, SAMPLES - 2 * (step % 2))
     for i, initializer in enumerate(Initializer)
     for j, activation in enumerate(Activation)
+    if (step := (j - i) % len(Activation)) < 2 or initializer is Initializer.ones
 ]
 
 
@@ -64,13 +66,6 @@ class Twice(NamedTuple):
 
     first: "Epoch"
     second: "Epoch"
-
-
-class Seen(NamedTuple):
-    """What came out of some passes with these parameters."""
-
-    parameters: "dict[Initializer, Parameters]"
-    epochs: dict[Case, Twice]
 
 
 def check(device: Device) -> Report:
@@ -88,89 +83,95 @@ def check(device: Device) -> Report:
     return Report(devices[0].platform, devices[0].device_kind, len(devices), jax.__version__, seconds, rows)
 
 
-def check_all(devices: list[Any]) -> Iterator[Row]:
-    """Yield the rows of the table. What JAX raises under way becomes a row that has not passed."""
+def check_all(devices: list[Any]) -> list[Row]:
+    """Return the rows of the table. What JAX raises under way becomes a row that has not passed."""
     from cubic_cli import primitives
-
-    samples = next(draw(SAMPLES, NOISE_STD, _SEED))
-    sets = [devices] if len(devices) == 1 else [devices, devices[:1]]
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:  # XLA compiles outside Python's lock
-        drawn = pool.submit(primitives.draw, HIDDEN)
-        # One device computes the history alone: that is sooner compiled, and `forward` has a program for it too.
-        seen = [pool.submit(pass_cases, some, samples, drawn, some is devices) for some in sets]
-        default = pool.submit(pass_default, devices, samples)
-        nonfinite = pool.submit(pass_nonfinite, devices, samples)
-        product = pool.submit(primitives.multiply, devices)
-        yield from guard("x·W + b", devices, lambda: primitives.check_product(product.result(), devices))
-        yield from guard("initializers", devices[:1], lambda: primitives.check_drawn(drawn.result(), devices[:1]))
-        for some, future in zip(sets, seen, strict=True):
-            yield from guard("the pass", some, partial(check_cases, future, samples, some))
-        if len(sets) > 1:
-            yield from guard("all devices and one", devices, partial(check_devices, devices, *seen))
-        yield from guard("default run", devices, partial(check_default, default, samples, devices))
-        yield from guard("NaN and infinities", devices, partial(check_nonfinite, nonfinite, devices))
-
-
-def make_pass(
-    parameters: "Parameters", x: Float32, y: Float32, batch: int, activation: Activation, devices: list[Any], **how: Any
-) -> "Pass":
-    """Return the pass over these samples."""
-    from cubic_cli.forward import Pass
-
-    return Pass(parameters, Arrays(x, y), batch, activation, devices, **how)
-
-
-# --- every initialiser and activation -------------------------------------------------------------------------------
-
-
-def pass_cases(devices: list[Any], samples: tuple[Float32, Float32], drawn: "Future[Drawn]", statistics: bool) -> Seen:
-    """Run every case on the devices, with or without the statistics of tensors; all share one compiled program."""
     from cubic_cli.network import initialise
 
-    def of(case: Case, parameters: "Parameters") -> "Pass":
-        x, y = (array[: case.samples] for array in samples)
-        return make_pass(parameters, x, y, BATCH, case.activation, devices, any_activation=True, statistics=statistics)
+    samples, ones = next(draw(SAMPLES, NOISE_STD, _SEED)), initialise(Initializer.ones, HIDDEN, _SEED)
+    one, sets = devices[:1], [devices] if len(devices) == 1 else [devices[:1], devices]
+    with ThreadPoolExecutor(_THREADS) as pool:  # XLA compiles outside Python's lock
 
-    of(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))  # compiles, while the parameters are drawn
-    parameters, epochs = drawn.result().first, {}
-    for case in CASES:
-        passing = of(case, parameters[case.initializer])
-        epochs[case] = Twice(passing.epoch(), passing.epoch())
-    return Seen(parameters, epochs)
+        def rows(what: str, on: list[Any], found: Callable[[], Iterator[Row]]) -> Future[list[Row]]:
+            return pool.submit(guard, what, on, found)
+
+        # One device computes the history alone: that is sooner compiled, and `forward` has a program for it too.
+        making = [pool.submit(make_passes, some, samples, ones, some is devices) for some in sets]
+        drawn = pool.submit(primitives.draw, HIDDEN, one[0])
+        table = [
+            rows("x·W + b", devices, lambda: primitives.check_product(primitives.multiply(devices), devices)),
+            rows("NaN and infinities", one, lambda: primitives.check_counted(primitives.count(one[0]), one)),
+            rows("initializers", one, lambda: primitives.check_drawn(drawn.result(), one)),
+        ]
+        references = pool.submit(refer, samples, drawn)
+        seen = [pool.submit(pass_cases, make, drawn) for make in making]
+        for some, future in zip(sets, seen, strict=True):
+            table.append(rows("the pass", some, partial(check_cases, future, references, some)))
+        if len(sets) > 1:
+            table.append(rows("one device and all", devices, partial(check_devices, devices, *seen)))
+    return [row for future in table for row in future.result()]
 
 
-def check_cases(future: "Future[Seen]", samples: tuple[Float32, Float32], devices: list[Any]) -> Iterator[Row]:
+def make_passes(
+    devices: list[Any], samples: tuple[Float32, Float32], some: "Parameters", statistics: bool
+) -> "Callable[[Case, Parameters], Pass]":
+    """Return what makes the pass of a case, with or without the statistics of tensors, from one program, compiled."""
+    from cubic_cli.forward import Pass
+
+    def make(case: Case, parameters: "Parameters") -> Pass:
+        part = Arrays(*(array[: case.samples] for array in samples))
+        return Pass(parameters, part, BATCH, case.activation, devices, any_activation=True, statistics=statistics)
+
+    make(CASES[0], some)
+    return make
+
+
+def pass_cases(making: "Future[Callable[[Case, Parameters], Pass]]", drawn: "Future[Drawn]") -> dict[Case, Twice]:
+    """Run every case, twice."""
+    make, parameters = making.result(), drawn.result().first
+    passes = ((case, make(case, parameters[case.initializer])) for case in CASES)
+    return {case: Twice(passing.epoch(), passing.epoch()) for case, passing in passes}
+
+
+def refer(samples: tuple[Float32, Float32], drawn: "Future[Drawn]") -> dict[Case, verify.Reference]:
+    """Return the float64 reference of every case."""
+    from cubic_cli.network import by_name
+
+    values = {kind: by_name(parameters) for kind, parameters in drawn.result().first.items()}
+    x, y = samples
+    return {
+        case: verify.compute(values[case.initializer], x[: case.samples], y[: case.samples], BATCH, case.activation)
+        for case in CASES
+    }
+
+
+def check_cases(
+    future: "Future[dict[Case, Twice]]", referring: "Future[dict[Case, verify.Reference]]", devices: list[Any]
+) -> Iterator[Row]:
     """Compare each activation with float64, the losses and means with closed forms, and two runs bit for bit."""
-    parameters, epochs = future.result()
-    (x, y), where = samples, name_devices(devices)
+    epochs, references, where = future.result(), referring.result(), name_devices(devices)
     for activation in Activation:
         worst, failure = 0.0, None
         for case in (case for case in CASES if case.activation is activation):
-            n, network = case.samples, parameters[case.initializer]
-            error, text = compare(network, x[:n], y[:n], BATCH, activation, epochs[case].first)
+            error, text = compare(references[case], epochs[case].first)
             worst, failure = max(worst, error), failure or (text and f"{case}: {text}")
         limit = verify.tolerance(HIDDEN)
         yield Row(f"{activation} against float64", where, number(worst), limit, "relative", failure)
     ones = {case.activation: pair.first for case, pair in epochs.items() if case.initializer is Initializer.ones}
     means = " and means" if any(epoch.tensors for epoch in ones.values()) else ""
-    yield check_closed_form(f"ones: expected loss{means}", ones, HIDDEN, where)
+    yield check_closed_form(f"ones: expected loss{means}", ones, where)
     yield _row_of_bits("all of these, two runs", where, {case: differing(*pair) for case, pair in epochs.items()})
 
 
-def compare(
-    parameters: "Parameters", x: Float32, y: Float32, batch: int, activation: Activation, epoch: "Epoch"
-) -> tuple[float, str | None]:
+def compare(reference: verify.Reference, epoch: "Epoch") -> tuple[float, str | None]:
     """Compare every figure of an epoch with float64; returns the largest relative error, and what is wrong."""
-    from cubic_cli.network import by_name
-
-    reference = verify.compute(by_name(parameters), x, y, batch, activation)
     history: dict[str, NDArray[Any]] = {"loss": epoch.batch_loss}
     history["nonfinite"] = epoch.nonfinite + ~np.isfinite(epoch.batch_loss)
     for name in TENSORS:
         history |= {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
     tensors = {name: describe_tensor(name, [], statistics) for name, statistics in epoch.tensors.items()}
     seen = verify.Seen(history, tensors, [epoch.loss], [], epoch.loss)
-    result = verify.verify(reference, seen, np.arange(len(epoch.sizes)), parameters.input_layer.bias.size)
+    result = verify.verify(reference, seen, np.arange(len(epoch.sizes)), HIDDEN)
     return result["max_relative_error"], _explain(result.get("failure"))
 
 
@@ -181,13 +182,13 @@ def _explain(failure: dict[str, Any] | None) -> str | None:
     return f"{failure['quantity']}{where} is {failure['found']:.9g} and float64 says {failure['expected']:.9g}"
 
 
-def check_closed_form(what: str, ones: "dict[Activation, Epoch]", hidden: int, where: str) -> Row:
+def check_closed_form(what: str, ones: "dict[Activation, Epoch]", where: str) -> Row:
     """Hold the loss of the network of ones, and the means of its tensors, against their expectations."""
     worst, failure = 0.0, None
     for activation, epoch in ones.items():
-        quantities = [("loss", epoch.loss, closed_form.loss(activation, hidden, NOISE_STD))]
+        quantities = [("loss", epoch.loss, closed_form.loss(activation, HIDDEN, NOISE_STD))]
         for name, statistics in epoch.tensors.items():
-            expected = closed_form.values(name, activation, hidden)
+            expected = closed_form.values(name, activation, HIDDEN)
             quantities.append((f"mean of {name}", float(statistics.mean), expected))
         for name, found, expected in quantities:
             error = abs(found - expected.mean) / (expected.deviation / math.sqrt(epoch.sizes.sum()))
@@ -228,60 +229,10 @@ def _row_of_bits(what: str, where: str, found: dict[Case, dict[str, int]]) -> Ro
     return Row(what, where, total, 0.0, "values", failure)
 
 
-def check_devices(devices: list[Any], every: "Future[Seen]", one: "Future[Seen]") -> Iterator[Row]:
-    """Compare what all devices found with what one did, in all that does not hang on the order of sums."""
-    exact = ("_min", "_max", "_count", "_zeros", "nonfinite")
-    pairs = {case: (every.result().epochs[case].first, one.result().epochs[case].first) for case in CASES}
-    found = {case: differing(*pair, exact) for case, pair in pairs.items()}
-    yield _row_of_bits("extremes and counts, all and one", name_devices(devices), found)
-
-
-# --- the default run, and what is not finite ------------------------------------------------------------------------
-
-
-def pass_default(devices: list[Any], samples: tuple[Float32, Float32]) -> "tuple[Parameters, Twice]":
-    """Run the network that `cubic forward` runs when nothing else is asked for: its very program."""
-    from cubic_cli.network import initialise
-
-    parameters = initialise(DEFAULT.initializer, DEFAULT.hidden_size, DEFAULT.seed)
-    passing = make_pass(parameters, *samples, DEFAULT.batch_size, DEFAULT.activation, devices)
-    return parameters, Twice(passing.epoch(), passing.epoch())
-
-
-def check_default(
-    future: "Future[tuple[Parameters, Twice]]", samples: tuple[Float32, Float32], devices: list[Any]
+def check_devices(
+    devices: list[Any], one: "Future[dict[Case, Twice]]", every: "Future[dict[Case, Twice]]"
 ) -> Iterator[Row]:
-    """Compare the default run with float64, with its closed form and with itself."""
-    (parameters, epochs), where, name = future.result(), name_devices(devices), f"H = {DEFAULT.hidden_size}"
-    error, failure = compare(parameters, *samples, DEFAULT.batch_size, DEFAULT.activation, epochs.first)
-    limit = verify.tolerance(DEFAULT.hidden_size)
-    yield Row(f"default run, {name}, against float64", where, number(error), limit, "relative", failure)
-    ones = {DEFAULT.activation: epochs.first}
-    yield check_closed_form(f"default run, {name}: expected loss", ones, DEFAULT.hidden_size, where)
-    counts = differing(*epochs)
-    failure = f"{', '.join(counts)} changed" if counts else None
-    yield Row(f"default run, {name}, two runs", where, sum(counts.values()), 0.0, "values", failure)
-
-
-def pass_nonfinite(devices: list[Any], samples: tuple[Float32, Float32]) -> "Epoch":
-    """Run the network of ones, by the schedule that counts, over one batch a device; NaN, ∞ and −∞ are in the first."""
-    from cubic_cli.network import initialise
-
-    x, y = (array[: BATCH * len(devices)].copy() for array in samples)
-    x[:3] = np.nan, np.inf, -np.inf
-    ones = initialise(Initializer.ones, HIDDEN, _SEED)
-    return make_pass(ones, x, y, BATCH, Activation.relu, devices, by_unit=False).epoch()
-
-
-def check_nonfinite(future: "Future[Epoch]", devices: list[Any]) -> Iterator[Row]:
-    """Count what must have become of them: ReLU turns −∞ to 0, and nothing else does."""
-    tensors = future.result().tensors
-    expected = {"z1": (HIDDEN, HIDDEN, HIDDEN), "a1": (HIDDEN, HIDDEN, 0), "z2": (1, 1, 0)}
-    wrong, failure = 0, None
-    for name, counts in expected.items():
-        for kind, count in zip(("nan", "posinf", "neginf"), counts, strict=True):
-            found = int(getattr(tensors[name], kind))
-            wrong += abs(found - count)
-            if found != count and failure is None:
-                failure = f"{found} values of {name} are {kind}, not {count}"
-    yield Row("NaN and infinities, counted", name_devices(devices), wrong, 0.0, "values", failure)
+    """Compare what one device found with what all did, in all that does not hang on the order of sums."""
+    exact = ("_min", "_max", "_count", "_zeros", "nonfinite")
+    found = {case: differing(one.result()[case].first, every.result()[case].first, exact) for case in CASES}
+    yield _row_of_bits("extremes and counts, one and all", name_devices(devices), found)

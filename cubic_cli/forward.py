@@ -35,6 +35,7 @@ _PLAIN_PIECE = 1 << 14
 # A CPU's cores are devices here already: loops split once more over all cores only wait for each other.
 _WITHOUT = "rematerialization,cpu-parallel-task-assigner"
 _AHEAD = 2  # chunks dispatched ahead
+_tracing = threading.Lock()
 _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
 
 
@@ -109,8 +110,18 @@ def _compile(
     )
     samples, sizes = shaped(layout.shape, np.float32, over), shaped((layout.blocks, layout.pieces), np.int32, over)
     given = parameters if activation is not None else (parameters, shaped((), np.int32, everywhere))
-    lowered = jax.jit(loop).lower(given, samples, samples, sizes)
-    return lowered.compile(compiler_options(name, devices[0])), mesh
+    options = compiler_options(name, devices[0])
+    return compile_ahead(jax.jit(loop), (given, samples, samples, sizes), options), mesh
+
+
+def compile_ahead(function: Any, arguments: tuple[Any, ...], options: dict[str, str | bool] | None) -> Any:
+    """Compile what `jax.jit` returned for arguments of these shapes. Threads trace in turn, and compile side by side.
+
+    For tracing holds Python's lock: where several trace at once, none is done before all are.
+    """
+    with _tracing:
+        lowered = function.lower(*arguments)
+    return lowered.compile(options)
 
 
 def compiler_options(name: str, device: jax.Device) -> dict[str, str | bool] | None:

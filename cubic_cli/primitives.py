@@ -1,4 +1,6 @@
-"""What the pass stands on, for `check`: a matrix product in full float32, and parameters drawn as they should be."""
+"""What the pass stands on, for `check`: a matrix product in full float32, parameters drawn as they should be, and the
+count of values that are not finite.
+"""
 
 import functools
 import math
@@ -8,12 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from numpy.typing import NDArray
 
 from cubic_cli import closed_form, network
 from cubic_cli.config import Initializer
+from cubic_cli.forward import compile_ahead
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.problem import Float32
+from cubic_cli.statistics import summarise
 from cubic_cli.verdict import Row, count_differing, name_devices, number
 
 STANDARD_ERRORS = 5.0  # beyond which a sample contradicts its distribution: one in two million by chance
@@ -21,6 +26,13 @@ INNER = 64  # K, the terms of each sum of the product
 # The products of this number lose 2⁻⁷ in bfloat16, 2⁻¹⁴ in TF32 and 2⁻¹⁶ in three passes of bfloat16, all in the same
 # direction, so that no sum can hide it.
 FACTOR = 1.0 + 2.0**-8 - 2.0**-15
+
+
+def _compile(function: Any, device: jax.Device, *arguments: Any) -> Callable[..., Any]:
+    """Compile what runs for a moment: by a CPU's older emitters and not optimised, in a third of the time."""
+    quickly: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": "0"}
+    program: Callable[..., Any] = compile_ahead(function, arguments, quickly if device.platform == "cpu" else None)
+    return program
 
 
 class Product(NamedTuple):
@@ -40,8 +52,8 @@ def multiply(devices: list[Any]) -> Product:
     mesh = Mesh(np.array(devices), ("devices",))
     over, everywhere = NamedSharding(mesh, PartitionSpec("devices")), NamedSharding(mesh, PartitionSpec())
     operands = jax.device_put((layer, x), (everywhere, over))
-    # A function of its own: what is compiled for it does not outlive the check.
-    linear = jax.jit(lambda layer, x: network.linear(layer, x), out_shardings=over)
+    # A function of its own: what is traced for it does not outlive the check.
+    linear = _compile(jax.jit(lambda layer, x: network.linear(layer, x), out_shardings=over), devices[0], *operands)
     first, second = (np.asarray(linear(*operands)) for _ in range(2))
     return Product(layer, x, (first, second))
 
@@ -67,40 +79,40 @@ def check_product(product: Product, devices: list[Any]) -> Iterator[Row]:
 
 # --- the initialisers -----------------------------------------------------------------------------------------------
 
-DRAWS = 80  # seeds that each initialiser is drawn with
+DRAWS = 160  # seeds that each initialiser is drawn with
 FILLED = (Initializer.ones, Initializer.zeros)
 DRAWN = tuple(kind for kind in Initializer if kind not in FILLED)
 
 
 class Drawn(NamedTuple):
-    """The parameters of each initialiser: by the first seed, the same again, and by all seeds `[DRAWS, …]`."""
+    """The parameters of each initialiser: by the first seed, the same again, and by all seeds `[DRAWS, …]`.
+
+    What is filled is the same by every seed: `[1, …]`.
+    """
 
     first: dict[Initializer, Parameters]
     again: dict[Initializer, Parameters]
     every: dict[Initializer, Parameters]
 
 
-def draw(hidden_size: int) -> Drawn:
+def draw(hidden_size: int, device: jax.Device) -> Drawn:
     """Draw the parameters of every initialiser, those that JAX draws by one program."""
-    program = _drawing(hidden_size)
+    # The seed is an argument, or XLA would draw while it compiles.
+    drawing = jax.jit(lambda seed: [network.initialise(kind, hidden_size, seed) for kind in DRAWN])
+    seed = jax.ShapeDtypeStruct((), np.uint32, sharding=SingleDeviceSharding(device))
+    program = _compile(drawing, device, seed)
 
     def by(seed: int) -> dict[Initializer, Parameters]:
-        filled = {kind: network.initialise(kind, hidden_size, seed) for kind in FILLED}
-        drawn = filled | dict(zip(DRAWN, program(np.uint32(seed)), strict=True))
-        return {kind: jax.tree.map(np.asarray, drawn[kind]) for kind in Initializer}
+        return dict(zip(DRAWN, jax.device_get(program(np.uint32(seed))), strict=True))
 
-    every = [by(seed) for seed in range(DRAWS)]
-    stacked = {kind: jax.tree.map(lambda *arrays: np.stack(arrays), *(d[kind] for d in every)) for kind in Initializer}
-    return Drawn(every[0], by(0), stacked)
-
-
-@functools.cache
-def _drawing(hidden_size: int) -> Callable[..., list[Parameters]]:
-    # The seed is an argument, or XLA would draw while it compiles.
-    program: Callable[..., list[Parameters]] = jax.jit(
-        lambda seed: [network.initialise(kind, hidden_size, seed) for kind in DRAWN]
+    draws = [by(seed) for seed in range(DRAWS)]
+    first, again = (
+        {kind: jax.device_get(network.initialise(kind, hidden_size, 0)) for kind in FILLED} | drawn
+        for drawn in (draws[0], by(0))
     )
-    return program
+    every = {kind: jax.tree.map(lambda array: array[None], first[kind]) for kind in FILLED}
+    every |= {kind: jax.tree.map(lambda *arrays: np.stack(arrays), *(d[kind] for d in draws)) for kind in DRAWN}
+    return Drawn(first, again, every)
 
 
 def check_drawn(drawn: Drawn, devices: list[Any]) -> Iterator[Row]:
@@ -146,3 +158,32 @@ def _judge(kind: Initializer, name: str, layer: Layer) -> tuple[float, str | Non
         failure = f"{name}.bias is not 0"
     worst = max(errors.values())
     return (math.inf if math.isnan(worst) else worst), failure
+
+
+# --- what is not finite ---------------------------------------------------------------------------------------------
+
+
+KINDS = ("nan", "posinf", "neginf")
+
+
+def count(device: jax.Device) -> NDArray[np.int32]:
+    """Return how many of each kind are among NaN, ∞, −∞, −1 and 1, and what ReLU makes of these: `[2, kinds]`."""
+
+    def counts(z1: jax.Array) -> jax.Array:
+        tensors = jnp.stack([z1, network.relu(z1)])
+        seen = summarise(tensors, jnp.ones_like(tensors, bool), (1,))
+        return jnp.stack([getattr(seen, kind) for kind in KINDS], axis=1)
+
+    z1 = jax.device_put(np.array([np.nan, np.inf, -np.inf, -1, 1], np.float32), device)
+    return np.asarray(_compile(jax.jit(counts), device, z1)(z1))
+
+
+def check_counted(counted: NDArray[np.int32], devices: list[Any]) -> Iterator[Row]:
+    """There is one of each, but that ReLU turns −∞ to 0."""
+    expected = np.array([[1, 1, 1], [1, 1, 0]])
+    wrong, failure = np.argwhere(counted != expected), None
+    if len(wrong):
+        tensor, kind = wrong[0]
+        found, right = counted[tensor, kind], expected[tensor, kind]
+        failure = f"{found} values of {('z1', 'a1')[tensor]} are {KINDS[kind]}, not {right}"
+    yield Row("NaN and infinities, counted", name_devices(devices), len(wrong), 0.0, "values", failure)
