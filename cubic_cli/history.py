@@ -5,64 +5,56 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli.parquet import ParquetWriter
 
 EXTREMES = ("z1_min", "z1_max", "a1_min", "a1_max", "z2_min", "z2_max")
-SCHEMA = pl.Schema(
-    {
-        "epoch": pl.Int64,
-        "batch": pl.Int64,
-        "size": pl.Int64,
-        "loss": pl.Float32,
-        **dict.fromkeys(EXTREMES, pl.Float32),
-        "nonfinite": pl.Int64,
-    }
-)
+_WHOLE, _REAL = np.dtype(np.int64), np.dtype(np.float32)
+SCHEMA: dict[str, np.dtype[Any]] = {
+    "epoch": _WHOLE,
+    "batch": _WHOLE,
+    "size": _WHOLE,
+    "loss": _REAL,
+    **dict.fromkeys(EXTREMES, _REAL),
+    "nonfinite": _WHOLE,
+}
 _GROUP = 1 << 16  # rows of a group of the file, at least
-_AHEAD = 4  # frames that may wait to be written
+_AHEAD = 4  # epochs that may wait to be written
 
 
-def frame(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> pl.DataFrame:
-    """Return the rows of some batches of one epoch, numbered from 1; an extreme without finite values is null."""
-    rows = len(columns["loss"])
-    made = pl.DataFrame(
-        {
-            "epoch": np.full(rows, epoch, np.int64),
-            "batch": _numbers(first_batch + 1, rows),
-            **{name: pl.Series(name, columns[name]) for name in ("size", "loss", *EXTREMES, "nonfinite")},
-        }
-    )
-    if not columns["nonfinite"].any():
-        return made
-    return made.with_columns(pl.col(EXTREMES).replace([np.inf, -np.inf], None))
+@dataclass(frozen=True)
+class Batches:
+    """What is recorded of some batches that follow each other in one epoch.
 
+    `epoch` counts from 1, `first_batch` from 0. `columns` are the rest of `SCHEMA`, `[K]`; an extreme without finite
+    values is infinite there, and null in the file.
+    """
 
-@functools.lru_cache(1)
-def _numbers(first: int, rows: int) -> pl.Series:
-    return pl.int_range(first, first + rows, dtype=pl.Int64, eager=True)  # the same in every epoch
+    epoch: int
+    first_batch: int
+    columns: dict[str, NDArray[Any]]
 
-
-Recorder = Callable[[int, int, dict[str, NDArray[Any]]], None]  # takes what `frame` does
+    def __len__(self) -> int:
+        return len(self.columns["loss"])
 
 
 @contextlib.contextmanager
-def recording(append: Callable[[pl.DataFrame], None]) -> Iterator[Recorder]:
-    """Yield what takes the batches of an epoch; their rows are made and appended in another thread, in their order.
+def recording(append: Callable[[Batches], None]) -> Iterator[Callable[[Batches], None]]:
+    """Yield what takes the batches of an epoch; they are appended in another thread, in their order.
 
     So the devices need not wait. What `append` raises is raised by a later call, or in the end.
     """
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as pool:
 
-        def record(epoch: int, first_batch: int, columns: dict[str, NDArray[Any]]) -> None:
-            waiting.append(pool.submit(lambda: append(frame(epoch, first_batch, columns))))
+        def record(batches: Batches) -> None:
+            waiting.append(pool.submit(append, batches))
             if len(waiting) > _AHEAD:
                 waiting.popleft().result()
 
@@ -72,29 +64,34 @@ def recording(append: Callable[[pl.DataFrame], None]) -> Iterator[Recorder]:
 
 
 class HistoryWriter:
-    """Writes frames to a Parquet file as they come. It is whole once the `with` that it is used in ends well."""
+    """Writes batches to a Parquet file as they come. It is whole once the `with` that it is used in ends well."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        self._file = path.open("wb", buffering=0)
         self._writer = ParquetWriter(self._file, SCHEMA)
-        self._kept: list[pl.DataFrame] = []
+        self._kept: list[Batches] = []
         self._rows = 0
 
-    def append(self, rows: pl.DataFrame) -> None:
-        """Add rows; few are kept until they are worth a group.
+    def append(self, batches: Batches) -> None:
+        """Add a row for each batch; few are kept until they are worth a group.
 
         Raises:
             OSError: the file cannot be written.
         """
-        self._kept.append(rows)
-        self._rows += rows.height
+        self._kept.append(batches)
+        self._rows += len(batches)
         if self._rows >= _GROUP:
             self._write()
 
     def _write(self) -> None:
-        self._writer.write(pl.concat(self._kept))
-        self._kept.clear()
-        self._rows = 0
+        kept = self._kept
+        columns = {name: _join([batches.columns[name] for batches in kept]) for name in kept[0].columns}
+        if columns["nonfinite"].any():
+            columns |= {name: np.ma.masked_where(np.isinf(columns[name]), columns[name]) for name in EXTREMES}
+        columns["epoch"] = _join([np.broadcast_to(batches.epoch, len(batches)) for batches in kept])
+        columns["batch"] = _join([_numbers(batches.first_batch + 1, len(batches)) for batches in kept])
+        self._writer.write(columns)
+        self._kept, self._rows = [], 0
 
     def __enter__(self) -> Self:
         return self
@@ -108,3 +105,12 @@ class HistoryWriter:
             if self._kept:
                 self._write()
             self._writer.finish()
+
+
+def _join(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+@functools.lru_cache(1)
+def _numbers(first: int, count: int) -> NDArray[np.int64]:
+    return np.arange(first, first + count)  # the same in every epoch

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli import distribution, findings, record, runs, verify
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.devices import keep_compiled, pick_devices
-from cubic_cli.history import EXTREMES, HistoryWriter, Recorder, recording
+from cubic_cli.history import EXTREMES, Batches, HistoryWriter, recording
 from cubic_cli.problem import Float32, Float64
 from cubic_cli.runs import Record, shortest
 from cubic_cli.samples import read_chunks
@@ -124,12 +123,12 @@ def observe(
     source: Source,
     devices: list[Any],
     picked: NDArray[np.int64],
-    append: Callable[[pl.DataFrame], None],
+    append: Callable[[Batches], None],
     progress: Progress,
 ) -> Outcome:
     """Run the epochs over `source`, verify the batches `picked`, and return what was seen.
 
-    `append` takes the rows of the history.
+    `append` takes what the history records.
     """
     from cubic_cli.forward import Pass
 
@@ -246,7 +245,7 @@ def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -
 class Watch:
     """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
 
-    def __init__(self, record_batches: Recorder, picked: NDArray[np.int64]) -> None:
+    def __init__(self, record_batches: Callable[[Batches], None], picked: NDArray[np.int64]) -> None:
         self.totals: list[float] = []  # the sum of the squared errors, by epoch
         self.seconds: list[float] = []
         self.tensors: dict[str, Statistics] = {}
@@ -264,7 +263,7 @@ class Watch:
         total, digest = 0.0, 0
         for chunk in forward.chunks(statistics=number == 1, more=more):
             columns = history_columns(chunk)
-            self._record_batches(number, chunk.first_batch, columns)
+            self._record_batches(Batches(number, chunk.first_batch, columns))
             with np.errstate(over="ignore"):
                 total += float(chunk.squared_error.sum())
             digest = zlib.crc32(columns["loss"].data, digest)

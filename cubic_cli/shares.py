@@ -23,7 +23,7 @@ from cubic_cli.config import ForwardConfig
 from cubic_cli.devices import pick_devices
 from cubic_cli.distributed import Group
 from cubic_cli.errors import PeerError
-from cubic_cli.history import HistoryWriter
+from cubic_cli.history import Batches, HistoryWriter
 from cubic_cli.problem import Float32
 from cubic_cli.run import Outcome, Progress, first_parameters, observe, rescale, write
 from cubic_cli.runs import Record
@@ -97,14 +97,14 @@ def run(
     return write(config, sources, scratch, data, values, outcome, some, search)
 
 
-def _write_history(scratch: Path, history: Iterator[pl.DataFrame]) -> record.Losses:
+def _write_history(scratch: Path, history: Iterator[Batches]) -> record.Losses:
     """Write the history of a run to its scratch folder, and return what is known of the batches' losses."""
     losses = record.Losses()
     with HistoryWriter(scratch / runs.HISTORY) as writer:
-        for rows in history:
-            writer.append(rows)
-            if rows["epoch"][0] == 1:
-                losses.add(rows["loss"].to_numpy())
+        for batches in history:
+            writer.append(batches)
+            if batches.epoch == 1:
+                losses.add(batches.columns["loss"])
     return losses
 
 
@@ -253,11 +253,11 @@ class Spool:
     def __len__(self) -> int:
         return len(self._where)
 
-    def append(self, rows: pl.DataFrame) -> None:
-        """Keep the rows of one epoch."""
-        if rows["epoch"][0] > len(self.epochs):
+    def append(self, batches: Batches) -> None:
+        """Keep batches of one epoch."""
+        if batches.epoch > len(self.epochs):
             self.epochs.append([])
-        for piece in rows.drop("epoch", "batch").iter_slices(_PIECE):
+        for piece in pl.DataFrame(batches.columns).iter_slices(_PIECE):
             stream = io.BytesIO()
             piece.write_ipc(stream)
             self.epochs[-1].append(self.keep(stream.getvalue()))
@@ -285,8 +285,8 @@ def _send_pieces(group: Group, spool: Spool) -> None:
         group.put(f"piece/{group.process_id}/{number}", spool.piece(number))
 
 
-def _collect(group: Group, own: Spool, parts: list[dict[str, Any]], config: ForwardConfig) -> Iterator[pl.DataFrame]:
-    """Yield the rows of the history, epoch by epoch and batch by batch, from those of all processes."""
+def _collect(group: Group, own: Spool, parts: list[dict[str, Any]], config: ForwardConfig) -> Iterator[Batches]:
+    """Yield what the history records, epoch by epoch and batch by batch, from those of all processes."""
     numbers = [list(range(len(own)))]
     for process, part in list(enumerate(parts))[1:]:
         kept = []
@@ -299,9 +299,5 @@ def _collect(group: Group, own: Spool, parts: list[dict[str, Any]], config: Forw
         for kept, part in zip(numbers, parts, strict=True):
             for number in part["history"][epoch] if part["history"] else []:
                 rows = pl.read_ipc(own.piece(kept[number]))
-                yield rows.select(
-                    pl.lit(epoch + 1, pl.Int64).alias("epoch"),
-                    pl.int_range(batch + 1, batch + rows.height + 1, dtype=pl.Int64).alias("batch"),
-                    pl.all(),
-                )
+                yield Batches(epoch + 1, batch, {column.name: column.to_numpy() for column in rows})
                 batch += rows.height

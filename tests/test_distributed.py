@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cubic_cli import distributed, supervisor, verdict
 from cubic_cli.config import Place
 from cubic_cli.errors import CubicError, PeerError
+from cubic_cli.history import Batches
 from cubic_cli.problem import draw
 from cubic_cli.rendezvous import meet
 from cubic_cli.samples import count_samples, read_chunks
@@ -347,10 +348,10 @@ def test_a_bad_line_of_a_part_is_named_by_its_number_in_the_file(tmp_path):
 
 
 def test_a_spool_keeps_equal_epochs_once(tmp_path):
-    rows = pl.DataFrame({"epoch": [1, 1], "batch": [1, 2], "loss": [1.0, 2.0]})
+    loss = np.array([1.0, 2.0])
     with Spool(tmp_path) as spool:
         for epoch, change in ((1, 0.0), (2, 0.0), (3, 1.0)):
-            spool.append(rows.with_columns(pl.lit(epoch).alias("epoch"), pl.col("loss") + change))
+            spool.append(Batches(epoch, 0, {"loss": loss + change}))
         assert spool.epochs == [[0], [0], [1]]
         assert pl.read_ipc(spool.piece(1))["loss"].to_list() == [2.0, 3.0]
 

@@ -14,7 +14,7 @@ import pytest
 
 from cubic_cli import run, runs
 from cubic_cli.errors import RunError
-from cubic_cli.history import EXTREMES, HistoryWriter, frame
+from cubic_cli.history import EXTREMES, Batches, HistoryWriter
 
 # A shell ignores SIGINT in what it runs in the background; Python's own handling is what a user's terminal gives.
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -134,12 +134,12 @@ class TestLimits:
     def test_a_history_that_may_not_grow(self, frames):
         columns = {name: np.zeros(1000, np.float32) for name in ("loss", *EXTREMES)}
         columns["loss"] = np.arange(1000, dtype=np.float32)
-        rows = frame(1, 0, {**columns, "size": np.ones(1000, np.int64), "nonfinite": np.zeros(1000, np.int64)})
+        batches = Batches(1, 0, {**columns, "size": np.ones(1000, np.int64), "nonfinite": np.zeros(1000, np.int64)})
 
         def write():
             with HistoryWriter(Path("/dev/full")) as writer:
                 for _ in range(frames):
-                    writer.append(rows)
+                    writer.append(batches)
 
         with pytest.raises(OSError, match="No space left") as caught:
             write()

@@ -1,5 +1,7 @@
 import io
 import math
+import os
+import tempfile
 
 import numpy as np
 import polars as pl
@@ -7,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubic_cli.history import EXTREMES, SCHEMA, HistoryWriter, frame
-from cubic_cli.parquet import ParquetWriter
+from cubic_cli.history import EXTREMES, SCHEMA, Batches, HistoryWriter
+from cubic_cli.parquet import ParquetWriter, write_all
 
 NUMBERS = pl.Schema({"whole": pl.Int64, "real": pl.Float32})
 WHOLE = st.integers(-(2**63), 2**63 - 1)
@@ -19,13 +21,24 @@ COLUMNS = st.one_of(
 )
 
 
+def columns(frame):
+    return {
+        name: np.ma.masked_array(frame[name].fill_null(0).to_numpy(), frame[name].is_null().to_numpy())
+        if frame[name].null_count()
+        else frame[name].to_numpy()
+        for name in frame.columns
+    }
+
+
 def written(schema, *groups):
-    file = io.BytesIO()
-    writer = ParquetWriter(file, schema)
-    for rows in groups:
-        writer.write(rows)
-    writer.finish()
-    return file.getvalue()
+    kinds = {pl.Int64: np.dtype(np.int64), pl.Float32: np.dtype(np.float32)}
+    with tempfile.TemporaryFile(buffering=0) as file:
+        writer = ParquetWriter(file, {name: kinds[kind] for name, kind in schema.items()})
+        for rows in groups:
+            writer.write(columns(rows))
+        writer.finish()
+        file.seek(0)
+        return file.read()
 
 
 def bits(rows):
@@ -69,16 +82,41 @@ def test_many_columns():
     assert pl.read_parquet(written(schema, rows)).equals(rows)
 
 
-@pytest.mark.parametrize(("frames", "batches"), [(1, 1), (10, 100), (3, 70_000), (200, 1000)])
-def test_a_history_is_kept_in_groups_that_are_worth_it(tmp_path, frames, batches):
+@pytest.mark.parametrize(("epochs", "batches"), [(1, 1), (10, 100), (3, 70_000), (200, 1000)])
+@pytest.mark.parametrize("infinite", [0, 0.1])
+def test_a_history_is_kept_in_groups_that_are_worth_it(tmp_path, epochs, batches, infinite):
     path, rng = tmp_path / "history.parquet", np.random.default_rng(0)
-    columns = {name: rng.normal(size=batches).astype(np.float32) for name in ("loss", *EXTREMES)}
-    columns |= {"size": np.full(batches, 10), "nonfinite": np.zeros(batches, np.int64)}
-    rows = [frame(epoch, 0, columns) for epoch in range(1, frames + 1)]
+    given = {name: rng.normal(size=batches).astype(np.float32) for name in ("loss", *EXTREMES)}
+    given |= {"size": np.full(batches, 10), "nonfinite": (rng.random(batches) < infinite).astype(np.int64)}
+    for name in EXTREMES:
+        given[name][given["nonfinite"] > 0] = np.inf if name.endswith("min") else -np.inf
     with HistoryWriter(path) as history:
-        for some in rows:
-            history.append(some)
+        for epoch in range(1, epochs + 1):
+            # An epoch comes in one piece or in two.
+            for some in (slice(0, batches // 3), slice(batches // 3, batches)):
+                if len(piece := Batches(epoch, some.start, {name: values[some] for name, values in given.items()})):
+                    history.append(piece)
     read = pl.read_parquet(path)
-    assert read.schema == SCHEMA
-    assert read.equals(pl.concat(rows))
-    assert len(history._writer._groups) <= math.ceil(frames * batches / 65_536)
+    assert read.columns == list(SCHEMA)
+    assert read["epoch"].to_list() == np.repeat(np.arange(1, epochs + 1), batches).tolist()
+    assert read["batch"].to_list() == np.tile(np.arange(1, batches + 1), epochs).tolist()
+    expected = pl.DataFrame(given).with_columns(pl.col(EXTREMES).replace([np.inf, -np.inf], None))
+    assert read.drop("epoch", "batch").equals(pl.concat([expected] * epochs).select(read.columns[2:]))
+    assert len(history._writer._groups) <= math.ceil(epochs * batches / 65_536)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])
+@pytest.mark.parametrize("vectors", [True, False])
+def test_what_is_written_in_part_is_written_on(tmp_path, monkeypatch, at_once, vectors):
+    class Slow(io.FileIO):
+        def write(self, data):
+            return super().write(data[:at_once])
+
+    if vectors:
+        monkeypatch.setattr(os, "writev", lambda fd, parts: os.write(fd, b"".join(parts)[:at_once]), raising=False)
+    else:
+        monkeypatch.delattr(os, "writev", raising=False)
+    parts = [b"ab", b"", np.arange(5, dtype=np.float32).data, np.zeros(0, np.float32).data, b"c" * 100] * 30
+    with Slow(tmp_path / "file", "w") as file:
+        write_all(file, parts)
+    assert (tmp_path / "file").read_bytes() == b"".join(parts)
