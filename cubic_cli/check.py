@@ -37,7 +37,7 @@ STANDARD_ERRORS = 5.0  # beyond which a sample contradicts a closed form: one in
 TENSORS = ("z1", "a1", "z2")
 NOISE_STD = GenerateConfig.noise_std
 _SEED = 0
-_THREADS = 3  # more would all trace at once, under one lock, before the first could compile
+_THREADS = 3  # as many as have something long to compile
 
 
 class Case(NamedTuple):
