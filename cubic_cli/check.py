@@ -86,9 +86,8 @@ def check(device: Device) -> Report:
 def check_all(devices: list[Any]) -> list[Row]:
     """Return the rows of the table. What JAX raises under way becomes a row that has not passed."""
     from cubic_cli import primitives
-    from cubic_cli.network import initialise
 
-    samples, ones = next(draw(SAMPLES, NOISE_STD, _SEED)), initialise(Initializer.ones, HIDDEN, _SEED)
+    samples = next(draw(SAMPLES, NOISE_STD, _SEED))
     one, sets = devices[:1], [devices] if len(devices) == 1 else [devices[:1], devices]
     with ThreadPoolExecutor(_THREADS) as pool:  # XLA compiles outside Python's lock
 
@@ -96,7 +95,7 @@ def check_all(devices: list[Any]) -> list[Row]:
             return pool.submit(guard, what, on, found)
 
         # One device computes the history alone: that is sooner compiled, and `forward` has a program for it too.
-        making = [pool.submit(make_passes, some, samples, ones, some is devices) for some in sets]
+        making = [pool.submit(make_passes, some, samples, some is devices) for some in sets]
         drawn = pool.submit(primitives.draw, HIDDEN, one[0])
         table = [
             rows("x·W + b", devices, lambda: primitives.check_product(primitives.multiply(devices), devices)),
@@ -113,16 +112,17 @@ def check_all(devices: list[Any]) -> list[Row]:
 
 
 def make_passes(
-    devices: list[Any], samples: tuple[Float32, Float32], some: "Parameters", statistics: bool
+    devices: list[Any], samples: tuple[Float32, Float32], statistics: bool
 ) -> "Callable[[Case, Parameters], Pass]":
     """Return what makes the pass of a case, with or without the statistics of tensors, from one program, compiled."""
     from cubic_cli.forward import Pass
+    from cubic_cli.network import initialise
 
     def make(case: Case, parameters: "Parameters") -> Pass:
         part = Arrays(*(array[: case.samples] for array in samples))
         return Pass(parameters, part, BATCH, case.activation, devices, any_activation=True, statistics=statistics)
 
-    make(CASES[0], some)
+    make(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))
     return make
 
 
