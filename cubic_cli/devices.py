@@ -77,11 +77,13 @@ def pick_devices(device: Device) -> list[Any]:
     """Return JAX's devices of the backend that is asked for; in a distributed run, those of this process.
 
     Raises:
-        DeviceError: there is none; names what is there.
+        DeviceError: there is none; names what is there. Or JAX is told not to compile.
     """
     prepare_cpu()
     import jax
 
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise DeviceError("JAX_DISABLE_JIT is set, and cubic runs nothing that is not compiled; unset it")
     try:
         return list(jax.local_devices(backend=None if device is Device.auto else device.value))
     except (RuntimeError, AssertionError) as error:  # JAX asserts where JAX_PLATFORMS names what is not there

@@ -24,7 +24,7 @@ SCHEMA: dict[str, np.dtype[Any]] = {
     **dict.fromkeys(EXTREMES, _REAL),
     "nonfinite": _WHOLE,
 }
-_GROUP = 1 << 16  # rows of a group of the file, at least
+_GROUP = 1 << 16  # rows of a group of the file, at least, but for the last
 _AHEAD = 4  # epochs that may wait to be written
 
 
@@ -73,7 +73,7 @@ class HistoryWriter:
         self._rows = 0
 
     def append(self, batches: Batches) -> None:
-        """Add a row for each batch; few are kept until they are worth a group.
+        """Add a row for each batch; rows are kept until there are enough for a group.
 
         Raises:
             OSError: the file cannot be written.

@@ -46,7 +46,7 @@ class ParquetWriter:
         """
         start, rows = self._at, len(next(iter(columns.values())))
         described = [self._column(name, columns[name]) for name in self._schema]
-        self._groups.append(
+        self._groups.append(  # a RowGroup
             _struct((1, _LIST, _list(_STRUCT, described)), (2, _I64, _int(self._at - start)), (3, _I64, _int(rows)))
         )
         self._rows += rows
@@ -58,12 +58,12 @@ class ParquetWriter:
         Raises:
             OSError: the file cannot be written.
         """
-        columns = (
+        columns = (  # SchemaElement
             _struct((1, _I32, _int(_TYPES[kind])), (3, _I32, _int(_OPTIONAL)), (4, _BINARY, _text(name)))
             for name, kind in self._schema.items()
         )
         root = _struct((4, _BINARY, _text("schema")), (5, _I32, _int(len(self._schema))))
-        footer = _struct(
+        footer = _struct(  # FileMetaData
             (1, _I32, _int(1)),
             (2, _LIST, _list(_STRUCT, [root, *columns])),
             (3, _I64, _int(self._rows)),
@@ -92,7 +92,7 @@ class ParquetWriter:
         levels = _levels(values)
         self._add(_header(len(levels) + data.nbytes, len(values), encoding), levels, data)
         size = _int(self._at - start)
-        described = _struct(
+        described = _struct(  # ColumnMetaData
             (1, _I32, _int(_TYPES[self._schema[name]])),
             (2, _LIST, _list(_I32, [_int(encoding), _int(_RLE)])),
             (3, _LIST, _list(_BINARY, [_text(name)])),
@@ -102,7 +102,7 @@ class ParquetWriter:
             (7, _I64, size),
             (9, _I64, _int(start)),
         )
-        return _struct((2, _I64, _int(start)), (3, _STRUCT, described))
+        return _struct((2, _I64, _int(start)), (3, _STRUCT, described))  # ColumnChunk
 
 
 def write_all(file: io.FileIO, parts: list[bytes | memoryview]) -> None:
@@ -113,7 +113,7 @@ def write_all(file: io.FileIO, parts: list[bytes | memoryview]) -> None:
     """
     rest = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
     while rest:
-        # What there is on Windows takes one part at a time.
+        # Windows has no writev.
         written = os.writev(file.fileno(), rest[:_PARTS]) if hasattr(os, "writev") else file.write(rest[0])
         while rest and written >= len(rest[0]):
             written -= len(rest.pop(0))
@@ -123,6 +123,7 @@ def write_all(file: io.FileIO, parts: list[bytes | memoryview]) -> None:
 
 @functools.lru_cache  # most pages of a file are alike
 def _header(size: int, count: int, encoding: int) -> bytes:
+    # A PageHeader, with its DataPageHeader.
     page = _struct((1, _I32, _int(count)), (2, _I32, _int(encoding)), (3, _I32, _int(_RLE)), (4, _I32, _int(_RLE)))
     return _struct((1, _I32, _int(_DATA_PAGE)), (2, _I32, _int(size)), (3, _I32, _int(size)), (5, _STRUCT, page))
 

@@ -19,12 +19,11 @@ from cubic_cli.forward import compile_ahead
 from cubic_cli.network import Layer, Parameters
 from cubic_cli.problem import Float32
 from cubic_cli.statistics import summarise
-from cubic_cli.verdict import Row, count_differing, name_devices, number
+from cubic_cli.verdict import STANDARD_ERRORS, Row, count_differing, name_devices, number
 
-STANDARD_ERRORS = 5.0  # beyond which a sample contradicts its distribution: one in two million by chance
 INNER = 64  # K, the terms of each sum of the product
-# The products of this number lose 2⁻⁷ in bfloat16, 2⁻¹⁴ in TF32 and 2⁻¹⁶ in three passes of bfloat16, all in the same
-# direction, so that no sum can hide it.
+# The products of this number are off by 2⁻⁷ in bfloat16, 2⁻¹⁴ in TF32 and 2⁻¹⁶ in three passes of bfloat16, each all in
+# one direction, so that no sum can hide it.
 FACTOR = 1.0 + 2.0**-8 - 2.0**-15
 
 

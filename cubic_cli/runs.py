@@ -93,6 +93,7 @@ def _saving(folder: Path) -> Iterator[None]:
     try:
         refuse_strangers(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        recover_all(folder.parent)
         yield
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -151,7 +152,7 @@ def recover(folder: Path) -> None:
 
 def recover_all(artifact_dir: Path) -> None:
     """Mend what killed processes left of any run in `artifact_dir`."""
-    if artifact_dir.is_dir():
+    with contextlib.suppress(OSError):
         for name in half_made(artifact_dir):
             recover(artifact_dir / name)
 

@@ -197,8 +197,8 @@ def by_unit(
         flat_x = jnp.pad(flat_x, (0, 48), mode="edge")
     hidden, bias = parameters.input_layer.bias.size, parameters.output_layer.bias
     steps = hidden // UNROLL
-    empty = Extremes(jnp.full(flat_x.shape, jnp.inf), jnp.full(flat_x.shape, -jnp.inf))
-    nothing = jnp.zeros(flat_x.shape)
+    empty = Extremes(*(jnp.full(flat_x.shape, end, jnp.float32) for end in (jnp.inf, -jnp.inf)))
+    nothing = jnp.zeros(flat_x.shape, jnp.float32)  # also where JAX's default is float64
     seen = _Seen(
         nothing if steps else jnp.broadcast_to(bias, flat_x.shape),
         empty,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+STANDARD_ERRORS = 5.0  # beyond which a sample contradicts what is expected of it: one in two million by chance
 Unit = Literal["relative", "standard errors", "values"]
 
 

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import polars as pl
 import pytest
 
@@ -86,3 +87,26 @@ def test_wide_vectors_are_for_those_processors_that_compute_them_whole(tmp_path,
     assert has_wide_vectors(path) is wide
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256")
     assert not has_wide_vectors(path)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"JAX_ENABLE_X64": "1"}, {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}],
+)
+def test_what_jax_is_told_of_types_does_not_matter(cubic, environment):
+    cubic("generate", "--n", 103)
+    arguments = ("--num-samples", "all", "--initializer", "he_normal", "--gradients")
+    record, history = forward("told", arguments, environment)
+    usual, alone = forward("usual", arguments, {})
+    assert record["verification"]["passed"]
+    assert history.equals(alone)
+    assert record["gradients"] == usual["gradients"]
+
+
+def test_jax_without_its_compiler(cubic):
+    cubic("generate", "--n", 20)
+    with jax.disable_jit():
+        for command in (("check",), ("forward", "--num-samples", "all")):
+            status, out, err = cubic(*command)
+            assert (status, out) == (1, "")
+            assert "JAX_DISABLE_JIT is set" in err

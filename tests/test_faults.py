@@ -414,6 +414,18 @@ class TestInterrupts:
         assert [run["run_name"] for run in running + found] == ["default_run", "other"]
         assert os.listdir("model") == ["other"]
 
+    def test_a_run_mends_what_another_run_left(self, cubic, saved):
+        process = start("forward", "--run-name", "other", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)
+        self.wait_for_scratch(process, saved.parent)
+        assert cubic("forward", *QUICK)[0] == 0
+        assert process.poll() is None
+        assert list(saved.parent.glob(".other.*.scratch"))  # of a living process
+        process.send_signal(signal.SIGINT)
+        assert finish(process)[0] == 130
+        assert list(saved.parent.glob(".other.*.scratch"))
+        assert cubic("forward", *QUICK)[0] == 0
+        assert os.listdir("model") == ["default_run"]
+
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
     def test_forward(self, cubic, saved, number, status):
         process = start("forward", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)

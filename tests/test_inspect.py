@@ -130,6 +130,24 @@ def test_a_dataset_that_changed_since_is_told(cubic, here):
     assert "Layer 1 pre-activation (z1)" in out
 
 
+def test_a_history_that_was_changed_is_told(cubic, here):
+    arguments = ("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 2)
+    history = pl.read_parquet("model/plain/history.parquet")
+    history.with_columns(loss=pl.col("loss") * 2).write_parquet("model/plain/history.parquet")
+    status, out, err = cubic(*arguments)
+    assert (status, "check    NO: loss" in out) == (1, True)
+    assert "model/plain/history.parquet is damaged: loss of epoch 1, batch 2 is not what" in " ".join(err.split())
+    status, out, err = cubic(*arguments, "--json")
+    assert (status, err) == (0, "")
+
+
+def test_a_run_under_another_name_is_compared_by_it(cubic, here):
+    shutil.copytree("model/plain", "model/trusted")
+    status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "trusted", "--tolerance", 0)
+    assert (status, err) == (0, "")
+    assert out.startswith("plain against trusted")
+
+
 def test_compare(cubic, here):
     status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "plain", "--tolerance", 0, "--json")
     assert (status, err) == (0, "")
@@ -403,6 +421,7 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(runs.FILES), st.integers(0, 3000), st.binary(max_size=3))
 @example("run.json", 892, b" ")  # in the name of the dataset
+@example("history.parquet", 1100, b"\x00\x00\x80")  # in the size of a batch
 def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
     data = (made / "model" / "scaled" / name).read_bytes()
     folder = here / "model" / "scaled"

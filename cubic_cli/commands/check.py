@@ -73,9 +73,10 @@ def _show(report: "Report", json: bool) -> None:
 
         print(runs.to_json(report.as_json()))
     else:
+        from cubic_cli.views import blocks
         from cubic_cli.views import check as view
 
-        terminal.show(lambda width: view.report(report, width))
+        terminal.show(lambda width: blocks.render(view.screen(report), width))
 
 
 def _failure(report: "Report") -> str | None:

@@ -116,7 +116,7 @@ def _compare(folder: Path, names: list[str], tolerance: float | None, save: str 
                 other = folder.with_name(check_run_name(name))
             except ValueError as error:
                 raise UsageError(f"--compare: found {name!r}; expected a run's name or folder ({error})") from None
-        others.append(_whole_record(other))
+        others.append(_whole_record(other) | {"run_name": other.resolve().name})
     document = compare.document(record, others, tolerance)
     _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
     if document["within_tolerance"] is False:
@@ -140,7 +140,7 @@ def _whole_record(folder: Path) -> "Record":
 
 
 def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
-    from cubic_cli import iteration
+    from cubic_cli import iteration, runs
     from cubic_cli.views import iteration as view
 
     record = _whole_record(folder)
@@ -151,6 +151,11 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
     if not json:
         try:
             values = iteration.recompute(folder, record, epoch, batch)
+            if values.unchanged and not values.agrees:
+                problem = (
+                    f"{folder / runs.HISTORY} is damaged: {values.quantity} of epoch {epoch}, batch {batch} is not "
+                    f"what the run's parameters and samples give; {runs.again(folder)}"
+                )
         except DatasetError as error:
             values = str(error)
         except RunError as error:

@@ -82,8 +82,8 @@ def sweep(
 ) -> None:
     """Run the forward pass for each combination of settings, save each run as <RUN_NAME>-…, and rank them in a table.
 
-    A run that is saved already is kept if running it again would give the same numbers, so an interrupted sweep goes
-    on where it stopped. Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
+    A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
+    Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
     """
     base = ForwardConfig(
         num_epochs=num_epochs,

@@ -101,7 +101,7 @@ def layout(screen: Screen, width: int) -> Text:
 
 def _lines(block: Block, width: int) -> list[Text]:
     if isinstance(block, Heading):
-        return wrap(Text.assemble((block.text, "bold"), "  " if block.note else "", block.note), width)
+        return wrap(Text.assemble((block.text, "bold"), "  " if block.text and block.note else "", block.note), width)
     if isinstance(block, Facts):
         label = max((cell_len(name) for name, _ in block.rows), default=0) + 2
         lines = []

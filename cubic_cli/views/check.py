@@ -1,33 +1,33 @@
 """The screen of `cubic check`."""
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from cubic_cli.verdict import Report, Row
+from cubic_cli.views.blocks import BAD, GOOD, Bullet, Bullets, Column, Grid, Heading, Screen
 
-_UNITS = {"relative": "", "standard errors": " s.e.", "values": ""}
 
-
-def report(seen: Report, width: int) -> RenderableType:
+def screen(report: Report) -> Screen:
     """Return one row a check, what the failed ones found in full, and one closing line."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("check", no_wrap=True)
-    for name in ("device", "error", "limit", "verdict"):
-        table.add_column(name, justify="right" if name in ("error", "limit") else "left", no_wrap=True)
-    for row in seen.rows:
-        verdict = Text("right", "green") if row.passed else Text("WRONG", "bold red")
-        table.add_row(row.what, row.device, _number(row.error, row), _number(row.limit, row), verdict)
-    failures = [Text(f"{row.what}, {row.device}: {row.failure}", "red") for row in seen.rows if row.failure]
-    where = f"JAX {seen.jax} on {seen.devices} × {seen.kind}"
-    if seen.processes > 1:
-        where += f" of {seen.processes} processes"
-    if failures:
-        closing = Text(f"{len(failures)} of {len(seen.rows)} checks failed: {where} does not compute right", "bold red")
-        return Group(table, *failures, Text(""), closing)
-    took = f", in {seen.seconds:.1f} s"
-    return Group(table, Text(f"all {len(seen.rows)} checks passed: {where} computes right{took}", "bold green"))
+    rows = [
+        (row.what, row.device, _number(row.error, row), _number(row.limit, row), _verdict(row)) for row in report.rows
+    ]
+    names = ("check", "device", "error", "limit", "verdict")
+    columns = [Column(name, right=name in ("error", "limit")) for name in names]
+    blocks: Screen = [Grid("", columns, rows, drop=("limit", "error", "device"))]
+    where = f"JAX {report.jax} on {report.devices} × {report.kind}"
+    if report.processes > 1:
+        where += f" of {report.processes} processes"
+    failed = [row for row in report.rows if row.failure is not None]
+    if not failed:
+        text = f"all {len(rows)} checks passed: {where} computes right, in {report.seconds:.1f} s"
+        return [*blocks, Heading("", Text(text, GOOD))]
+    found = [Bullet(f"{row.what}, {row.device}", "", str(row.failure), "error") for row in failed]
+    closing = Text(f"{len(failed)} of {len(rows)} checks failed: {where} does not compute right", BAD)
+    return [*blocks, Bullets("what is wrong", found), Heading("", closing)]
+
+
+def _verdict(row: Row) -> Text:
+    return Text("right", GOOD) if row.passed else Text("WRONG", BAD)
 
 
 def _number(value: float | None, row: Row) -> str:
