@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cubic_cli.network import Parameters
     from cubic_cli.primitives import Drawn
 
-HIDDEN, BATCH, SAMPLES = 2, 4, 1000  # B divides N; it does not divide N − 2, which is as many batches
+HIDDEN, BATCH, BATCHES, MISSING = 2, 4, 250, 2
 TENSORS = ("z1", "a1", "z2")
 NOISE_STD = GenerateConfig.noise_std
 _SEED = 0
@@ -40,20 +40,22 @@ _THREADS = 3  # as many as have something long to compile
 
 
 class Case(NamedTuple):
-    """One way through the pass."""
+    """One way through the pass; `missing` is how many samples the last batch has less than the others."""
 
     initializer: Initializer
     activation: Activation
-    samples: int
+    missing: int
 
     def __str__(self) -> str:
-        return f"{self.initializer}, {self.samples} samples in batches of {BATCH}"
+        return f"{self.initializer}, batches of {BATCH}" + (
+            f", the last of {BATCH - self.missing}" * bool(self.missing)
+        )
 
 
 # `ones`, which has closed forms, with every activation, and each other initialiser with two: so that each of both meets
 # batches that divide the samples and batches that do not.
 CASES = [
-    Case(initializer, activation, SAMPLES - 2 * (step % 2))
+    Case(initializer, activation, MISSING * (step % 2))
     for i, initializer in enumerate(Initializer)
     for j, activation in enumerate(Activation)
     if (step := (j - i) % len(Activation)) < 2 or initializer is Initializer.ones
@@ -86,7 +88,8 @@ def check_all(devices: list[Any]) -> list[Row]:
     """Return the rows of the table. What JAX raises under way becomes a row that has not passed."""
     from cubic_cli import primitives
 
-    samples = next(draw(SAMPLES, NOISE_STD, _SEED))
+    batches = -(-BATCHES // len(devices)) * len(devices)  # each device has as many
+    samples = next(draw(batches * BATCH, NOISE_STD, _SEED))
     one = devices[:1]
     sets = [one, devices] if len(devices) > 1 else [devices]
     with ThreadPoolExecutor(_THREADS) as pool:  # XLA compiles outside Python's lock
@@ -100,7 +103,7 @@ def check_all(devices: list[Any]) -> list[Row]:
         drawn = pool.submit(primitives.draw, HIDDEN, one[0])
         table = [
             rows("x·W + b", devices, lambda: primitives.check_product(primitives.multiply(devices), devices)),
-            rows("NaN and infinities", one, lambda: primitives.check_counted(primitives.count(one[0]), one)),
+            rows("NaN and infinities", devices, lambda: primitives.check_counted(primitives.count(devices), devices)),
             rows("initializers", one, lambda: primitives.check_drawn(drawn.result(), one)),
         ]
         references = pool.submit(refer, samples, drawn)
@@ -120,8 +123,15 @@ def make_passes(
     from cubic_cli.network import initialise
 
     def make(case: Case, parameters: "Parameters") -> Pass:
-        part = Arrays(*(array[: case.samples] for array in samples))
-        return Pass(parameters, part, BATCH, case.activation, devices, any_activation=True, statistics=statistics)
+        return Pass(
+            parameters,
+            Arrays(*_part(samples, case)),
+            BATCH,
+            case.activation,
+            devices,
+            any_activation=True,
+            statistics=statistics,
+        )
 
     make(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))
     return make
@@ -139,11 +149,14 @@ def refer(samples: tuple[Float32, Float32], drawn: "Future[Drawn]") -> dict[Case
     from cubic_cli.network import by_name
 
     values = {kind: by_name(parameters) for kind, parameters in drawn.result().first.items()}
-    x, y = samples
     return {
-        case: verify.compute(values[case.initializer], x[: case.samples], y[: case.samples], BATCH, case.activation)
-        for case in CASES
+        case: verify.compute(values[case.initializer], *_part(samples, case), BATCH, case.activation) for case in CASES
     }
+
+
+def _part(samples: tuple[Float32, Float32], case: Case) -> tuple[Float32, Float32]:
+    x, y = samples
+    return x[: len(x) - case.missing], y[: len(y) - case.missing]
 
 
 def check_cases(

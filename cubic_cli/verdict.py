@@ -78,7 +78,7 @@ def merge(reports: list[Report]) -> Report:
         for row in report.rows:
             named = replace(row, failure=f"process {process}: {row.failure}") if row.failure else row
             before = worst.setdefault((row.what, row.device), named)
-            if (named.passed, -(named.error or 0)) < (before.passed, -(before.error or 0)):
+            if _rank(named) < _rank(before):
                 worst[row.what, row.device] = named
     return replace(
         reports[0],
@@ -87,6 +87,11 @@ def merge(reports: list[Report]) -> Report:
         rows=tuple(worst.values()),
         processes=len(reports),
     )
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    """Return what is smaller the worse a row is; no number at all is the worst error."""
+    return row.passed, -math.inf if row.error is None else -row.error
 
 
 def name_devices(devices: list[Any]) -> str:

@@ -30,6 +30,7 @@ _SMALLEST_SCALE = 2.0**-102  # against which `SMALLEST` is the rounding of a flo
 MAX_SAMPLES = 100_000  # verified: every batch up to this many samples, an even spread of batches beyond
 TENSORS = ("z1", "a1", "z2")
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
+_GELU_ZERO = 9.0  # below −9 its tanh is −1 in any float32; nearer to zero it may be the number before
 _ROUNDING = 1e-5  # values this close, relatively, to a threshold may fall on either side of it in float32
 
 
@@ -209,7 +210,8 @@ def _see(
     scale[batches] = np.maximum(scale[batches], np.maximum.reduceat(terms, edges))
     largest_z1 = _largest(xs) * _largest(w1) + _largest(b1)
     near = max(SMALLEST, _ROUNDING * largest_z1)
-    certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > near))) if (a1 == 0).any() else 0
+    surely = max(near, _GELU_ZERO) if activation is Activation.gelu else near
+    certain = int(np.count_nonzero((a1 == 0) & (np.abs(z1) > surely))) if (a1 == 0).any() else 0
     limit = FLOAT32_MAX * (1 - _ROUNDING)
     overflow_z1 = overflow_a1 = overflow_z2 = None
     if not np.isfinite(z1).all() or largest_z1 > FLOAT32_MAX / 2:

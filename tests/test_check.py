@@ -1,5 +1,8 @@
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,7 @@ import pytest
 
 from cubic_cli import check, forward, network, primitives
 from cubic_cli.config import Activation, Device, Initializer
+from cubic_cli.layout import lay_out, piece_sizes
 from cubic_cli.network import initialise
 
 
@@ -55,8 +59,8 @@ def test_a_right_installation_passes_and_writes_nothing(cubic, tmp_path):
 
 
 def test_the_cases_cover_every_initialiser_and_activation_with_batches_of_both_kinds():
-    divides = {(kind, case.samples % check.BATCH == 0) for case in check.CASES for kind in case[:2]}
-    assert divides == set(itertools.product([*Initializer, *Activation], (True, False)))
+    whole = {(kind, not case.missing) for case in check.CASES for kind in case[:2]}
+    assert whole == set(itertools.product([*Initializer, *Activation], (True, False)))
     assert {case.activation for case in check.CASES if case.initializer is Initializer.ones} == set(Activation)
     assert len(check.CASES) == len(set(check.CASES))
 
@@ -78,7 +82,7 @@ def test_a_failed_check_says_what_and_exits_1(cubic, break_device, monkeypatch):
     status, out, err = cubic("check")
     assert status == 1
     assert "WRONG" in out
-    assert "relu against float64, 4 × cpu: ones, 1000 samples in batches of 4: loss of batch 2" in " ".join(out.split())
+    assert "relu against float64, 4 × cpu: ones, batches of 4: loss of batch 2" in " ".join(out.split())
     assert "does not compute right" in out.splitlines()[-1]
     assert "Do not trust" in err
 
@@ -150,7 +154,7 @@ def test_a_short_batch_that_is_taken_for_a_whole_one(break_device):
     break_device(arrays=lambda x, y, sizes: (x, y, jnp.where(sizes > 0, check.BATCH, 0).astype(sizes.dtype)))
     found = failures()
     assert set(found) >= AGAINST_FLOAT64
-    assert all(f"{check.SAMPLES - 2} samples" in found[key] for key in AGAINST_FLOAT64)
+    assert all("the last of 2: " in found[key] for key in AGAINST_FLOAT64)
 
 
 def test_a_shuffled_statistic(break_device):
@@ -168,7 +172,7 @@ def test_one_flipped_bit_in_one_activation(monkeypatch, fresh_programs):
     weight, bias = (
         np.asarray(a) for a in primitives.draw(check.HIDDEN, jax.devices()[0]).first[Initializer.he_normal].input_layer
     )
-    (x, _), relu = next(check.draw(check.SAMPLES, 10.0, 0)), network.ACTIVATIONS[Activation.relu]
+    (x, _), relu = next(check.draw(4 * check.BATCH * 63, 10.0, 0)), network.ACTIVATIONS[Activation.relu]
     peak = float((np.outer(x, weight[0]) + bias).max())
 
     def flipped(z):
@@ -229,17 +233,41 @@ def test_an_error_of_jax_is_a_failed_row(cubic, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "said"),
     [
-        (jnp, "isnan", lambda values: jnp.zeros_like(values, bool), "0 values of z1 are nan, not 1"),  # fast arithmetic
-        (network, "relu", lambda z: jnp.maximum(z, -jnp.inf), "1 values of a1 are neginf, not 0"),
+        (jnp, "isnan", lambda values: jnp.zeros_like(values, bool), "the nan of z1 is 0, not 1"),
+        (jnp, "isfinite", lambda values: jnp.ones_like(values, bool), "the count of z1 is 5, not 2"),
+        (network, "relu", lambda z: jnp.maximum(z, -jnp.inf), "the count of a1 is 2, not 3"),
+        (network, "relu", lambda z: jnp.where(z == -1, 0.5, jnp.maximum(z, 0)), "the zeros of a1 is 1, not 2"),
     ],
 )
 def test_values_that_are_not_finite_miscounted(monkeypatch, module, name, wrong, said):
-    devices = jax.devices()[:1]
-    (row,) = primitives.check_counted(primitives.count(devices[0]), devices)
+    devices = jax.devices()
+    (row,) = primitives.check_counted(primitives.count(devices), devices)
     assert row.passed
     monkeypatch.setattr(module, name, wrong)
-    (row,) = primitives.check_counted(primitives.count(devices[0]), devices)
-    assert row.failure == said
+    (row,) = primitives.check_counted(primitives.count(devices), devices)
+    assert row.failure == f"device 1: {said}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["nans", "infs"])
+def test_fast_arithmetic_of_xla(tmp_path, kind):
+    """Numbers that XLA is told are never there."""
+    flags = f"--xla_cpu_enable_fast_math=true --xla_cpu_fast_math_honor_{kind}=false"
+    command = [sys.executable, "-m", "cubic_cli", "check", "--json"]
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "2"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 1
+    failed = {row["what"] for row in json.loads(ended.stdout)["rows"] if not row["passed"]}
+    assert "NaN and infinities, counted" in failed
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 24, 64, 251, 1000])
+def test_every_device_has_work(devices):
+    batches = -(-check.BATCHES // devices) * devices
+    layout = lay_out(batches * check.BATCH - check.MISSING, check.BATCH, devices)
+    sizes = piece_sizes(layout, batches * check.BATCH - check.MISSING)
+    assert layout.blocks == devices
+    assert (sizes[:, -1] > 0).all()
 
 
 # --- the parameters -------------------------------------------------------------------------------------------------
@@ -250,7 +278,7 @@ def test_values_that_are_not_finite_miscounted(monkeypatch, module, name, wrong,
     [
         (jnp.zeros_like, Initializer.he_normal, "different numbers"),
         (lambda w: w * 1.2, Initializer.glorot_uniform, "lie beyond"),
-        (lambda w: w * 0.8, Initializer.glorot_normal, "mean square"),
+        (lambda w: w * 0.88, Initializer.glorot_normal, "mean square"),  # not widened after truncating
         (jnp.abs, Initializer.he_uniform, "mean of"),
         (lambda w: w.at[3, 0, 0].set(jnp.nan), Initializer.he_uniform, "lie beyond"),
         (lambda w: jnp.broadcast_to(w[:1], w.shape), Initializer.glorot_normal, "different numbers"),
@@ -270,9 +298,14 @@ def test_parameters_of_another_distribution(change, kind, said):
 
 def test_parameters_that_differ_when_drawn_again():
     drawn = primitives.draw(check.HIDDEN, jax.devices()[0])
-    drawn.again[Initializer.he_normal] = jax.tree.map(lambda a: np.nextafter(a, 2), drawn.again[Initializer.he_normal])
+    again = jax.tree.map(np.copy, drawn.again[Initializer.he_normal])
+    again.output_layer.weight[-1] = np.nextafter(again.output_layer.weight[-1], np.float32(2))
+    drawn.again[Initializer.he_normal] = again
     (row,) = [row for row in primitives.check_drawn(drawn, jax.devices()[:1]) if not row.passed]
-    assert (row.what, row.failure) == ("initializer he_normal", "drawn twice from one seed, the parameters differ")
+    assert (row.what, row.failure) == (
+        "initializer he_normal",
+        "drawn twice from the same seeds, the parameters differ",
+    )
 
 
 def test_parameters_are_those_that_forward_draws():

@@ -45,6 +45,15 @@ def test_what_is_right_passes(initializer, activation, by_unit):
     assert result["max_relative_error"] < 1e-6
 
 
+def test_zeros_of_gelu_that_float32_may_miss():
+    """From −7.3 to −9 float64 finds zero; a float32 tanh may be the number after −1 there."""
+    parameters = initialise(Initializer.ones, 1, 0)
+    for z1, least in ((-7.5, 0), (-8.9, 0), (-9.5, B)):
+        x = np.full(B, z1 - 1, np.float32)
+        reference = verify.compute(network.by_name(parameters), x, x, B, Activation.gelu)
+        assert reference.tensors["a1"].zeros == (least, B)
+
+
 @pytest.mark.parametrize("activation", list(Activation))
 @pytest.mark.parametrize("initializer", list(Initializer))
 def test_what_cancels_is_no_failure(initializer, activation):
