@@ -166,6 +166,11 @@ def _number(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
+def _float32(value: Any) -> bool:
+    limit = 2.0**128 - 2.0**103  # from here on a number rounds to no float32
+    return _number(value) and (abs(value) < limit or not math.isfinite(value))
+
+
 def _seconds(value: Any) -> bool:
     return _number(value) and math.isfinite(value) and value >= 0
 
@@ -204,6 +209,7 @@ class _Maybe(_OrNull):
 
 
 _SUMMARY = dict.fromkeys(("min", "max", "mean", "std"), _number)
+_COLUMN = dict.fromkeys(_SUMMARY, _float32)
 _SUMMARY_OR_NULL = dict.fromkeys(("min", "max", "mean", "std"), _number_or_null)
 _SHAPE = _ListOf(_integer)
 
@@ -222,7 +228,7 @@ _FORM: dict[str, Any] = {
         "dataset": _text,
     },
     "sources": {},
-    "dataset": {"path": _text, "rows": _positive, "sha256": _OrNull(_text), "x": _SUMMARY, "y": _SUMMARY},
+    "dataset": {"path": _text, "rows": _positive, "sha256": _OrNull(_text), "x": _COLUMN, "y": _COLUMN},
     "device": {
         "platform": _text,
         "kind": _text,
@@ -278,7 +284,7 @@ def check_record(record: Record) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with a record: the place, as in `tensors[1].max`, and what stands there."""
     yield from _check(record, _FORM, "")
     names = [tensor.get("name") for tensor in _dicts(record.get("tensors"))]
-    if names and names != ["z1", "a1", "z2", "loss"]:
+    if isinstance(record.get("tensors"), list) and names != ["z1", "a1", "z2", "loss"]:
         yield "tensors", "not a list of z1, a1, z2 and loss"
     for index, tensor in enumerate(_dicts(record.get("tensors"))):
         histogram = tensor.get("histogram")

@@ -16,10 +16,14 @@ class Scale:
     factor: float
 
     def apply(self, values: Float32) -> Float32:
-        """Return the scaled column, computed in float64; a constant column becomes 0, and NaN and ±∞ stay."""
+        """Return the scaled column, computed in float64; a constant column becomes 0, and NaN and ±∞ stay.
+
+        What no float32 holds becomes infinite: so may a summary be that someone else wrote.
+        """
         if self.factor == 0:
             return np.where(np.isfinite(values), np.float32(0), values)
-        return ((values.astype(np.float64) - self.shift) / self.factor).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return ((values.astype(np.float64) - self.shift) / self.factor).astype(np.float32)
 
 
 def choose_scale(kind: Scaling, summary: dict[str, float]) -> Scale:

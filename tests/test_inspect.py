@@ -388,6 +388,10 @@ JUNK = st.one_of(
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.booleans(), JUNK), min_size=1, max_size=3))
+@example([(("tensors",), False, [])])
+@example([(("dataset", "y", "min"), False, 3.4028235677973366e38)])  # the first that is no float32
+@example([(("dataset", "x", "mean"), False, 1.9566235514834686e40)])
+@example([(("dataset", "x", "std"), False, 1e-300), (("config", "scaling"), False, "standard")])
 def test_no_damage_to_a_record_is_a_traceback(here, changes):
     record = copy.deepcopy(records.RECORD)
     for (*path, last), remove, junk in changes:
