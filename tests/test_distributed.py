@@ -389,6 +389,8 @@ def test_check_names_the_process_that_computes_wrong():
     reports = [verdict.Report("cpu", "cpu", 2, "0.10", 1.0, (row,)) for row in (*right, wrong)]
     reports = [verdict.from_document(json.loads(json.dumps(dataclasses.asdict(report)))) for report in reports]
     assert verdict.merge(reports[:2]).rows == (right[1],)
+    infinite = dataclasses.replace(reports[2], rows=(dataclasses.replace(wrong, error=None),))
+    assert verdict.merge([reports[2], infinite, reports[2]]).rows[0].failure == "process 1: z1_min of batch 3 is 1"
     merged = verdict.merge(reports)
     assert (merged.devices, merged.processes, merged.passed) == (6, 3, False)
     assert merged.rows[0].failure == "process 2: z1_min of batch 3 is 1"
