@@ -93,7 +93,8 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     )
     parameters = jax.device_put(_parameters(problem), NamedSharding(mesh, PartitionSpec()))
     placed = jax.device_put(samples, NamedSharding(mesh, PartitionSpec("devices")))
-    program = jax.jit(loop).lower(parameters, *placed).compile(forward.compiler_options("history", devices[0]))
+    options = forward.compiler_options("history", devices[0])
+    program = forward.compile_ahead(jax.jit(loop), (parameters, *placed), options)
 
     def run() -> Figures:
         error = np.asarray(program(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]

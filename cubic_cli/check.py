@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from cubic_cli.network import Parameters
     from cubic_cli.primitives import Drawn
 
-HIDDEN, BATCH, BATCHES, MISSING = 2, 4, 250, 2
+HIDDEN, BATCH, BATCHES = 2, 4, 250
+MISSING = 2  # samples that the last batch lacks, where it is shorter
 TENSORS = ("z1", "a1", "z2")
 NOISE_STD = GenerateConfig.noise_std
 _SEED = 0
@@ -47,9 +48,8 @@ class Case(NamedTuple):
     missing: int
 
     def __str__(self) -> str:
-        return f"{self.initializer}, batches of {BATCH}" + (
-            f", the last of {BATCH - self.missing}" * bool(self.missing)
-        )
+        last = f", the last of {BATCH - self.missing}" if self.missing else ""
+        return f"{self.initializer}, batches of {BATCH}{last}"
 
 
 # `ones`, which has closed forms, with every activation, and each other initialiser with two: so that each of both meets
@@ -133,7 +133,7 @@ def make_passes(
             statistics=statistics,
         )
 
-    make(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))
+    make(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))  # compiles, while the parameters are drawn
     return make
 
 
@@ -179,10 +179,10 @@ def check_cases(
 
 def compare(reference: verify.Reference, epoch: "Epoch") -> tuple[float, str | None]:
     """Compare every figure of an epoch with float64; returns the largest relative error, and what is wrong."""
-    history: dict[str, NDArray[Any]] = {"loss": epoch.batch_loss}
-    history["nonfinite"] = epoch.nonfinite + ~np.isfinite(epoch.batch_loss)
+    nonfinite = epoch.nonfinite + ~np.isfinite(epoch.batch_loss)
+    history: dict[str, NDArray[Any]] = {"loss": epoch.batch_loss, "nonfinite": nonfinite}
     for name in TENSORS:
-        history |= {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
+        history |= _extremes(epoch, name)
     tensors = {name: describe_tensor(name, [], statistics) for name, statistics in epoch.tensors.items()}
     seen = verify.Seen(history, tensors, [epoch.loss], [], epoch.loss)
     result = verify.verify(reference, seen, np.arange(len(epoch.sizes)), HIDDEN)
@@ -215,11 +215,16 @@ def check_closed_form(what: str, ones: "dict[Activation, Epoch]", where: str) ->
 # --- run against run ------------------------------------------------------------------------------------------------
 
 
+def _extremes(epoch: "Epoch", name: str) -> dict[str, NDArray[Any]]:
+    """Return the extremes of one tensor by batch, as the history names them."""
+    return {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
+
+
 def _figures(epoch: "Epoch") -> dict[str, NDArray[Any]]:
     """Return every figure of an epoch by name, in the order of the data flow."""
     figures: dict[str, NDArray[Any]] = {}
     for name in TENSORS:
-        figures |= {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
+        figures |= _extremes(epoch, name)
         whole = epoch.tensors[name]._asdict() if epoch.tensors else {}
         figures |= {f"{name}_{field}": np.array([whole[field]]) for field in whole if field not in ("min", "max")}
     return figures | {"nonfinite": epoch.nonfinite, "loss": epoch.batch_loss, "epoch_loss": np.array([epoch.loss])}

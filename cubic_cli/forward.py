@@ -35,8 +35,8 @@ _PLAIN_PIECE = 1 << 14
 # A CPU's cores are devices here already: loops split once more over all cores only wait for each other.
 _WITHOUT = "rematerialization,cpu-parallel-task-assigner"
 _AHEAD = 2  # chunks dispatched ahead
-_tracing = threading.Lock()
 _LITTLE_WORK = 1 << 26  # values of z1: below, compiling a program for the history alone costs more than it saves
+_tracing = threading.Lock()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def _row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]
     found = saved.collect(folder, saved.scan_history(folder).slice((epoch - 1) * batches + batch - 1, 1))
     row = found.row(0, named=True) if found.height else {}
     whole = {"epoch", "batch", "size", "loss"} | {f"{t}_{end}" for t in verify.TENSORS for end in ("min", "max")}
-    size = min(record["config"]["batch_size"], record["dataset"]["rows"] - (batch - 1) * record["config"]["batch_size"])
+    largest = record["config"]["batch_size"]
+    size = min(largest, record["dataset"]["rows"] - (batch - 1) * largest)
     if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
         raise RunError(
             f"{folder / runs.HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "

@@ -153,8 +153,8 @@ def _judge(kind: Initializer, name: str, layer: Layer) -> tuple[float, str | Non
     }
     failure = next((text for text, error in errors.items() if not error <= STANDARD_ERRORS), None)
     beyond = int(np.count_nonzero(~(np.abs(weight) <= largest * (1 + 1e-6))))  # float32 may round the bound up
-    if len(np.unique(weight)) < (1 - _ALIKE) * count:
-        failure = f"{name}.weight holds only {len(np.unique(weight))} different numbers of {count}"
+    if (different := len(np.unique(weight))) < (1 - _ALIKE) * count:
+        failure = f"{name}.weight holds only {different} different numbers of {count}"
     if beyond:
         failure = f"{beyond} values of {name}.weight lie beyond ±{largest:.6g}"
     if np.any(layer.bias != 0):

@@ -120,7 +120,6 @@ def find_saved(config: ForwardConfig, sha256: str, platform: str, kind: str) -> 
     from cubic_cli.record import describe_versions
 
     folder = Path(config.artifact_dir) / config.run_name
-    runs.recover(folder)
     try:
         record = runs.load_record(folder)
     except RunError:

@@ -30,7 +30,7 @@ _SMALLEST_SCALE = 2.0**-102  # against which `SMALLEST` is the rounding of a flo
 MAX_SAMPLES = 100_000  # verified: every batch up to this many samples, an even spread of batches beyond
 TENSORS = ("z1", "a1", "z2")
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
-_GELU_ZERO = 9.0  # below −9 its tanh is −1 in any float32; nearer to zero it may be the number before
+_GELU_ZERO = 9.0  # below −9 its tanh is −1 in any float32; nearer to zero it may be the number after −1
 _ROUNDING = 1e-5  # values this close, relatively, to a threshold may fall on either side of it in float32
 
 
