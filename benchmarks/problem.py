@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli import verify
 from cubic_cli.config import Activation, Initializer
-from cubic_cli.problem import draw
+from cubic_cli.data.problem import draw
+from cubic_cli.reference import verify
 
 LOSS, HISTORY, ALL = "loss", "history", "all"
 LEVELS = (LOSS, HISTORY, ALL)

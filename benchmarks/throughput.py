@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks import c_loop, measure, with_numpy, with_torch
 from benchmarks.problem import ALL, HISTORY, LOSS, Figures, Problem, check, make, reference
 from cubic_cli.config import Device
-from cubic_cli.devices import pick_devices
+from cubic_cli.engine.devices import pick_devices
 
 Maker = Callable[[Problem, str], Callable[[], Figures]]
 

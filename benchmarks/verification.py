@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import cubic_cli.run
+import cubic_cli.experiments.run
 from benchmarks import measure
 from benchmarks.problem import HISTORY, make
 from benchmarks.processes import CUBIC, paired, run
 from cubic_cli.config import Device, ForwardConfig, Initializer
-from cubic_cli.devices import pick_devices
+from cubic_cli.engine.devices import pick_devices
 
 _SAMPLES, _EPOCHS = 1_000_000, 60
 _STEADY_FROM = 10  # epochs: the first ones compile, read the samples, and fill what waits to be written

@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks import measure
 from benchmarks.problem import ALL, HISTORY, check, make, reference
 from cubic_cli.config import Activation, Device
-from cubic_cli.devices import pick_devices
+from cubic_cli.engine.devices import pick_devices
 
 WIDTHS = (1, 3, 16, 64, 1000, 4096)
 _WIDE = 256  # from here on a tenth of the samples says as much

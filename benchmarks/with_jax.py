@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.problem import ALL, LOSS, Figures, Problem
-from cubic_cli import forward, layout, schedule
 from cubic_cli.config import Activation, Device
-from cubic_cli.devices import pick_devices
+from cubic_cli.data.source import Arrays
+from cubic_cli.engine import layout, schedule
+from cubic_cli.engine import passes as forward
+from cubic_cli.engine.devices import pick_devices
 from cubic_cli.network import Layer, Parameters
-from cubic_cli.source import Arrays
 from cubic_cli.statistics import merge
 
 

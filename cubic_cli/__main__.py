@@ -73,7 +73,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:
         exit_on_interrupt()
-    from cubic_cli.cli import run
+    from cubic_cli.cli.app import run
 
     status = run()
     with contextlib.suppress(OSError, ValueError):

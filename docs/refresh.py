@@ -21,7 +21,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cubic_cli import cli, options
+from cubic_cli.cli import app as cli
+from cubic_cli.cli import settings as options
 
 WIDTH = 100
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)

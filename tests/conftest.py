@@ -10,7 +10,9 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
 import pytest
 
-from cubic_cli import cli, devices, options
+from cubic_cli.cli import app as cli
+from cubic_cli.cli import settings as options
+from cubic_cli.engine import devices
 
 devices.prepare_cpu()
 

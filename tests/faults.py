@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from cubic_cli import runs
-from cubic_cli.samples import read_samples
+from cubic_cli.data.read import read_samples
+from cubic_cli.runs import store as runs
 
 # In the background of a shell SIGINT is ignored, and in all that is started from there.
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -74,7 +74,7 @@ def strike(process: "subprocess.Popen[str]", number: int, after: float) -> tuple
         return "killed", "" if status == -signal.SIGKILL else f"status {status}"
     if status == 130:
         return "130", "" if "Traceback" not in error else error
-    if (status == -signal.SIGINT and "cubic_cli/cli.py" not in error) or (status == 1 and "<frozen site>" in error):
+    if (status == -signal.SIGINT and "cubic_cli/cli/app.py" not in error) or (status == 1 and "<frozen site>" in error):
         return "by the signal, before our first line", ""  # a shell says 130
     return f"status {status}", error or "no message"
 

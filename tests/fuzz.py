@@ -17,7 +17,9 @@ import time
 import traceback
 from pathlib import Path
 
-from cubic_cli import cli, devices, options
+from cubic_cli.cli import app as cli
+from cubic_cli.cli import settings as options
+from cubic_cli.engine import devices
 
 WORDS = [
     "", " ", "0", "1", "2", "7", "-1", "1_0", "2.0", "1e3", "nan", "inf", "99999999999999999999", "١", "ones", "zeros",

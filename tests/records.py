@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from cubic_cli import distribution
+from cubic_cli.analysis import distribution
 
 _LABELS = {"z1": "Layer 1 pre-activation (z1)", "a1": "Layer 1 activation (a1)"}
 _LABELS |= {"z2": "Layer 2 pre-activation (z2)", "loss": "Loss"}

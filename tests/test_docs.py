@@ -76,6 +76,6 @@ def test_nothing_but_cubic_is_run():
 
 
 def test_the_limits_in_the_readme_are_those_of_the_code():
-    from cubic_cli import findings
+    from cubic_cli.analysis import findings
 
     assert findings.limits_markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cubic_cli import run, runs
 from cubic_cli.errors import RunError
-from cubic_cli.history import EXTREMES, Batches, HistoryWriter
+from cubic_cli.experiments import run
+from cubic_cli.runs import store as runs
+from cubic_cli.runs.history import EXTREMES, Batches, HistoryWriter
 
 # A shell ignores SIGINT in what it runs in the background; Python's own handling is what a user's terminal gives.
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -202,8 +203,8 @@ class TestFolders:
     def test_a_folder_that_may_not_be_written(self, cubic, saved, monkeypatch):
         before = contents(saved)
         if os.geteuid() == 0:  # root may write everywhere: let another user ask
-            monkeypatch.setattr("cubic_cli.scratch.Path.mkdir", denied, raising=True)
-            monkeypatch.setattr("cubic_cli.scratch.Path.open", denied, raising=True)
+            monkeypatch.setattr("cubic_cli.atomic.Path.mkdir", denied, raising=True)
+            monkeypatch.setattr("cubic_cli.atomic.Path.open", denied, raising=True)
         else:
             Path("model").chmod(0o555)
         status, _, err = cubic("forward", *QUICK)

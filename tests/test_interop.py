@@ -15,8 +15,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import cubic_cli
-from cubic_cli import config, dataset, run, runs
+from cubic_cli import config
+from cubic_cli.data import generate as dataset
 from cubic_cli.errors import RunError
+from cubic_cli.experiments import run
+from cubic_cli.runs import store as runs
 
 SHAPES = {
     "input_layer.weight": (1, 4),

@@ -1,0 +1,1 @@
+"""What the numbers mean: the parts of a record, findings, comparisons."""

@@ -1,0 +1,327 @@
+"""What the numbers mean: rules from a record to sentences, most important first. No JAX here.
+
+Every limit stands in `LIMITS`, with its source; no finding is made that the numbers do not support.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cubic_cli.config import Activation, Scaling
+
+if TYPE_CHECKING:
+    from cubic_cli.runs.store import Record
+
+
+class Rule(NamedTuple):
+    """A finding's level, the limit beyond which it is made, what the limit is of, and where it comes from."""
+
+    level: str
+    limit: float
+    meaning: str
+    source: str
+
+
+LIMITS: dict[str, Rule] = {
+    "nonfinite": Rule("error", 0, "values that are NaN or infinite", "IEEE 754: no arithmetic recovers them"),
+    "unverified": Rule(
+        "error",
+        1e-5,
+        "relative error against float64",
+        "max(1e-5, H·2⁻²⁴): float32 rounding of a sum of H terms",
+    ),
+    "nondeterministic": Rule("error", 1, "different losses among the epochs", "no parameter changes between epochs"),
+    "explodes": Rule(
+        "warning",
+        10,
+        "a layer's largest magnitude over that of its input (|z1| over |x|, |z2| over |z1|)",
+        "Glorot and Bengio (2010): a layer should keep the variance; ten times the range is a hundred times that",
+    ),
+    "vanishes": Rule(
+        "warning",
+        0.1,
+        "the same ratio",
+        "Glorot and Bengio (2010), as above",
+    ),
+    "dead_units": Rule(
+        "warning",
+        0,
+        "units that put out zero for every sample",
+        "Maas, Hannun and Ng (2013): they get no gradient",
+    ),
+    "saturated_units": Rule(
+        "warning",
+        0.5,
+        "share of units that are positive for every sample (relu, leaky_relu); for tanh, of values within 1 % of ±1",
+        "a ReLU that is always on is linear; Glorot and Bengio (2010), 3: a saturated tanh passes no gradient on",
+    ),
+    "identical_units": Rule(
+        "warning",
+        1,
+        "units over distinct units, dead ones left out",
+        "Goodfellow, Bengio and Courville (2016), 8.4: units must break the symmetry",
+    ),
+    "low_rank": Rule(
+        "warning", 2, "rank of a1 over the samples", "a cubic turns twice, and two independent units give one bend"
+    ),
+    "worse_than_mean": Rule("warning", 0, "R²", "always answering the mean of y has R² = 0"),
+    "unscaled_data": Rule(
+        "warning",
+        10,
+        "largest |x| or |y| under --scaling none",
+        "LeCun et al., Efficient BackProp (1998), 4.3: inputs near unit variance",
+    ),
+}
+
+_SATURATED_TANH = math.atanh(0.99)  # |z1| beyond which tanh is within 1 % of ±1, and its slope below 0.02
+_ROUNDING = 1e-6  # of R²: a float32 loss that equals the variance of y may round to either side of it
+
+
+class _Finding(NamedTuple):
+    """A finding as a rule makes it; `limit` None stands for the one in `LIMITS`."""
+
+    id: str
+    tensor: str | None
+    value: float
+    text: str
+    limit: float | None = None
+
+
+def find(record: "Record") -> list[dict[str, Any]]:
+    """Return the findings of `record`, most important first: `id`, `level`, `tensor`, `value`, `limit`, `text`.
+
+    The order is that of `LIMITS`, a considered one, for figures of different kinds do not compare: errors come first,
+    for nothing else can be believed before them; then what the numbers do from layer to layer, what the units do, what
+    comes of it, and the data as they came. Findings of one id are in the order of the data flow.
+    """
+    found = [finding for rule in _RULES for finding in rule(record)]
+    order = list(LIMITS)
+    return [
+        {
+            "id": finding.id,
+            "level": LIMITS[finding.id].level,
+            "tensor": finding.tensor,
+            "value": float(finding.value),
+            "limit": float(LIMITS[finding.id].limit if finding.limit is None else finding.limit),
+            "text": finding.text,
+        }
+        for finding in sorted(found, key=lambda finding: order.index(finding.id))
+    ]
+
+
+def limits_markdown() -> str:
+    """Return `LIMITS` as the table of the README."""
+    lines = ["| finding | level | limit | of what | source |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{id}` | {rule.level} | {rule.limit:g} | {rule.meaning.replace('|', chr(92) + '|')} | {rule.source} |"
+        for id, rule in LIMITS.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _nonfinite(record: "Record") -> Iterator[_Finding]:
+    count = sum(tensor["nonfinite"] for tensor in record["tensors"])
+    first = record["first_nonfinite"]
+    if count <= LIMITS["nonfinite"].limit or first is None:
+        return
+    row = f"row {first['row']:,} of the samples"
+    cause, advice = {
+        "data": ("the data", f"look at {row}"),
+        "parameters": ("the parameters", "they are not finite themselves; try another --initializer"),
+        "overflow": ("an overflow of float32", "try --scaling standard, or --initializer he_normal"),
+    }.get(first["cause"], (first["cause"], f"look at {row}"))
+    yield _Finding(
+        "nonfinite",
+        first["tensor"],
+        count,
+        f"{count:,} {'value is' if count == 1 else 'values are'} not finite; the first is in {first['tensor']}, "
+        f"epoch {first['epoch']}, batch {first['batch']:,}, {row}, and comes from {cause}: {advice}",
+    )
+
+
+def _verification(record: "Record") -> Iterator[_Finding]:
+    check = record["verification"]
+    if check is None:
+        return
+    if (failure := check.get("failure")) is not None:
+        where = "" if failure["batch"] is None else f" of batch {failure['batch']:,}"
+        yield _Finding(
+            "unverified",
+            failure["quantity"].split("_")[0],
+            failure["relative_error"],
+            f"{failure['quantity']}{where} is {failure['found']:.9g} and float64 says "
+            f"{failure['expected']:.9g}: the device did not compute what the formulas say; "
+            "try --device cpu, and `cubic check`",
+            check["tolerance"],
+        )
+    if not check["deterministic"]:
+        losses = len({epoch["loss"] for epoch in record["epochs"]})
+        yield _Finding(
+            "nondeterministic",
+            "loss",
+            losses,
+            f"the epochs gave {losses} different losses, and nothing changed between them; try `cubic check`"
+            if losses > 1
+            else "the batches' losses differ between the epochs, and nothing changed; try `cubic check`",
+        )
+
+
+def _growth(record: "Record") -> Iterator[_Finding]:
+    """The range from layer to layer; where the input is zero throughout, there is nothing to multiply."""
+    tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
+    sizes = [_magnitude(input_range(record, "x")), _magnitude(tensors["z1"]), _magnitude(tensors["z2"])]
+    for layer, name in enumerate(("z1", "z2"), 1):
+        before, after = sizes[layer - 1], sizes[layer]
+        if not before or tensors[name]["min"] is None:
+            continue
+        ratio = after / before
+        if ratio > LIMITS["explodes"].limit:
+            yield _Finding(
+                "explodes",
+                name,
+                ratio,
+                f"layer {layer} multiplies the range by {ratio:.4g}: {before:,.4g} becomes {after:,.4g}; "
+                "try --initializer he_normal, which is made to keep it",
+            )
+        if ratio < LIMITS["vanishes"].limit:
+            yield _Finding(
+                "vanishes",
+                name,
+                ratio,
+                f"layer {layer} shrinks the range to {ratio:.3g} of what it was: {before:,.4g} becomes {after:,.4g}; "
+                "try --initializer he_normal, which is made to keep it",
+            )
+
+
+def _units(record: "Record") -> Iterator[_Finding]:
+    units, config = record["units"], record["config"]
+    count, distinct, dead, rank = units["count"], units["distinct"], units["dead"], units["rank"]
+    initializer = config["initializer"]
+    if dead > LIMITS["dead_units"].limit:
+        yield _Finding(
+            "dead_units",
+            "a1",
+            dead,
+            f"{dead:,} of {count:,} units put out zero for every sample; "
+            + ("try --initializer he_normal" if dead == count else "try --scaling standard, for x of both signs"),
+        )
+    yield from _saturated(record)
+    # Dead units are all alike, which `dead_units` has said already, unless there are no others.
+    alive, kinds = (count, distinct) if distinct == 1 else (count - dead, distinct - (dead > 0))
+    if kinds and alive / kinds > LIMITS["identical_units"].limit:
+        constant = initializer in ("ones", "zeros")
+        yield _Finding(
+            "identical_units",
+            "a1",
+            alive / kinds,
+            f"{alive:,} units, {kinds:,} distinct: "
+            + (f"with `{initializer}` they all compute the same" if constant and kinds == 1 else "some repeat others")
+            + "; try an initializer that draws, such as he_normal",
+        )
+    if count > LIMITS["low_rank"].limit >= rank:
+        yield _Finding("low_rank", "a1", rank, f"rank {rank}: {_what_rank_means(record)}")
+
+
+def _what_rank_means(record: "Record") -> str:
+    units, activation = record["units"], record["config"]["activation"]
+    count, rank = f"the {record['units']['count']:,} hidden units", record["units"]["rank"]
+    bias = next((p for p in record["parameters"] if p["name"] == "input_layer.bias"), None)
+    if rank == 0:
+        return f"{count} put out nothing; the network answers the same for every x"
+    if activation == Activation.identity:
+        return f"with `identity`, {count} together are a straight line; try --activation relu"
+    if units["distinct"] == 1:
+        return f"{count} do the work of one; try an initializer that draws, such as he_normal"
+    if activation in (Activation.relu, Activation.leaky_relu) and bias and bias["min"] == bias["max"] == 0:
+        where = "can bend only at 0" if rank == 2 else "does not bend"
+        return f"with zero biases the network {where}; biases that differ would move the bends apart"
+    return f"{count} do the work of {rank}; try another --initializer, or --scaling standard"
+
+
+def _saturated(record: "Record") -> Iterator[_Finding]:
+    units, activation = record["units"], record["config"]["activation"]
+    limit = LIMITS["saturated_units"].limit
+    share = units["always_on"] / units["count"]
+    if activation in (Activation.relu, Activation.leaky_relu) and share > limit:
+        yield _Finding(
+            "saturated_units",
+            "a1",
+            share,
+            f"{units['always_on']:,} of {units['count']:,} units are positive for every sample, where {activation} "
+            "is linear: they bend nothing; try --scaling standard",
+        )
+    if activation == Activation.tanh:
+        z1 = next(tensor for tensor in record["tensors"] if tensor["name"] == "z1")
+        share = _share_beyond(z1.get("histogram"), _SATURATED_TANH)
+        if share > limit:
+            yield _Finding(
+                "saturated_units",
+                "a1",
+                share,
+                f"at least {share:.0%} of the values of a1 are within 1 % of ±1, where tanh hardly passes a gradient "
+                "on; try --scaling standard",
+            )
+
+
+def _share_beyond(histogram: dict[str, Any] | None, bound: float) -> float:
+    """Return the share of values that a histogram shows to be beyond ±`bound`: of bins that are so altogether."""
+    if not histogram or not sum(histogram["counts"]):
+        return 0.0
+    edges, counts = histogram["edges"], histogram["counts"]
+    beyond = sum(n for n, low, high in zip(counts, edges, edges[1:], strict=False) if low >= bound or high <= -bound)
+    return float(beyond / sum(counts))
+
+
+def _outcome(record: "Record") -> Iterator[_Finding]:
+    context, loss = record["context"], record["loss"]
+    r_squared, floor = context["r_squared"], context["noise_floor"]
+    if r_squared is None or not math.isfinite(r_squared) or r_squared >= LIMITS["worse_than_mean"].limit - _ROUNDING:
+        return
+    best = f"; the cubic itself leaves {floor:,.4g}" if math.isfinite(floor) else ""
+    yield _Finding(
+        "worse_than_mean",
+        "loss",
+        r_squared,
+        f"the loss {loss:,.4g} is {1 - r_squared:,.4g} times the variance of y: always answering the mean of y would "
+        f"do better{best}",
+    )
+
+
+def _data(record: "Record") -> Iterator[_Finding]:
+    if record["config"]["scaling"] != Scaling.none:
+        return
+    largest, column = max((_magnitude(record["dataset"][column]), column) for column in ("x", "y"))
+    if largest > LIMITS["unscaled_data"].limit:
+        yield _Finding(
+            "unscaled_data",
+            column,
+            largest,
+            f"{column} reaches {largest:,.4g}, far from unit scale; try --scaling standard",
+        )
+
+
+_RULES = (_nonfinite, _verification, _growth, _units, _outcome, _data)
+
+
+def input_range(record: "Record", column: str) -> dict[str, Any]:
+    """Return `min`, `max`, `mean` and `std` of the column x or y as the network got it, scaled."""
+    import numpy as np
+
+    from cubic_cli.data.scaling import choose_scale
+
+    summary: dict[str, Any] = record["dataset"][column]
+    kind = Scaling(record["config"]["scaling"])
+    if kind is Scaling.none or not math.isfinite(summary["min"]):
+        return summary
+    scale = choose_scale(kind, summary)
+    if scale.factor == 0:
+        return dict.fromkeys(("min", "max", "mean", "std"), 0.0)
+    low, high = scale.apply(np.array([summary["min"], summary["max"]], np.float32)).tolist()
+    mean = (summary["mean"] - scale.shift) / scale.factor
+    return {"min": low, "max": high, "mean": mean, "std": summary["std"] / scale.factor}
+
+
+def _magnitude(summary: dict[str, Any]) -> float:
+    if summary["min"] is None or math.isnan(summary["min"]):
+        return 0.0
+    return float(max(abs(summary["min"]), abs(summary["max"])))

@@ -1,0 +1,178 @@
+"""One iteration of a saved run: what the history recorded of it, and its values, computed again. No JAX here.
+
+The parameters never change, so a batch's tensors follow from the saved parameters and the dataset, if that is still the
+one of the run. They are computed in float64 from the formulas, as `verify` does, and held against the history.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cubic_cli.config import Activation, Scaling
+from cubic_cli.data.problem import Float32, Float64
+from cubic_cli.data.read import read_chunks
+from cubic_cli.data.scaling import choose_scale
+from cubic_cli.data.source import Sha256
+from cubic_cli.errors import DatasetError, RunError
+from cubic_cli.reference import verify
+from cubic_cli.runs import damage as saved
+from cubic_cli.runs import store as runs
+from cubic_cli.runs.store import Record
+
+
+def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
+    """Return the tensors' shapes and extremes in one iteration, as `inspect --json` prints them; reads one row.
+
+    Raises:
+        RunError: there is no such iteration, or the history is damaged.
+    """
+    row = _row(folder, record, epoch, batch)
+    tensors = []
+    for tensor in record["tensors"]:
+        name = tensor["name"]
+        low, high = (row["loss"],) * 2 if name == "loss" else (row[f"{name}_min"], row[f"{name}_max"])
+        tensors.append(
+            {
+                "name": name,
+                "shape": tensor["shape"] if name == "loss" else [row["size"], *tensor["shape"][1:]],
+                "min": None if low is None else runs.shortest(low),
+                "max": None if high is None else runs.shortest(high),
+            }
+        )
+    return {"run_name": record["run_name"], "epoch": epoch, "batch": batch, "tensors": tensors}
+
+
+def _row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
+    epochs = record["config"]["num_epochs"]
+    batches = record["iterations"] // epochs
+    if epoch > epochs or batch > batches:
+        raise RunError(
+            f"run {record['run_name']} has epochs 1 to {epochs} and batches 1 to {batches}; "
+            f"there is no epoch {epoch}, batch {batch}"
+        )
+    found = saved.collect(folder, saved.scan_history(folder).slice((epoch - 1) * batches + batch - 1, 1))
+    row = found.row(0, named=True) if found.height else {}
+    whole = {"epoch", "batch", "size", "loss"} | {f"{t}_{end}" for t in verify.TENSORS for end in ("min", "max")}
+    largest = record["config"]["batch_size"]
+    size = min(largest, record["dataset"]["rows"] - (batch - 1) * largest)
+    if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
+        raise RunError(
+            f"{folder / runs.HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
+            + runs.again(folder)
+        )
+    return row
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of one batch, in float64 of the float32 samples and parameters.
+
+    `x`, `y`, `z2 [B]`, `a1 [B, H]`, as the network got and gave them, scaled; `first_row` is that of the batch's first
+    sample, from 1. `error` is how far the history is from them, relative to each quantity's own scale (as in the
+    verification), and `quantity` the one that is farthest; `unchanged` says whether the samples are those of the run,
+    by their SHA-256, and is None where the run has none.
+    """
+
+    x: Float64
+    y: Float64
+    a1: Float64
+    z2: Float64
+    first_row: int
+    error: float
+    quantity: str
+    tolerance: float
+    unchanged: bool | None
+    note: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the history recorded what was computed again."""
+        return self.error <= self.tolerance
+
+
+def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
+    """Return the values of one batch, from the saved parameters and the dataset.
+
+    Raises:
+        RunError: the history or the parameters are missing or damaged.
+        DatasetError: the dataset is missing, cannot be read, or ends before this batch.
+    """
+    config = record["config"]
+    row = _row(folder, record, epoch, batch)
+    start = (batch - 1) * config["batch_size"]
+    try:
+        x, y, unchanged, note = _samples(record, start, start + row["size"])
+    except DatasetError as why:
+        raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
+    x, y = (
+        choose_scale(Scaling(config["scaling"]), record["dataset"][name]).apply(values)
+        for name, values in (("x", x), ("y", y))
+    )
+    values = _parameters(folder, config["hidden_size"])
+    reference = verify.compute(values, x, y, len(x), Activation(config["activation"]))
+    error, quantity = _distance(row, reference)
+    with np.errstate(all="ignore"):
+        _, a1, z2 = verify.forward(verify.unpack(values), x.astype(float), Activation(config["activation"]))
+    allowed = verify.tolerance(config["hidden_size"])
+    return Values(x.astype(float), y.astype(float), a1, z2, start + 1, error, quantity, allowed, unchanged, note)
+
+
+def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
+    values = runs.load_parameters(folder)
+    shapes = {name: array.shape for name, array in values.items()}
+    expected = {
+        "input_layer.weight": (1, hidden),
+        "input_layer.bias": (hidden,),
+        "output_layer.weight": (hidden, 1),
+        "output_layer.bias": (1,),
+    }
+    if shapes != expected:
+        raise RunError(
+            f"{folder / runs.PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
+            f"units; {runs.again(folder)}"
+        )
+    return values
+
+
+def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, bool | None, str]:
+    """Return the samples `start` to `stop`, whether all the run's samples are what they were, and what went wrong."""
+    data = record["dataset"]
+    digest, seen, note = Sha256(), 0, ""
+    kept: list[tuple[Float32, Float32]] = []
+    try:
+        for x, y in read_chunks(Path(data["path"]), data["rows"]):
+            digest.add(x, y)
+            if start < seen + len(x) and seen < stop:
+                part = slice(max(0, start - seen), stop - seen)
+                kept.append((x[part], y[part]))
+            seen += len(x)
+    except DatasetError as error:
+        if seen < stop:
+            raise
+        note = str(error)
+    expected = data.get("sha256")
+    unchanged = None if expected is None else seen == data["rows"] and digest.hexdigest() == expected
+    return np.concatenate([x for x, _ in kept]), np.concatenate([y for _, y in kept]), unchanged, note
+
+
+def _distance(row: dict[str, Any], reference: verify.Reference) -> tuple[float, str]:
+    """Return the largest relative error of what the history recorded of a batch, and of which quantity it is."""
+    worst, where = 0.0, "loss"
+    pairs = [("loss", row["loss"], float(reference.loss[0]), float(reference.loss_scale[0]))]
+    for name, tensor in reference.tensors.items():
+        if tensor.must[0] == tensor.may[0]:
+            pairs += [
+                (f"{name}_min", row[f"{name}_min"], float(tensor.low[0]), float(tensor.scale[0])),
+                (f"{name}_max", row[f"{name}_max"], float(tensor.high[0]), float(tensor.scale[0])),
+            ]
+    for quantity, found, expected, scale in pairs:
+        beyond = not abs(expected) <= verify.FLOAT32_MAX
+        if found is None or not np.isfinite(found):
+            error = 0.0 if beyond else np.inf
+        else:
+            error = np.inf if beyond else abs(found - expected) / scale
+        if error > worst:
+            worst, where = error, quantity
+    return worst, where

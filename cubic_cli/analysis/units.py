@@ -1,0 +1,61 @@
+"""The hidden layer, unit by unit: which differ, are dead, are always on, and the rank of what they put out."""
+
+import numpy as np
+
+from cubic_cli.config import Activation
+from cubic_cli.data.problem import Float32, Float64
+from cubic_cli.reference import verify
+
+
+def hidden_activations(values: dict[str, Float32], activation: Activation, x: Float32) -> Float64:
+    """Return `a1 [N, H]` over `x [N]`: z1 in float32, as on the device, the activation in float64."""
+    with np.errstate(all="ignore"):
+        z1 = np.outer(x, values["input_layer.weight"][0]) + values["input_layer.bias"]
+        return verify.activate(activation, z1.astype(np.float64))
+
+
+def describe_units(
+    values: dict[str, Float32], activation: Activation, ends: Float32, spread: Float32
+) -> dict[str, int]:
+    """Return how many hidden units there are, differ, are dead, are always on, and the rank of `a1`.
+
+    A unit is a function of the one number `w x + b`, so what it does over all samples shows at the `ends`, the smallest
+    and the largest x; the rank is taken over the samples of `spread`.
+    """
+    spread = spread[np.isfinite(spread)]
+    if spread.size == 0:
+        return {"count": values["input_layer.bias"].size, "distinct": 0, "dead": 0, "always_on": 0, "rank": 0}
+    a1 = hidden_activations(values, activation, np.concatenate([ends, spread]))
+    a1[np.isnan(a1)] = 0.0
+    columns = np.ascontiguousarray(a1.T)
+    distinct = {column.tobytes(): column for column in columns}
+    return {
+        "count": len(columns),
+        "distinct": len(distinct),
+        "dead": int((columns == 0).all(axis=1).sum()),
+        "always_on": int((columns > 0).all(axis=1).sum()),
+        "rank": numerical_rank(np.array(list(distinct.values()))[:, 2:]),
+    }
+
+
+def numerical_rank(matrix: Float64) -> int:
+    """Return the numerical rank, by projections on ever more random directions until the rank is below their number.
+
+    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), section 4.
+    """
+    matrix = np.where(np.isfinite(matrix), matrix, 0.0)
+    largest = np.abs(matrix).max(initial=0.0)
+    if largest == 0:
+        return 0
+    matrix = matrix / largest
+    full = min(matrix.shape)
+    directions, rng = 32, np.random.default_rng(0)
+    tolerance = max(matrix.shape) * float(np.finfo(np.float32).eps)
+    while directions < full:
+        sketch = rng.standard_normal((directions, matrix.shape[0])) @ matrix
+        singular = np.linalg.svd(sketch, compute_uv=False)
+        if (rank := int((singular > singular[0] * tolerance).sum())) < directions:
+            return rank
+        directions *= 4
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    return int((singular > singular[0] * tolerance).sum())

@@ -1,0 +1,1 @@
+"""The command line: settings, commands, screens and pages."""

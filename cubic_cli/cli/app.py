@@ -1,0 +1,105 @@
+"""The command line: the app and the edge where errors become messages. The commands stand in `commands`."""
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cubic_cli import config
+from cubic_cli.cli import settings as options
+from cubic_cli.cli import terminal
+from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
+from cubic_cli.errors import NO_MEMORY, CubicError, is_no_memory
+
+app = typer.Typer(
+    name="cubic",
+    help="Run a neural network's forward pass in JAX, and see, record and check every number in it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings come from flags, then the environment, then the nearest .env, then the defaults.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"cubic {version('cubic-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Lay the nearest .env underneath the environment, before a command's options are read."""
+    ctx.obj = config.load_dotenv(options.SETTINGS)
+
+
+app.command()(generate.generate)
+app.command()(forward.forward)
+app.command()(inspect.inspect)
+app.command()(sweep.sweep)
+app.command()(check.check)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status; the one place where errors become messages."""
+    if sys.stdout is None:
+        return terminal.fail("standard output is closed; send it to a file, or to /dev/null", 1)
+    try:
+        with contextlib.suppress(AttributeError):
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        status = app(arguments, standalone_mode=False, prog_name="cubic")
+        sys.stdout.flush()
+        return int(status or 0)
+    except CubicError as error:
+        return terminal.fail(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):  # polars takes the signal for itself
+        return 130
+    except typer.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        terminal.discard_stdout()
+        return 1
+    except OSError as error:
+        return terminal.fail(_describe(error), 1)
+    except Exception as error:
+        if is_no_memory(error):
+            return terminal.fail(NO_MEMORY, 1)
+        if hasattr(error, "format_message"):  # Typer's usage errors
+            message = terminal.usage_message(error, _command(sys.argv[1:] if arguments is None else arguments))
+            return terminal.fail(message, getattr(error, "exit_code", 2))
+        if os.environ.get("CUBIC_DEBUG"):
+            raise
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
+            return terminal.fail(NO_MEMORY, 1)
+        return terminal.fail(f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where", 1)
+
+
+def _command(arguments: list[str]) -> str:
+    """Return which command the arguments name."""
+    names = {str(info.callback.__name__) for info in app.registered_commands if info.callback}
+    return next((f"cubic {word}" for word in arguments if word in names), "cubic")
+
+
+def _describe(error: OSError) -> str:
+    """Return the message of an error of the system that no one else told in better words."""
+    what = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{what}; raise the limit, as in `ulimit -n 1024`"
+    if error.filename is not None:
+        return f"{what} ({error.filename})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
+        # Files are written under a name: this is the stream without one.
+        terminal.discard_stdout()
+        return f"cannot write to standard output: {what}; what was saved is whole"
+    return what

@@ -1,0 +1,155 @@
+"""`cubic forward`: run the pass, verify it, show it, save it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cubic_cli.cli import settings as options
+from cubic_cli.cli import terminal
+from cubic_cli.cli.commands.generate import write_dataset
+from cubic_cli.config import ForwardConfig, GenerateConfig, Place
+from cubic_cli.errors import CubicError
+
+
+def forward(
+    ctx: typer.Context,
+    generate: Annotated[
+        bool,
+        typer.Option(
+            "--generate/--no-generate",
+            envvar="GENERATE_DATASET",
+            callback=options.boolean,
+            help="Generate the dataset first.",
+        ),
+    ] = False,
+    num_dataset: options.NumDataset = GenerateConfig.num_dataset,
+    dataset: options.Dataset = ForwardConfig.dataset,
+    noise_std: options.NoiseStd = GenerateConfig.noise_std,
+    seed: options.Seed = ForwardConfig.seed,
+    hidden_size: options.HiddenSize = ForwardConfig.hidden_size,
+    batch_size: options.BatchSize = ForwardConfig.batch_size,
+    num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
+    num_samples: options.NumSamples = str(ForwardConfig.num_samples),
+    run_name: options.RunName = ForwardConfig.run_name,
+    initializer: options.Initializer = ForwardConfig.initializer,
+    activation: options.Activation = ForwardConfig.activation,
+    scaling: options.Scaling = ForwardConfig.scaling,
+    device: options.Device = ForwardConfig.device,
+    verify: options.Verify = ForwardConfig.verify,
+    gradients: options.Gradients = ForwardConfig.gradients,
+    fail_on: options.FailOn = [],  # noqa: B006
+    distributed: options.Distributed = False,
+    coordinator_address: options.CoordinatorAddress = None,
+    num_processes: options.NumProcesses = None,
+    process_id: options.ProcessId = None,
+    artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
+    json: options.Json = False,
+) -> None:
+    """Run the forward pass over the dataset, verify it, show every tensor's statistics and save the run."""
+    config = ForwardConfig(
+        hidden_size=hidden_size,
+        batch_size=batch_size,
+        num_epochs=num_epochs,
+        num_samples=None if num_samples == "all" else int(num_samples),
+        seed=seed,
+        initializer=initializer,
+        activation=activation,
+        scaling=scaling,
+        dataset=dataset,
+        run_name=run_name,
+        artifact_dir=artifact_dir,
+        device=device,
+        verify=verify,
+        gradients=gradients,
+        fail_on=tuple(fail_on),
+    )
+    origins = options.sources(ctx, [name for name in config.as_json() if name in ctx.params])
+    data = GenerateConfig(num_dataset, dataset, noise_std, seed) if generate else None
+    where = options.place(ctx, distributed, coordinator_address, num_processes, process_id)
+    if distributed:
+        _share(ctx, config, origins, data, where, json)
+        return
+    _generate(data)
+    from cubic_cli.experiments import run
+    from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import store as runs
+
+    folder = Path(artifact_dir) / run_name
+    with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
+        record = run.run(config, origins, scratch, lambda epoch, loss: advance(1))
+        losses = None if json else saved.losses_of(scratch, record)
+    _show(record, losses, folder, json)
+    refuse(record)
+
+
+def _share(
+    ctx: typer.Context,
+    config: ForwardConfig,
+    origins: dict[str, str],
+    data: GenerateConfig | None,
+    where: Place | None,
+    json: bool,
+) -> None:
+    """Take part in a distributed run, under a supervisor; process 0 saves and shows it, and all end as it does."""
+    from cubic_cli.cluster import supervisor
+    from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import store as runs
+
+    folder = Path(config.artifact_dir) / config.run_name
+    if not supervisor.is_worker():
+        raise typer.Exit(supervisor.supervise(ctx.obj.names, where, lambda: runs.recover(folder)))
+    from cubic_cli.cluster import join as distributed
+    from cubic_cli.engine import devices
+
+    devices.keep_compiled()
+    with distributed.joined(where) as group:
+        _generate(data)
+        from cubic_cli.experiments import shares
+
+        own = runs.scratch_beside if group.process_id else runs.replacing
+        with own(folder) as scratch, terminal.progress("epochs", config.num_epochs) as advance:
+            record = shares.run(config, origins, scratch, group, lambda epoch, loss: advance(1))
+            losses = None if json or record is None else saved.losses_of(scratch, record)
+        error = None
+        if record is not None:
+            _show(record, losses, folder, json)
+            try:
+                refuse(record)
+            except CubicError as refused:
+                error = str(refused)
+        error = group.finish(error)
+    if error is not None:
+        raise CubicError(error)
+    if record is None:
+        print(f"process {group.process_id} of {group.processes} is done; process 0 saved the run", file=sys.stderr)
+
+
+def _generate(config: GenerateConfig | None) -> None:
+    if config is not None:
+        summary = write_dataset(config, force=False)
+        print(f"generated {summary.rows:,} rows in {summary.path}", file=sys.stderr)
+
+
+def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool) -> None:
+    from cubic_cli.cli.views import blocks
+    from cubic_cli.cli.views import run as view
+    from cubic_cli.runs import store as runs
+
+    if json:
+        print(runs.to_json(record))
+    else:
+        terminal.show(lambda width: blocks.render(view.screen(record, losses, width), width))
+        print(f"saved in {folder}", file=sys.stderr)
+
+
+def refuse(record: dict[str, Any]) -> None:
+    """Raise `CubicError` if a run is not verified, or has a finding that `--fail-on` names."""
+    check = record["verification"]
+    if check is not None and not check["passed"]:
+        texts = [f["text"] for f in record["findings"] if f["id"] in ("unverified", "nondeterministic")]
+        raise CubicError("the run is saved, but it is not verified: " + "; ".join(texts))
+    found = [f"{f['id']}: {f['text']}" for f in record["findings"] if f["id"] in record["config"]["fail_on"]]
+    if found:
+        raise CubicError("the run is saved, but it has what --fail-on names; " + "; ".join(found))

@@ -1,0 +1,40 @@
+"""`cubic generate`: write the dataset."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cubic_cli.cli import settings as options
+from cubic_cli.cli import terminal
+from cubic_cli.config import GenerateConfig
+
+if TYPE_CHECKING:
+    from cubic_cli.data.generate import Generated
+
+
+def generate(
+    num_dataset: options.NumDataset = GenerateConfig.num_dataset,
+    dataset: options.Dataset = GenerateConfig.dataset,
+    noise_std: options.NoiseStd = GenerateConfig.noise_std,
+    seed: options.Seed = GenerateConfig.seed,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is not cubic's own.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write the dataset: samples of a noisy cubic, the same bytes for the same seed."""
+    summary = write_dataset(GenerateConfig(num_dataset, dataset, noise_std, seed), force)
+    from cubic_cli.cli.views import blocks
+    from cubic_cli.cli.views import dataset as view
+    from cubic_cli.runs import store as runs
+
+    if json:
+        print(runs.to_json(asdict(summary)))
+    else:
+        terminal.show(lambda width: blocks.render(view.screen(summary), width))
+
+
+def write_dataset(config: GenerateConfig, force: bool) -> "Generated":
+    from cubic_cli.data import generate as dataset
+
+    with terminal.progress("generating", config.num_dataset) as advance:
+        return dataset.generate(config, force, advance)

@@ -1,0 +1,230 @@
+"""`cubic inspect`: look at saved runs."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cubic_cli.cli import settings as options
+from cubic_cli.cli import terminal
+from cubic_cli.config import ForwardConfig, check_run_name
+from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from cubic_cli.cli.views.blocks import Screen
+    from cubic_cli.runs.damage import Saved
+    from cubic_cli.runs.store import Record, Run
+
+
+def inspect(
+    run_name: options.RunName = ForwardConfig.run_name,
+    artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
+    list_: Annotated[bool, typer.Option("--list", help="List the runs.")] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="With --list: sort by a column, or, with - before it, the other way round."
+        ),
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option(parser=options.POSITIVE, metavar="INTEGER", help="With --batch: show one iteration.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(parser=options.POSITIVE, metavar="INTEGER", help="With --epoch: show one iteration.")
+    ] = None,
+    compare: Annotated[
+        list[str],
+        typer.Option(metavar="OTHER", help="Set another run beside this one: its name, or its folder; repeatable."),
+    ] = [],  # noqa: B006
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.FINITE,
+            metavar="R",
+            help="With --compare: exit 1 where a loss or a range differs by more than R, relatively.",
+        ),
+    ] = None,
+    save: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the run: .png, .svg or .pdf.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX."""
+    _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot)
+    folder = Path(artifact_dir) / run_name
+    if list_:
+        _list(Path(artifact_dir), sort, save, json)
+    elif compare:
+        _compare(folder, compare, tolerance, save, json)
+    elif epoch is not None and batch is not None:
+        _iteration(folder, epoch, batch, save, json)
+    else:
+        _run(folder, save, plot, json)
+
+
+def _check_usage(
+    list_: bool,
+    sort: str | None,
+    epoch: int | None,
+    batch: int | None,
+    compare: list[str],
+    tolerance: float | None,
+    save: str | None,
+    plot: str | None,
+) -> None:
+    if (epoch is None) != (batch is None):
+        raise UsageError("--epoch and --batch go together, as in --epoch 10 --batch 100")
+    if sort is not None and not list_:
+        raise UsageError("--sort goes with --list")
+    if tolerance is not None and not compare:
+        raise UsageError("--tolerance goes with --compare OTHER")
+    chosen = [name for name, given in (("--list", list_), ("--compare", compare), ("--epoch", epoch)) if given]
+    if plot is not None:
+        chosen.append("--plot")
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} show different things; give one of them")
+    if plot is not None:
+        from cubic_cli.cli.views.plot import check_path as check_plot
+
+        check_plot(plot)
+    if save is not None:
+        from cubic_cli.cli.views.save import check_path
+
+        check_path(save)
+
+
+def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) -> None:
+    from cubic_cli.cli.views import listing
+    from cubic_cli.runs import store as runs
+
+    runs.recover_all(artifact_dir)
+    rows = listing.rows(artifact_dir, sort)
+    _give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
+
+
+def _compare(folder: Path, names: list[str], tolerance: float | None, save: str | None, json: bool) -> None:
+    from cubic_cli.analysis import compare
+    from cubic_cli.cli.views import compare as view
+    from cubic_cli.runs import store as saved_runs
+
+    record = _whole_record(folder)
+    others = []
+    for name in names:
+        other = Path(name)
+        if not (other / saved_runs.RECORD).is_file():
+            try:
+                other = folder.with_name(check_run_name(name))
+            except ValueError as error:
+                raise UsageError(f"--compare: found {name!r}; expected a run's name or folder ({error})") from None
+        others.append(_whole_record(other) | {"run_name": other.resolve().name})
+    document = compare.document(record, others, tolerance)
+    _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
+    if document["within_tolerance"] is False:
+        apart = [f"{one['run_name']} ({', '.join(one['beyond'])})" for one in document["others"] if one["beyond"]]
+        raise CubicError(f"{record['run_name']} is not within {tolerance:g} of {'; '.join(apart)}")
+
+
+def _whole_record(folder: Path) -> "Record":
+    """Return the record of a run of which no part is damaged, for what needs all of it.
+
+    Raises:
+        RunError: there is no run, or its record is damaged; says where.
+    """
+    from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import store as runs
+
+    runs.recover(folder)
+    record = runs.load_record(folder)
+    for where, what in saved.check_record(record):
+        raise RunError(f"{folder / runs.RECORD} is damaged: {where} is {what}; {runs.again(folder)}")
+    return record
+
+
+def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
+    from cubic_cli.analysis import iteration
+    from cubic_cli.cli.views import iteration as view
+    from cubic_cli.runs import store as runs
+
+    record = _whole_record(folder)
+    document = iteration.recorded(folder, record, epoch, batch)
+    labels = {tensor["name"]: tensor["label"] for tensor in record["tensors"]}
+    values: iteration.Values | str | None = None
+    problem = None
+    if not json:
+        try:
+            values = iteration.recompute(folder, record, epoch, batch)
+            if values.unchanged and not values.agrees:
+                problem = (
+                    f"{folder / runs.HISTORY} is damaged: {values.quantity} of epoch {epoch}, batch {batch} is not "
+                    f"what the run's parameters and samples give; {runs.again(folder)}"
+                )
+        except DatasetError as error:
+            values = str(error)
+        except RunError as error:
+            values = problem = str(error)
+    title = f"cubic inspect --epoch {epoch} --batch {batch}"
+    _give(document, lambda width: view.screen(document, labels, width, values), json, save, title)
+    if problem is not None:
+        raise RunError(problem)
+
+
+def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
+    from cubic_cli.cli.views import blocks
+    from cubic_cli.cli.views import run as view
+    from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import store as runs
+
+    runs.recover(folder)
+    try:
+        found = saved.look(folder)
+    except RunError:
+        if folder.is_dir() and not json:
+            terminal.show(lambda width: blocks.render(view.remains(saved.remains(folder)), width))
+        raise
+    _give(
+        found.record,
+        lambda width: view.screen(found.record, found.losses, width, found.broken),
+        json,
+        save,
+        f"cubic inspect --run-name {folder.name}",
+        None if found.problems else runs.load_run(folder),
+    )
+    _report(found)
+    if plot is not None:
+        from cubic_cli.cli.views import plot as plotting
+
+        plotting.save(runs.load_run(folder), Path(plot))
+        print(f"drawn in {plot}", file=sys.stderr)
+
+
+def _report(found: "Saved") -> None:
+    """Raise `RunError` if a file of the run is damaged; says which and what."""
+    if not found.problems:
+        return
+    for problem in found.problems[:-1]:
+        print(f"warning: {problem}", file=sys.stderr)
+    raise RunError(found.problems[-1])
+
+
+def _give(
+    document: dict[str, Any],
+    screen: "Callable[[int], Screen]",
+    json: bool,
+    save: str | None,
+    title: str,
+    run: "Run | None" = None,
+) -> None:
+    """Print the document as JSON, or the screen, and keep the screen where that is asked for."""
+    from cubic_cli.cli.views import blocks
+    from cubic_cli.runs import store as runs
+
+    if json:
+        print(runs.to_json(document))
+    else:
+        terminal.show(lambda width: blocks.render(screen(width), width))
+    if save is not None:
+        from cubic_cli.cli.views.save import save as keep
+
+        keep(Path(save), screen, terminal.console().width, title, run)
+        print(f"kept in {save}", file=sys.stderr)

@@ -1,0 +1,175 @@
+"""`cubic sweep`: run a grid of settings, rank the runs, and say how the tensors grow with the width."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cubic_cli import config as cfg
+from cubic_cli.cli import settings as options
+from cubic_cli.cli import terminal
+from cubic_cli.config import ForwardConfig
+from cubic_cli.errors import CubicError, UsageError
+
+if TYPE_CHECKING:
+    from cubic_cli.experiments.sweep import Outcome
+
+
+def _one_of_the_environment(ctx: typer.Context, parameter: typer.CallbackParam, values: list[Any]) -> list[Any]:
+    """Return `values`; a variable holds one, which Typer would split at blanks."""
+    source = ctx.get_parameter_source(str(parameter.name))
+    if source is not None and source.name == "ENVIRONMENT" and len(values) != 1:
+        found = " ".join(str(value) for value in values)
+        raise typer.BadParameter(f"found {found!r}; a variable holds one value; repeat the flag for several")
+    return values
+
+
+def _several(variable: str, metavar: str, help: str, parser: Callable[[Any], Any] | None = None) -> Any:
+    """Return an option that can be given several times; its variable holds one value."""
+    return typer.Option(
+        envvar=variable,
+        parser=parser,
+        callback=_one_of_the_environment,
+        metavar=metavar,
+        help=f"{help}; repeatable.",
+    )
+
+
+HiddenSizes = Annotated[
+    list[int], _several("HIDDEN_SIZE", "INTEGER", "H, the units of the hidden layer", options.POSITIVE)
+]
+BatchSizes = Annotated[list[int], _several("BATCH_SIZE", "INTEGER", "B, the samples of one batch", options.POSITIVE)]
+Initializers = Annotated[
+    list[cfg.Initializer],
+    _several("INITIALIZER", "NAME", f"How the parameters get their first values: {', '.join(cfg.Initializer)}"),
+]
+Activations = Annotated[
+    list[cfg.Activation],
+    _several("ACTIVATION", "NAME", f"The function of the hidden layer: {', '.join(cfg.Activation)}"),
+]
+Scalings = Annotated[
+    list[cfg.Scaling], _several("SCALING", "NAME", f"How x and y are rescaled: {', '.join(cfg.Scaling)}")
+]
+Seeds = Annotated[list[int], _several("SEED", "INTEGER", "Seed of the parameters, from 0 to 4294967295", options.SEED)]
+
+
+def sweep(
+    ctx: typer.Context,
+    hidden_size: HiddenSizes = [ForwardConfig.hidden_size],  # noqa: B006
+    batch_size: BatchSizes = [ForwardConfig.batch_size],  # noqa: B006
+    initializer: Initializers = [ForwardConfig.initializer],  # noqa: B006
+    activation: Activations = [ForwardConfig.activation],  # noqa: B006
+    scaling: Scalings = [ForwardConfig.scaling],  # noqa: B006
+    seed: Seeds = [ForwardConfig.seed],  # noqa: B006
+    dataset: options.Dataset = ForwardConfig.dataset,
+    num_samples: options.NumSamples = str(ForwardConfig.num_samples),
+    num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
+    run_name: options.RunName = ForwardConfig.run_name,
+    device: options.Device = ForwardConfig.device,
+    verify: options.Verify = ForwardConfig.verify,
+    gradients: options.Gradients = ForwardConfig.gradients,
+    fail_on: options.FailOn = [],  # noqa: B006
+    artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Run again what is saved already with these settings and samples.")
+    ] = False,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="With several widths: draw how the tensors grow with H (.png, .svg, .pdf)."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Run the forward pass for each combination of settings, save each run as <RUN_NAME>-…, and rank them in a table.
+
+    A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
+    Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
+    """
+    base = ForwardConfig(
+        num_epochs=num_epochs,
+        num_samples=None if num_samples == "all" else int(num_samples),
+        dataset=dataset,
+        run_name=run_name,
+        artifact_dir=artifact_dir,
+        device=device,
+        verify=verify,
+        gradients=gradients,
+        fail_on=tuple(fail_on),
+    )
+    from cubic_cli.experiments import sweep as grid
+
+    axes = {name: ctx.params[name] for name in grid.AXES}
+    configs = grid.expand(base, axes)
+    if plot is not None:
+        _check_plot(plot, len(set(hidden_size)))
+    sources = options.sources(ctx, [name for name in base.as_json() if name in ctx.params])
+    outcomes = []
+    for outcome in grid.run_grid(configs, base, sources, rerun, terminal.progress):
+        outcomes.append(outcome)
+        print(f"{len(outcomes)}/{len(configs)} {_news(outcome)}", file=sys.stderr, flush=True)
+    ranked = grid.rank(outcomes)
+    grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
+    document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
+    _show(document, run_name, json)
+    if plot is not None:
+        from cubic_cli.cli.views.files import write_whole
+        from cubic_cli.cli.views.plot import render
+        from cubic_cli.cli.views.sweep_plot import draw
+
+        write_whole(Path(plot), render(draw(grown), Path(plot).suffix.lower()[1:]), "--plot")
+        print(f"drawn in {plot}", file=sys.stderr)
+    _refuse(outcomes, fail_on)
+
+
+def _check_plot(path: str, widths: int) -> None:
+    """Raise an error, before anything is run, if the plot could not be drawn."""
+    from cubic_cli.cli.views.plot import check_path
+
+    if widths < 2:
+        raise UsageError("--plot draws how the tensors grow with H; give --hidden-size at least twice")
+    check_path(path)
+
+
+def _news(outcome: "Outcome") -> str:
+    """Return what is told of a run when it is done."""
+    from cubic_cli.cli.views.format import duration, short
+
+    if outcome.record is None:
+        return f"{outcome.config.run_name} failed: {outcome.error}"
+    seconds = sum(epoch["seconds"] for epoch in outcome.record["epochs"])
+    how = "as saved" if outcome.kept else f"epochs in {duration(seconds)}"
+    return f"{outcome.config.run_name}: loss {short(outcome.record['loss_in_data_units'])}, {how}"
+
+
+def _row(outcome: "Outcome") -> dict[str, Any]:
+    """Return a run's row of `inspect --list --json` and the figures of the sweep, or why there is none."""
+    from cubic_cli.cli.views import listing
+    from cubic_cli.experiments import sweep as grid
+
+    if outcome.record is None:
+        settings = outcome.config.as_json()
+        chosen = {name: settings[name] for name in ("run_name", *grid.AXES)}
+        return {**chosen, "error": outcome.error}
+    return {**listing.row(outcome.record), **grid.figures(outcome.record), "kept": outcome.kept}
+
+
+def _show(document: dict[str, Any], run_name: str, json: bool) -> None:
+    from cubic_cli.cli.views import blocks
+    from cubic_cli.cli.views import sweep as view
+    from cubic_cli.runs import store as runs
+
+    if json:
+        print(runs.to_json(document))
+    else:
+        terminal.show(lambda width: blocks.render(view.screen(document, run_name, width), width))
+
+
+def _refuse(outcomes: "list[Outcome]", fail_on: list[str]) -> None:
+    """Raise `CubicError` if a run failed, is not verified, or has a finding that `--fail-on` names."""
+    from cubic_cli.experiments import sweep as grid
+
+    reasons = {outcome.config.run_name: grid.refusals(outcome, fail_on) for outcome in outcomes}
+    refused = [f"{name}: {', '.join(why)}" for name, why in reasons.items() if why]
+    if refused:
+        raise CubicError(f"{len(refused)} of {len(outcomes)} runs failed; " + "; ".join(refused))

@@ -1,0 +1,218 @@
+"""What a screen is made of: facts, tables, findings and pictures, laid out for a width, or as Markdown.
+
+A screen is a list of blocks. Lines end where words end; what `format.GLUE` joins, and so every number with its unit and
+every shape, is never parted, and what is wider than the screen stands on a line of its own, whole.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Group
+from rich.text import Text
+
+from cubic_cli.cli.views.format import GLUE
+
+GOOD, BAD, WARNING, QUIET = "green", "bold red", "bold dark_orange3", "dim"  # to be read on light and on dark
+LEVELS = {"error": BAD, "warning": WARNING}
+
+
+class Column(NamedTuple):
+    """A column of a grid: its name, whether it stands at the right, as numbers do, and whether it holds pictures."""
+
+    name: str
+    right: bool = True
+    picture: bool = False
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The name of what is shown, and a note to it."""
+
+    text: str
+    note: Text = field(default_factory=Text)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Labels and what is to be said of each."""
+
+    rows: Sequence[tuple[str, Text]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. The columns named in `drop` are left out, in this order, until the rest fits the width."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str | Text]]
+    drop: Sequence[str | tuple[str, ...]] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bullet:
+    """A finding: its id, the figure against its limit, and the sentence."""
+
+    head: str
+    figure: str
+    text: str
+    level: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Findings, most important first."""
+
+    title: str
+    items: Sequence[Bullet]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines as they are: of one width in Markdown."""
+
+    lines: Sequence[str]
+
+
+Block = Heading | Facts | Grid | Bullets | Lines
+Screen = list[Block]
+
+
+def render(screen: Screen, width: int) -> Group:
+    """Return the screen for Rich, which is to leave its lines as they are (it would rewrap a bare text)."""
+    return Group(layout(screen, width))
+
+
+def layout(screen: Screen, width: int) -> Text:
+    """Return the screen as lines of at most `width` cells, but for what cannot be parted."""
+    lines: list[Text] = []
+    for index, block in enumerate(screen):
+        if index and not (isinstance(block, Facts | Lines) and isinstance(screen[index - 1], Heading)):
+            lines.append(Text())
+        lines += _lines(block, width)
+    text = Text("\n", no_wrap=True, overflow="ignore").join(lines)
+    text.plain = text.plain.replace(GLUE, " ")
+    return text
+
+
+def _lines(block: Block, width: int) -> list[Text]:
+    if isinstance(block, Heading):
+        return wrap(Text.assemble((block.text, "bold"), "  " if block.text and block.note else "", block.note), width)
+    if isinstance(block, Facts):
+        label = max((cell_len(name) for name, _ in block.rows), default=0) + 2
+        lines = []
+        for name, text in block.rows:
+            first, *rest = wrap(text, width - label) or [Text()]
+            lines.append(Text.assemble((f"{name:<{label}}", QUIET), first))
+            lines += [Text.assemble(" " * label, line) for line in rest]
+        return lines
+    if isinstance(block, Bullets):
+        lines = [Text(block.title, "bold")]
+        for item in block.items:
+            text = Text.assemble(
+                (item.head, LEVELS.get(item.level, "bold")), f" {item.figure}: " if item.figure else ": "
+            )
+            first, *rest = wrap(text.append(item.text), width - 2)
+            lines += [Text.assemble("• ", first), *(Text.assemble("  ", line) for line in rest)]
+        return lines
+    if isinstance(block, Lines):
+        return [Text(line) for line in block.lines]
+    return _grid(block, width)
+
+
+def wrap(text: Text, width: int) -> list[Text]:
+    """Return the lines of `text`, parted at spaces; a word that is wider than `width` is a line of its own."""
+    lines: list[Text] = []
+    length = 0
+    for word in text.split(" "):
+        needed = cell_len(word.plain)
+        if lines and length + 1 + needed <= width:
+            lines[-1].append(" ").append_text(word)
+            length += 1 + needed
+        else:
+            lines.append(word.copy())
+            length = needed
+    return lines
+
+
+def fit(grid: Grid, width: int) -> list[int]:
+    """Return which columns of a grid are shown on a screen of `width` cells."""
+    widths = _widths(grid)
+    shown = list(range(len(grid.columns)))
+    for names in grid.drop:
+        if sum(widths[i] for i in shown) + 2 * (len(shown) - 1) <= width:
+            break
+        names = (names,) if isinstance(names, str) else names
+        shown = [i for i in shown if grid.columns[i].name not in names]
+    return shown
+
+
+def _widths(grid: Grid) -> list[int]:
+    cells = [[column.name for column in grid.columns], *([str(cell) for cell in row] for row in grid.rows)]
+    return [max(cell_len(row[i]) for row in cells) for i in range(len(grid.columns))]
+
+
+def _grid(grid: Grid, width: int) -> list[Text]:
+    shown, widths = fit(grid, width), _widths(grid)
+    lines = [Text(grid.title, "bold")] if grid.title else []
+    header = [Text(grid.columns[i].name, QUIET) for i in shown]
+    for row in (
+        header,
+        *([cell if isinstance(cell, Text) else Text(cell) for cell in (r[i] for i in shown)] for r in grid.rows),
+    ):
+        line = Text()
+        for position, (index, cell) in enumerate(zip(shown, row, strict=True)):
+            padding = " " * (widths[index] - cell_len(cell.plain))
+            line.append("  " if position else "")
+            line = (
+                line.append(padding).append_text(cell)
+                if grid.columns[index].right
+                else line.append_text(cell).append(padding)
+            )
+        line.rstrip()
+        lines.append(line)
+    if grid.note:
+        lines += [Text.assemble(("", QUIET), line) for line in wrap(Text(grid.note, QUIET), width)]
+    return lines
+
+
+def markdown(screen: Screen) -> str:
+    """Return the screen as Markdown with all its columns, for a pull request."""
+    parts = []
+    for block in screen:
+        if isinstance(block, Heading):
+            parts.append(f"### {_escape(block.text)}\n\n{_escape(block.note.plain)}".strip())
+        elif isinstance(block, Facts):
+            parts.append("\n".join(f"- **{_escape(name)}**: {_escape(text.plain)}" for name, text in block.rows))
+        elif isinstance(block, Bullets):
+            items = [f"- **{b.head}** {_escape(b.figure)}".rstrip() + f": {_escape(b.text)}" for b in block.items]
+            parts.append("\n".join([f"**{_escape(block.title)}**", "", *items]))
+        elif isinstance(block, Lines):
+            parts.append("\n".join(["```", *block.lines, "```"]))
+        else:
+            parts.append(_markdown_table(block))
+    return "\n\n".join(parts).replace(GLUE, " ") + "\n"
+
+
+def _markdown_table(grid: Grid) -> str:
+    names = [_cell(column, column.name) for column in grid.columns]
+    rules = ["---:" if column.right else "---" for column in grid.columns]
+    rows = [[_cell(column, str(cell)) for column, cell in zip(grid.columns, row, strict=True)] for row in grid.rows]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [names, rules, *rows])
+    parts = [f"**{_escape(grid.title)}**" if grid.title else "", table, _escape(grid.note)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _cell(column: Column, text: str) -> str:
+    """Return a cell of a table; a picture is code, where every space counts."""
+    return f"`{text}`" if column.picture and text.strip() else _escape(text)
+
+
+def _escape(text: str) -> str:
+    """Return `text` with what Markdown would take for marks escaped; code, as in `ones`, is meant."""
+    text = re.sub(r"([\\*|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return re.sub(r"<(?=[\w/!?])", "&lt;", text).strip()

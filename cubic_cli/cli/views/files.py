@@ -1,0 +1,28 @@
+"""Files that a user names for a view, written whole or not at all."""
+
+from pathlib import Path
+
+from cubic_cli.atomic import replacing_file
+from cubic_cli.errors import CubicError
+
+
+def write_whole(path: Path, content: bytes, flag: str) -> None:
+    """Write a file that a `flag` names, whole or not at all.
+
+    Raises:
+        CubicError: the path is a link or a folder, or cannot be written.
+    """
+
+    def check(path: Path) -> None:
+        if path.is_symlink() or path.is_dir():
+            what = "a link" if path.is_symlink() else "a folder"
+            raise CubicError(f"cannot write {path}: it is {what}; name another file with {flag}")
+
+    check(path)
+    try:
+        with replacing_file(path, check) as stream:
+            stream.write(content)
+    except OSError as error:
+        raise CubicError(
+            f"cannot write {path}: {error.strerror or error}; name a file with {flag} in a folder that can be written"
+        ) from None

@@ -1,0 +1,353 @@
+"""The screen of one run, that of `inspect` and of `forward`: from settings and data to what the numbers say.
+
+Each section names the parts of the record that it needs; one whose parts are damaged is left out.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from rich.text import Text
+
+from cubic_cli import config as cfg
+from cubic_cli.analysis import findings
+from cubic_cli.cli.views.blocks import (
+    BAD,
+    GOOD,
+    LEVELS,
+    QUIET,
+    WARNING,
+    Block,
+    Bullet,
+    Bullets,
+    Column,
+    Facts,
+    Grid,
+    Heading,
+    Screen,
+)
+from cubic_cli.cli.views.format import (
+    GLUE,
+    Axis,
+    bar,
+    buckets,
+    common_axis,
+    duration,
+    number,
+    percent,
+    shape,
+    short,
+    size,
+    sparkline,
+)
+from cubic_cli.runs.store import Record, shortest
+
+if TYPE_CHECKING:
+    from cubic_cli.data.problem import Float32
+
+EQUATIONS = {"z1": "x·W1 + b1", "a1": "{activation}(z1)", "z2": "a1·W2 + b2", "loss": "mean((z2 − y)²)"}
+SYMBOLS = {
+    "input_layer.weight": "W1",
+    "input_layer.bias": "b1",
+    "output_layer.weight": "W2",
+    "output_layer.bias": "b2",
+}
+QUANTILES = {"0.01": "1 %", "0.5": "50 %", "0.99": "99 %"}
+# Columns of the tensors' table that are left out where they do not fit, in this order. What is not finite goes first
+# only where all is finite; the tensor, its minimum and its maximum always stay.
+DROP = ("equation", "50 %", ("1 %", "99 %"), "zeros", "std", "shape", "mean")
+_LABEL = 13  # cells: the labels of the facts
+
+
+class View(NamedTuple):
+    """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width."""
+
+    record: Record
+    losses: "Float32 | None"
+    width: int
+
+
+def screen(record: Record, losses: "Float32 | None", width: int, broken: frozenset[str] = frozenset()) -> Screen:
+    """Return the screen of a run, for a terminal of `width` cells; parts of the record that are `broken` are not shown.
+
+    Args:
+        record: the run's.
+        losses: those of the batches of one epoch, `[K]`; None leaves them out.
+        width: of the terminal.
+        broken: names of the record's parts.
+    """
+    view = View(record, losses, width)
+    blocks: Screen = []
+    facts: list[tuple[str, Text]] = []
+    for needs, section in _SECTIONS:
+        if broken.intersection(needs):
+            continue
+        made = section(view)
+        if isinstance(made, list):
+            if facts:
+                blocks.append(Facts([(f"{label:<{_LABEL - 2}}", text) for label, text in facts]))
+                facts = []
+            blocks += made
+        elif made is not None:
+            facts.append(made)
+    return [*blocks, Facts([(f"{label:<{_LABEL - 2}}", text) for label, text in facts])] if facts else blocks
+
+
+def remains(found: list[tuple[str, str]]) -> Screen:
+    """Return the screen of a run whose record cannot be read: what `saved.remains` found."""
+    return [Heading("what remains"), Facts([(name, Text(said)) for name, said in found])]
+
+
+Fact = tuple[str, Text]
+
+
+def _heading(view: View) -> list[Block]:
+    record = view.record
+    created = record["created"].replace("T", " ").replace("Z", " UTC").replace(" ", GLUE)
+    return [Heading(record["run_name"], Text(created, QUIET))]
+
+
+def _data(view: View) -> Fact:
+    data, config = view.record["dataset"], view.record["config"]
+    batches = -(-data["rows"] // config["batch_size"])
+    text = Text(f"{data['path']}: {data['rows']:,}{GLUE}samples in {_many(batches, 'batch', 'batches')} of ")
+    text.append(f"{min(config['batch_size'], data['rows']):,}, {_many(config['num_epochs'], 'epoch')}, ")
+    text.append(f"{_many(view.record['iterations'], 'iteration')}")
+    if config["scaling"] != "none":
+        ranges = (f"{c} from {short(data[c]['min'])} to {short(data[c]['max'])}" for c in ("x", "y"))
+        text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config['scaling']} scaling")
+    return "data", text
+
+
+def _device(view: View) -> Fact:
+    device, versions = view.record["device"], view.record["versions"]
+    kind = device["kind"] if device["kind"] != device["platform"] else ""
+    text = Text(
+        f"{device['devices']}{GLUE}×{GLUE}{device['platform']}" if device["devices"] > 1 else device["platform"]
+    )
+    text.append(f" ({kind})" if kind else "")
+    text.append(f" in {device['processes']:,} processes" if device["processes"] > 1 else "")
+    text.append(f", matmul precision {device['matmul_precision']}")
+    text.append("".join(f", {name}{GLUE}{versions[name]}" for name in ("jax", "numpy", "cubic") if name in versions))
+    return "device", text
+
+
+def _settings(view: View) -> Fact | None:
+    """The settings that differ from the default, each with where it came from."""
+    config, sources = view.record["config"], view.record["sources"]
+    defaults = cfg.ForwardConfig().as_json()
+    names = [name for name in sources if name in config and config[name] != defaults.get(name)]
+    if not names:
+        return None
+    given = (f"{name}={_setting(config[name])}{GLUE}({sources[name]})" for name in names)
+    return "settings", Text(", ".join(given))
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _network(view: View) -> Fact:
+    activation = view.record["config"]["activation"]
+    z1, _, z2, _ = (tensor["shape"] for tensor in view.record["tensors"])
+    steps = [
+        f"x {shape([*z1[:1], 1])}",
+        f"→ z1 = {EQUATIONS['z1']} {shape(z1)}",
+        f"→ a1 = {EQUATIONS['a1'].format(activation=activation)}",
+        f"→ z2 = {EQUATIONS['z2']} {shape(z2)}",
+        "→ loss",
+    ]
+    return "network", Text(" ".join(step.replace(" ", GLUE) for step in steps))
+
+
+def _parameters(view: View) -> Fact:
+    parameters = view.record["parameters"]
+    count = sum(p["count"] for p in parameters)
+    kinds = sorted({p["dtype"] for p in parameters})
+    width = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+    total = sum(p["count"] * width.get(p["dtype"], 4) for p in parameters)
+    text = Text(
+        f"{_many(count, 'parameter')} of {'/'.join(kinds)}, {size(total)}, {view.record['config']['initializer']}: "
+    )
+    ranges = []
+    for p in parameters:
+        name = f"{SYMBOLS.get(p['name'], p['name'])} {shape(p['shape'])}"
+        same = p["min"] == p["max"]
+        ranges.append(f"{name} = {short(p['min'])}" if same else f"{name} from {short(p['min'])} to {short(p['max'])}")
+    return "parameters", text.append(", ".join(r.replace(" ", GLUE) for r in ranges))
+
+
+def _tensors(view: View) -> list[Block]:
+    """The table of x, y and the tensors, with a histogram of each on one axis; the loss has other units and none."""
+    record = view.record
+    rows = [{"name": c, "shape": [record["dataset"]["rows"]], **findings.input_range(record, c)} for c in ("x", "y")]
+    rows += record["tensors"]
+    axis = _axis(rows, view.width)
+    title = axis.header()
+    quantiles = [QUANTILES[key] for key in QUANTILES] if any(row.get("quantiles") for row in rows) else []
+    nonfinite = any(row.get("nonfinite") for row in rows)
+    names = ["tensor", "equation", "shape", "min", "max", "mean", "std", *quantiles, "zeros", "non-finite", title]
+    columns = [Column(name, name not in ("tensor", "equation", "shape", title), name == title) for name in names]
+    cells = [_row(row, record["config"]["activation"], axis, title) for row in rows]
+    drop = DROP if nonfinite else ("non-finite", *DROP)
+    notes = [f"over one epoch; the axis is logarithmic beyond ±{axis.linear:g}"]
+    if quantiles:
+        notes.append("quantiles and histograms from an even spread of samples")
+    if record["config"]["scaling"] != "none":
+        notes.append("x and y as scaled")
+    grid = Grid("tensors", columns, [[row[name] for name in names] for row in cells], (*drop, title), "; ".join(notes))
+    return [grid]
+
+
+def _axis(rows: list[dict[str, Any]], width: int) -> Axis:
+    ends = [abs(row[end]) for row in rows if row["name"] != "loss" for end in ("min", "max") if row[end] is not None]
+    return common_axis(ends, 21 if width < 100 else 27 if width < 140 else 41)
+
+
+def _row(row: dict[str, Any], activation: str, axis: Axis, title: str) -> dict[str, str | Text]:
+    quantiles = row.get("quantiles") or {}
+    pictured = row["name"] != "loss"
+    lost = row.get("nonfinite", 0)
+    return {
+        "tensor": row["name"],
+        "equation": EQUATIONS.get(row["name"], "").format(activation=activation),
+        "shape": shape(row["shape"]),
+        **{name: number(row[name]) for name in ("min", "max", "mean", "std")},
+        **{name: number(quantiles[key]) if key in quantiles else "" for key, name in QUANTILES.items()},
+        "zeros": percent(row["zeros"]) if "zeros" in row else "",
+        "non-finite": Text(f"{lost:,}", BAD) if lost else "0" if "nonfinite" in row else "",
+        title: bar(axis, row["min"], row["max"], row.get("histogram")) if pictured else "",
+    }
+
+
+def _loss(view: View) -> Fact:
+    record, context = view.record, view.record["context"]
+    r_squared, variance, floor = (context[name] for name in ("r_squared", "target_variance", "noise_floor"))
+    text = Text.assemble((number(record["loss"]), "bold"))
+    text.append(f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}, ")
+    text.append(f"the cubic itself {short(floor)}")
+    if record["loss_in_data_units"] != record["loss"]:
+        text.append(f"; in the data's units {number(record['loss_in_data_units'])}")
+    return "loss", text
+
+
+def _batches(view: View) -> Fact | None:
+    """The losses of the first epoch's batches as a line, and where the worst is."""
+    losses = view.losses
+    if losses is None or not len(losses):
+        return None
+    some, each = buckets(losses, max(10, min(view.width - _LABEL, 100)))
+    text = Text(sparkline(some), "bold" if len(losses) > 1 else "")
+    finite = np.flatnonzero(np.isfinite(losses))
+    if finite.size:
+        text.append(f" from {number(shortest(losses[finite].min()))} to {number(shortest(losses[finite].max()))}")
+        worst = int(finite[np.argmax(losses[finite])])
+        mean = float(losses[finite].mean(dtype=np.float64))
+        if len(losses) > 1 and mean > 0:
+            times = f"{float(losses[worst]) / mean:.3g}{GLUE}times the mean"
+            where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
+            text.append(f"; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)")
+    if each > 1:
+        text.append(f"; a mark is the largest of {each:,}{GLUE}batches")
+    if (lost := len(losses) - finite.size) > 0:
+        text.append(f"; {lost:,} not finite", BAD)
+    return "batches", text
+
+
+def _epochs(view: View) -> Fact | list[Block]:
+    epochs = view.record["epochs"]
+    losses = {repr(epoch["loss"]) for epoch in epochs}
+    if len(losses) <= 1:
+        text = f"1–{len(epochs):,}, the same loss each, bit for bit" if len(epochs) > 1 else "1"
+        return "epochs", Text(text)
+    shown = epochs if len(epochs) <= 20 else epochs[:10] + epochs[-10:]
+    rows = [(f"{epoch['epoch']:,}", number(epoch["loss"]), duration(epoch["seconds"])) for epoch in shown]
+    note = f"{len(epochs) - 20:,} epochs in the middle are left out" if len(epochs) > 20 else ""
+    return [Grid("epochs", [Column("epoch"), Column("loss"), Column("time")], rows, note=note)]
+
+
+def _verification(view: View) -> Fact:
+    check = view.record["verification"]
+    if check is None:
+        return "verified", Text("no (--no-verify)", WARNING)
+    text = Text("yes" if check["passed"] else "NO", GOOD if check["passed"] else BAD)
+    text.append(
+        f", {_many(check['batches'], 'batch', 'batches')} against {check['reference']}: largest relative error "
+        f"{check['max_relative_error']:.1e} ({check['tolerance']:.1e}{GLUE}allowed)"
+    )
+    if not check["deterministic"]:
+        text.append("; the epochs differ", BAD)
+    return "verified", text
+
+
+def _timing(view: View) -> Fact:
+    timing = view.record["timing"]
+    return "speed", Text(
+        f"{duration(timing['epoch_seconds'])} an epoch, {short(timing['samples_per_second'])}{GLUE}samples/s; "
+        f"compiled in {duration(timing['compile_seconds'])}"
+    )
+
+
+def _gradients(view: View) -> list[Block]:
+    gradients = view.record.get("gradients")
+    if gradients is None:
+        return []
+    columns = [
+        Column("gradient", False),
+        Column("shape", False),
+        *map(Column, ("norm", "min", "max", "step / parameter")),
+    ]
+    rows = [
+        (
+            f"∂loss/∂{SYMBOLS.get(p['name'], p['name'])}",
+            shape(p["shape"]),
+            *(number(p[name]) for name in ("norm", "min", "max", "step_ratio")),
+        )
+        for p in gradients["parameters"]
+    ]
+    rate = short(gradients["largest_learning_rate"])
+    note = f"largest learning rate at which a step does not raise the loss: {rate}"
+    return [Grid("gradients", columns, rows, ("min", "max", "shape"), note)]
+
+
+def _findings(view: View) -> list[Block]:
+    items = [
+        Bullet(f["id"], _figure(f), f["text"], f["level"])
+        for f in sorted(
+            view.record["findings"], key=lambda f: list(LEVELS).index(f["level"]) if f["level"] in LEVELS else 9
+        )
+    ]
+    return [Bullets("what the numbers say", items)] if items else []
+
+
+def _figure(finding: dict[str, Any]) -> str:
+    """Return the figure against its limit, as in `64 > 10`."""
+    value, limit = finding["value"], finding["limit"]
+    sign = ">" if value > limit else "<" if value < limit else "="
+    return f"{short(value)}{GLUE}{sign}{GLUE}{short(limit)}" if math.isfinite(value) else number(value)
+
+
+def _many(count: int, one: str, many: str = "") -> str:
+    return f"{count:,}{GLUE}{one if count == 1 else many or one + 's'}"
+
+
+_Section = Callable[[View], Fact | list[Block] | None]
+_SECTIONS: tuple[tuple[tuple[str, ...], _Section], ...] = (
+    (("run_name", "created"), _heading),
+    (("dataset", "config", "iterations"), _data),
+    (("device", "versions"), _device),
+    (("config", "sources"), _settings),
+    (("config", "tensors"), _network),
+    (("config", "parameters"), _parameters),
+    (("config", "dataset", "tensors"), _tensors),
+    (("loss", "loss_in_data_units", "context"), _loss),
+    ((), _batches),
+    (("epochs",), _epochs),
+    (("verification",), _verification),
+    (("timing",), _timing),
+    (("gradients",), _gradients),
+    (("findings",), _findings),
+)

@@ -1,0 +1,152 @@
+"""The screen of `cubic sweep`: the runs, ranked, and how the tensors grow with the width."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
+from cubic_cli.cli.views.format import short
+from cubic_cli.cli.views.listing import shorten
+from cubic_cli.experiments.sweep import GROUP, TENSORS
+
+_COLUMNS = (
+    Column("run", right=False),
+    Column("loss"),
+    Column("R²"),
+    Column("range"),
+    Column("dead"),
+    Column("distinct"),
+    Column("rank"),
+    Column("gradient"),
+    Column("rate"),
+    Column("verdict", right=False),
+)
+# What is left out where the table does not fit, in this order; the run, its loss, R² and the verdict always stay.
+DROP = ("rank", "dead", "distinct", "range", "rate", "gradient")
+_MEASURED = ("gradient", "rate")  # under --gradients alone
+_FEWEST_LETTERS = 16  # of a run's name
+_NOTES = {
+    "loss": "loss: in the units of the data",
+    "range": "range: largest |z2| over largest |z1|",
+    "gradient": "gradient: its norm, of the loss as scaled",
+    "rate": "rate: the largest learning rate at which one step does not raise that loss",
+}
+
+
+def screen(document: dict[str, Any], run_name: str, width: int) -> Screen:
+    """Return the ranked runs and, where there are several widths, the growth, for a terminal of `width` cells."""
+    rows = document["runs"]
+    done = [row for row in rows if "error" not in row]
+    failed = [row for row in rows if "error" in row]
+    verified = sum(row["verified"] is True for row in done)
+    note = f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {verified} verified"
+    blocks: Screen = [Heading(f"sweep {shorten(run_name, max(_FEWEST_LETTERS, width - 40))}", Text(note))]
+    if done:
+        blocks.append(_ranking(done, run_name, width))
+    if failed:
+        name = max(_FEWEST_LETTERS, width // 3)
+        blocks.append(Facts([(shorten(row["run_name"], name), Text(f"failed: {row['error']}", BAD)) for row in failed]))
+    if len({row["hidden_size"] for row in done}) > 1:
+        blocks.append(_growth(document["growth"]))
+    return blocks
+
+
+def _ranking(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:
+    """Return the table of the runs, with a note on the columns that are shown."""
+    grid = _fullest(rows, run_name, width)
+    shown = [grid.columns[index].name for index in fit(grid, width)]
+    return replace(grid, note="; ".join(text for name, text in _NOTES.items() if name in shown) + ".")
+
+
+def _fullest(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:
+    """Return the table in its fullest form that fits: names and verdicts are shortened before a column is left out."""
+    names = [row["run_name"] for row in rows]
+    ends = ["…" + name.removeprefix(run_name) if len(rows) > 1 else name for name in names]
+    for shown in (names, ends):
+        grid = _grid(rows, shown, width)
+        if len(fit(grid, width)) == len(grid.columns) and _width(grid, width) <= width:
+            return grid
+    rooms = [max(cell_len(_say(row["verdict"], words)) for row in rows) for words in (2, 1)]
+    spares = [width - _width(_grid(rows, ends, room), width) for room in rooms]
+    # What was asked for and takes long is worth more than a second word.
+    for asked in (True, False):
+        for room, spare in zip(rooms, spares, strict=True):
+            grid = _grid(rows, ends, room)
+            shown = [grid.columns[index].name for index in fit(grid, width)]
+            if spare >= 0 and ("gradient" in shown or not asked):
+                return _grid(rows, ends, room + spare)
+    name = max(_FEWEST_LETTERS, max(map(cell_len, ends)) + spares[-1])
+    return _grid(rows, [shorten(end, name) for end in ends], rooms[-1])
+
+
+def _width(grid: Grid, width: int) -> int:
+    return max(cell_len(line) for line in layout([grid], width).plain.splitlines())
+
+
+def _grid(rows: list[dict[str, Any]], names: list[str], room: int) -> Grid:
+    """Return the table with these names of the runs, and what can be said in `room` cells as their verdicts."""
+    measured = any(row["gradient_norm"] is not None for row in rows)
+    columns = [column for column in _COLUMNS if measured or column.name not in _MEASURED]
+    cells = [_cells(row, name, room) for row, name in zip(rows, names, strict=True)]
+    return Grid("", columns, [[line[column.name] for column in columns] for line in cells], DROP)
+
+
+def _say(verdict: list[str], words: int) -> str:
+    return ", ".join(verdict[:words]) + (" …" if len(verdict) > words else "")
+
+
+def _cells(row: dict[str, Any], name: str, room: int) -> dict[str, str | Text]:
+    forms = [_say(row["verdict"], words) for words in range(len(row["verdict"]), 0, -1)]
+    said = next((form for form in forms if cell_len(form) <= room), forms[-1] if forms else "")
+    bad = {"nonfinite", "unverified", "nondeterministic"} & set(row["findings"])
+    return {
+        "run": name,
+        "loss": short(row["loss_in_data_units"]),
+        "R²": _fit(row["r_squared"]),
+        "range": "–" if row["range_growth"] is None else f"×{short(row['range_growth'])}",
+        "dead": f"{row['dead']:,}",
+        "distinct": f"{row['distinct']:,}",
+        "rank": f"{row['rank']:,}",
+        "gradient": short(row["gradient_norm"]),
+        "rate": short(row["largest_learning_rate"]),
+        "verdict": Text(said, BAD if bad else ""),
+    }
+
+
+def _fit(r_squared: float | None) -> str:
+    """Return R², of which small parts say nothing."""
+    if r_squared is None or not math.isfinite(r_squared) or abs(r_squared) >= 100:
+        return short(r_squared)
+    return f"{round(r_squared, 3) + 0.0:.3f}"
+
+
+def _growth(entries: list[dict[str, Any]]) -> Grid:
+    """Return the exponents, a row for each initialiser, activation and scaling; what all share stands in the title."""
+    lines: dict[tuple[str, ...], dict[str, float | None]] = {}
+    for entry in entries:
+        lines.setdefault(tuple(entry[name] for name in GROUP), {})[entry["tensor"]] = entry["exponent"]
+    varying = [index for index in range(len(GROUP)) if len({group[index] for group in lines}) > 1]
+    shared = [next(iter(lines))[index] for index in range(len(GROUP)) if index not in varying]
+    columns = [Column(GROUP[index], right=False) for index in varying] + [Column(tensor) for tensor in TENSORS]
+    cells: list[list[str | Text]] = [
+        [*(group[index] for index in varying), *(_power(exponents[tensor]) for tensor in TENSORS)]
+        for group, exponents in lines.items()
+    ]
+    widths = sorted({point["hidden_size"] for entry in entries for point in entry["points"]})
+    note = f"The power of H by which the standard deviation grows: least squares in logarithms, H = {_list(widths)}."
+    if not widths:
+        note = "No tensor has a spread that could grow: it is constant, or not finite."
+    title = "Growth with H" + (f" ({', '.join(shared)})" if shared else "")
+    return Grid(title, columns, cells, (), note)
+
+
+def _power(exponent: float | None) -> str:
+    return "–" if exponent is None else f"H^{round(exponent, 2) + 0.0:.2f}"
+
+
+def _list(widths: list[int]) -> str:
+    shown = [f"{width:,}" for width in widths]
+    return ", ".join(shown if len(shown) <= 8 else [*shown[:3], "…", *shown[-2:]])

@@ -1,0 +1,78 @@
+"""How the tensors grow with the width, drawn: a panel a tensor, both axes logarithmic, a colour a group of runs.
+
+The same runs give the same bytes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cubic_cli.cli.views.plot import STYLE
+from cubic_cli.experiments.sweep import GROUP, TENSORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that all kinds of colour vision can tell apart (Okabe and Ito, 2008), and markers beyond them.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vP*"
+_TICKS = 8  # of the width that can be told apart
+
+
+def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
+    """Return the figure of what `sweep.growth` returned: the spreads of each tensor, and the lines of the exponents."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = list(dict.fromkeys(_group(entry) for entry in growth))
+    varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
+    shared = ", ".join(groups[0][index] for index in range(len(GROUP)) if index not in varying) if groups else ""
+    with matplotlib.rc_context({**STYLE, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure(figsize=(10, 2.8 + 0.2 * len(groups)), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle("Standard deviation of each tensor over the width H" + (f" ({shared})" if shared else ""))
+        for axes, tensor in zip(figure.subplots(1, len(TENSORS)), TENSORS, strict=True):
+            entries = {_group(entry): entry for entry in growth if entry["tensor"] == tensor}
+            for index, group in enumerate(groups):
+                label = ", ".join(group[i] for i in varying) or ", ".join(group)
+                _draw_group(axes, entries[group], label, index)
+            _finish(axes, tensor, growth)
+    return figure
+
+
+def _group(entry: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(entry[name] for name in GROUP)
+
+
+def _draw_group(axes: "Axes", entry: dict[str, Any], label: str, index: int) -> None:
+    """Draw the runs of one group, and the least-squares line through them."""
+    style: Any = {"color": _COLOURS[index % len(_COLOURS)]}
+    widths = [point["hidden_size"] for point in entry["points"]]
+    sizes = [point["std"] for point in entry["points"]]
+    slope = entry["exponent"]
+    power = "no power" if slope is None else f"H^{round(slope, 2) + 0.0:.2f}"
+    marker = _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
+    axes.plot(widths, sizes, marker, label=f"{label}: {power}", markersize=4, **style)
+    if slope is not None:
+        middle = [sum(map(math.log, values)) / len(values) for values in (widths, sizes)]
+        ends = [min(widths), max(widths)]
+        axes.plot(ends, [math.exp(middle[1] + slope * (math.log(h) - middle[0])) for h in ends], "-", lw=1, **style)
+
+
+def _finish(axes: "Axes", tensor: str, growth: Sequence[dict[str, Any]]) -> None:
+    """Set the scales, the ticks at the widths, the title and the legend of one panel."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    widths = sorted({point["hidden_size"] for entry in growth for point in entry["points"]})
+    if 0 < len(widths) <= _TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(widths))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(widths, [f"{width:g}" for width in widths])
+    axes.set_title(tensor)
+    axes.set_xlabel("H")
+    if growth:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)

@@ -1,0 +1,1 @@
+"""Who takes part in a run of many processes, and who died."""

@@ -1,0 +1,1 @@
+"""The cubic and its samples: drawn, written, read and scaled."""

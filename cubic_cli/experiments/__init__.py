@@ -1,0 +1,1 @@
+"""What is done with passes: a run, a sweep, a check."""

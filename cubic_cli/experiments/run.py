@@ -1,0 +1,389 @@
+"""A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
+
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubic_cli.analysis import describe as record
+from cubic_cli.analysis import distribution, findings
+from cubic_cli.analysis.units import describe_units
+from cubic_cli.config import ForwardConfig, Scaling
+from cubic_cli.data.problem import Float32, Float64
+from cubic_cli.data.read import read_chunks
+from cubic_cli.data.scaling import choose_scale
+from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
+from cubic_cli.engine.devices import keep_compiled, pick_devices
+from cubic_cli.reference import verify
+from cubic_cli.runs import store as runs
+from cubic_cli.runs.history import EXTREMES, Batches, HistoryWriter, recording
+from cubic_cli.runs.store import Record, shortest
+
+if TYPE_CHECKING:
+    from cubic_cli.engine.passes import Chunk, Pass
+    from cubic_cli.network import Parameters
+    from cubic_cli.statistics import Statistics
+
+Progress = Callable[[int, float], None]
+
+
+def run(
+    config: ForwardConfig,
+    sources: dict[str, str],
+    scratch: Path,
+    progress: Progress = lambda epoch, loss: None,
+    data: Ingested | None = None,
+) -> Record:
+    """Run the forward pass as `config` asks, write the run's files to `scratch`, and return the record.
+
+    `data` are the samples, where they are read already; else they are read from the dataset of `config`.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+        DeviceError: the device is not there.
+    """
+    data = data or read(config, scratch)
+    source = rescale(config, data)
+    keep_compiled()
+    devices = pick_devices(config.device)
+    parameters, values = first_parameters(config)
+    picked = verify.choose_batches(source.count, config.batch_size)
+    with HistoryWriter(scratch / runs.HISTORY) as history:
+        outcome = observe(config, parameters, values, source, devices, picked, history.append, progress)
+    return write(config, sources, scratch, data, values, outcome, spread(source)[0], source)
+
+
+def read(config: ForwardConfig, scratch: Path) -> Ingested:
+    """Read the samples that `config` names; more than the memory is to hold are kept in `scratch`.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+    """
+    return ingest(read_chunks(Path(config.dataset), config.num_samples), scratch / runs.SAMPLES)
+
+
+def rescale(config: ForwardConfig, data: Ingested) -> Source:
+    """Return the samples as the network gets them."""
+    if config.scaling is Scaling.none:
+        return data.source
+    return Scaled(data.source, choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y))
+
+
+def first_parameters(config: ForwardConfig) -> "tuple[Parameters, dict[str, Float32]]":
+    """Return the network's parameters, for JAX and by name for NumPy."""
+    from cubic_cli.network import by_name, initialise
+
+    parameters = initialise(config.initializer, config.hidden_size, config.seed)
+    return parameters, by_name(parameters)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass over some samples told: over all of them, or over the part of one process.
+
+    `totals` are the sums of the squared errors and `seconds` the times, by epoch; `batch` is the size of the first.
+    """
+
+    samples: int
+    batch: int
+    batches: int
+    totals: list[float]
+    seconds: list[float]
+    tensors: "dict[str, Statistics]"
+    losses: record.Losses
+    first_nonfinite: dict[str, Any] | None
+    verification: dict[str, Any] | None
+    gradients: dict[str, Float64] | None  # of the mean over these samples, by the parameters' names
+    compile_seconds: float
+    platform: str
+    kind: str
+    devices: int
+    processes: int = 1
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The record's `epochs`."""
+        return [
+            {"epoch": number, "loss": _loss(total, self.samples), "seconds": seconds}
+            for number, (total, seconds) in enumerate(zip(self.totals, self.seconds, strict=True), 1)
+        ]
+
+
+def _loss(total: float, samples: int) -> float:
+    with np.errstate(over="ignore"):
+        return shortest(total / samples)
+
+
+def observe(
+    config: ForwardConfig,
+    parameters: "Parameters",
+    values: dict[str, Float32],
+    source: Source,
+    devices: list[Any],
+    picked: NDArray[np.int64],
+    append: Callable[[Batches], None],
+    progress: Progress,
+) -> Outcome:
+    """Run the epochs over `source`, verify the batches `picked`, and return what was seen.
+
+    `append` takes what the history records.
+    """
+    from cubic_cli.engine.passes import Pass
+
+    with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
+        reference = pool.submit(_reference, config, values, source, picked) if config.verify else None
+        forward = Pass(parameters, source, config.batch_size, config.activation, devices, config.num_epochs)
+        with recording(append) as record_batches:
+            seen = Watch(record_batches, picked)
+            for number in range(1, config.num_epochs + 1):
+                progress(number, seen.epoch(number, forward, more=number < config.num_epochs))
+        verification = None
+        if reference is not None:
+            found = seen.verified(forward, source)
+            verification = verify.verify(reference.result(), found, picked, config.hidden_size)
+        gradients = None
+        if config.gradients:
+            gradients = _measure_gradients(config, parameters, values, source, picked, devices, verification)
+    nonfinite = None
+    if seen.first_nonfinite is not None:
+        nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
+    return Outcome(
+        samples=source.count,
+        batch=forward.batch,
+        batches=seen.batches,
+        totals=seen.totals,
+        seconds=seen.seconds,
+        tensors=seen.tensors,
+        losses=seen.losses,
+        first_nonfinite=nonfinite,
+        verification=verification,
+        gradients=gradients,
+        compile_seconds=forward.compile_seconds,
+        platform=forward.devices[0].platform,
+        kind=forward.devices[0].device_kind,
+        devices=len(forward.devices),
+    )
+
+
+def write(
+    config: ForwardConfig,
+    sources: dict[str, str],
+    scratch: Path,
+    data: Ingested,
+    values: dict[str, Float32],
+    outcome: Outcome,
+    some: Float32,
+    search: Source,
+) -> Record:
+    """Write the record and the parameters to `scratch`, and return the record.
+
+    Args:
+        data: what is known of all samples.
+        outcome: of the pass over all samples.
+        some: x as the network got it, of samples that are evenly spread.
+        search: the samples among which the gradients' largest learning rate is looked for.
+    """
+    runs.write_parameters(scratch, values)
+    written = _describe(config, sources, data, values, outcome)
+    ends = choose_scale(config.scaling, data.x).apply(np.array([data.x["min"], data.x["max"]], np.float32))
+    written["units"] = describe_units(values, config.activation, ends, some)
+    for name, described in distribution.of_tensors(values, config.activation, some).items():
+        next(tensor for tensor in written["tensors"] if tensor["name"] == name).update(described)
+    if outcome.gradients is not None:
+        from cubic_cli.engine import gradients
+
+        written["gradients"] = gradients.describe(outcome.gradients, values, search, config.activation)
+    written["findings"] = findings.find(written)
+    runs.write_record(scratch, written)
+    return written
+
+
+def _reference(
+    config: ForwardConfig, values: dict[str, Float32], source: Source, picked: NDArray[np.int64]
+) -> verify.Reference:
+    x, y = _read_batches(source, config.batch_size, picked)
+    return verify.compute(values, x, y, config.batch_size, config.activation)
+
+
+def _measure_gradients(
+    config: ForwardConfig,
+    parameters: "Parameters",
+    values: dict[str, Float32],
+    source: Source,
+    picked: NDArray[np.int64],
+    devices: list[Any],
+    verification: dict[str, Any] | None,
+) -> dict[str, Float64]:
+    """Return the gradients over `source`; what they say of the picked batches is added to the `verification`."""
+    from cubic_cli.engine import gradients
+    from cubic_cli.reference import gradients as verify_gradients
+
+    found = gradients.measure(parameters, source, config.activation, devices)
+    if verification is not None:
+        x, y = _read_batches(source, config.batch_size, picked)
+        of_picked = found
+        if len(x) < source.count:
+            of_picked = gradients.measure(parameters, Arrays(x, y), config.activation, devices)
+        expected = verify_gradients.compute(values, x, y, config.activation)
+        error, failure = verify_gradients.verify(of_picked, expected, verification["tolerance"])
+        verification["max_relative_error"] = max(verification["max_relative_error"], error)
+        if failure is not None:
+            verification["passed"] = False
+            verification.setdefault("failure", failure)
+    return found
+
+
+def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:
+    """Return the samples of some batches, one after the other."""
+    if len(batches) == -(-source.count // batch_size):
+        return source.read(0, source.count)
+    parts = [source.read(k * batch_size, min((k + 1) * batch_size, source.count)) for k in batches.tolist()]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+class Watch:
+    """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
+
+    def __init__(self, record_batches: Callable[[Batches], None], picked: NDArray[np.int64]) -> None:
+        self.totals: list[float] = []  # the sum of the squared errors, by epoch
+        self.seconds: list[float] = []
+        self.tensors: dict[str, Statistics] = {}
+        self.losses = record.Losses()
+        self.batches = 0
+        self.first_nonfinite: int | None = None  # the batch, from 0
+        self._record_batches = record_batches
+        self._picked = picked
+        self._losses: list[float] = []
+        self._picked_columns: list[dict[str, NDArray[Any]]] = []
+        self._digests: list[int] = []
+
+    def epoch(self, number: int, forward: "Pass", more: bool) -> float:
+        """Run one epoch, hand over its history, and return its loss; `more` epochs may follow."""
+        total, digest = 0.0, 0
+        for chunk in forward.chunks(statistics=number == 1, more=more):
+            columns = history_columns(chunk)
+            self._record_batches(Batches(number, chunk.first_batch, columns))
+            with np.errstate(over="ignore"):
+                total += float(chunk.squared_error.sum())
+            digest = zlib.crc32(columns["loss"].data, digest)
+            if number == 1:
+                self._first(chunk, columns)
+        loss = _loss(total, forward.source.count)
+        self.totals.append(total)
+        self.seconds.append(forward.epoch_seconds)
+        self._losses.append(loss)
+        self._digests.append(digest)
+        return loss
+
+    def _first(self, chunk: "Chunk", columns: dict[str, NDArray[Any]]) -> None:
+        from cubic_cli.statistics import merge_by_name
+
+        assert chunk.tensors is not None
+        self.tensors = merge_by_name(self.tensors, chunk.tensors)
+        self.losses.add(columns["loss"])
+        self.batches += len(chunk.sizes)
+        if self.first_nonfinite is None and columns["nonfinite"].any():
+            self.first_nonfinite = chunk.first_batch + int(np.argmax(columns["nonfinite"] > 0))
+        here = self._picked[np.searchsorted(self._picked, chunk.first_batch) :] - chunk.first_batch
+        here = here[here < len(chunk.sizes)]
+        self._picked_columns.append({name: values[here] for name, values in columns.items()})
+
+    def verified(self, forward: "Pass", source: Source) -> verify.Seen:
+        """Return what the devices said of the picked batches, for the verification."""
+        history = {
+            name: np.concatenate([columns[name] for columns in self._picked_columns])
+            for name in self._picked_columns[0]
+        }
+        every = len(self._picked) == self.batches
+        tensors = self.tensors
+        if not every:
+            # The statistics of a spread of batches: they once more, alone, through the same program.
+            tensors = forward.observe(*_read_batches(source, forward.batch, self._picked))
+        return verify.Seen(
+            history,
+            {name: record.describe_tensor(name, [], statistics) for name, statistics in tensors.items()},
+            self._losses,
+            self._digests,
+            self._losses[0] if every else None,
+        )
+
+
+def history_columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:
+    """Return the history's columns of a chunk; `nonfinite` counts the loss too."""
+    loss, nonfinite = chunk.loss, chunk.nonfinite
+    if not np.isfinite(loss).all():
+        nonfinite = nonfinite + ~np.isfinite(loss)
+    ends = {"min": chunk.low, "max": chunk.high}
+    extremes = {name: ends[name[3:]][name[:2]] for name in EXTREMES}
+    return {"size": chunk.sizes, "loss": loss, **extremes, "nonfinite": nonfinite}
+
+
+def _describe(
+    config: ForwardConfig,
+    sources: dict[str, str],
+    data: Ingested,
+    values: dict[str, Float32],
+    outcome: Outcome,
+) -> Record:
+    """Return the record but for the units, the gradients and the findings."""
+    scales = {"x": choose_scale(config.scaling, data.x), "y": choose_scale(config.scaling, data.y)}
+    epochs = outcome.epochs
+    loss = epochs[0]["loss"]
+    seconds = float(np.median(outcome.seconds))
+    square = scales["y"].factor ** 2
+    widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
+    return {
+        "schema": runs.SCHEMA_VERSION,
+        "run_name": config.run_name,
+        "created": record.now(),
+        "config": config.as_json(),
+        "sources": sources,
+        "dataset": {
+            "path": config.dataset,
+            "rows": outcome.samples,
+            "sha256": data.sha256 or None,
+            "x": data.x,
+            "y": data.y,
+        },
+        "scaling": {
+            "statistics_of": "the samples used",
+            **{name: asdict(scale) for name, scale in scales.items()},
+        },
+        "device": {
+            "platform": outcome.platform,
+            "kind": outcome.kind,
+            "devices": outcome.devices,
+            "processes": outcome.processes,
+            "matmul_precision": "highest",
+        },
+        "versions": record.describe_versions(),
+        "iterations": config.num_epochs * outcome.batches,
+        "epochs": epochs,
+        "loss": loss,
+        "loss_in_data_units": loss * square,  # not rounded to float32, which might not hold it
+        "tensors": [
+            *(record.describe_tensor(name, [outcome.batch, widths[name]], outcome.tensors[name]) for name in widths),
+            outcome.losses.describe(),
+        ],
+        "parameters": [record.describe_parameter(name, array) for name, array in values.items()],
+        "units": None,
+        "first_nonfinite": outcome.first_nonfinite,
+        "gradients": None,
+        "findings": [],
+        "context": record.describe_context(
+            loss,
+            data.y["std"] ** 2 / square if square else 0.0,
+            data.noise_floor / square if square else 0.0,
+        ),
+        "verification": outcome.verification,
+        "timing": {
+            "compile_seconds": outcome.compile_seconds,
+            "epoch_seconds": seconds,
+            "samples_per_second": outcome.samples / seconds,
+        },
+    }

@@ -1,0 +1,279 @@
+"""The grid: a forward run for each combination of settings, in one process, which keeps what is done already.
+
+The dataset is read once, and runs of the same shapes share what is compiled: hidden and batch sizes vary slowest, the
+smallest first, so that a width too large for the memory spoils no other run.
+
+A saved run is kept where running it again would give the same numbers: it has the name, the settings that affect them,
+the samples (by SHA-256), the versions of cubic, jax and jaxlib and the kind of device; it is whole, and verified if
+that is asked for, and has gradients if they are.
+"""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
+from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
+from cubic_cli.runs import store as runs
+from cubic_cli.runs.store import Record
+
+if TYPE_CHECKING:
+    from cubic_cli.data.source import Ingested
+
+# The settings that a grid may vary, the slowest first, and what stands before their values in a run's name.
+AXES = {"hidden_size": "h", "batch_size": "b", "initializer": "", "activation": "", "scaling": "", "seed": "s"}
+GROUP = ("initializer", "activation", "scaling")  # of runs that differ in their widths, seeds and batches
+TENSORS = ("z1", "a1", "z2")
+_ASCENDING = ("hidden_size", "batch_size")
+_SAME_SETTINGS = (*AXES, "num_epochs")
+_SAME_VERSIONS = ("cubic", "jax", "jaxlib")
+
+# From a description and a number of epochs to what is told that epochs are done.
+Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: its record, or the error that left it without one; `kept` where it was there already."""
+
+    config: ForwardConfig
+    record: Record | None = None
+    error: str | None = None
+    kept: bool = False
+
+
+def expand(base: ForwardConfig, axes: dict[str, Sequence[Any]]) -> list[ForwardConfig]:
+    """Return the configurations of the grid: `base` with each combination of the values of `axes`, repeats folded.
+
+    A run is named after `base` and its values of the settings that vary, as in `exp1-h64-he_normal`; a grid of one
+    point keeps the name.
+
+    Raises:
+        UsageError: a name would be none for a run.
+    """
+    values = {}
+    for name in AXES:
+        distinct = list(dict.fromkeys(axes[name]))
+        values[name] = sorted(distinct) if name in _ASCENDING else distinct
+    varying = [name for name in AXES if len(values[name]) > 1]
+    points = [dict(zip(AXES, point, strict=True)) for point in itertools.product(*values.values())]
+    names = ["-".join([base.run_name, *(f"{AXES[name]}{point[name]}" for name in varying)]) for point in points]
+    _check_names(base.run_name, names)
+    return [replace(base, **point, run_name=name) for point, name in zip(points, names, strict=True)]
+
+
+def _check_names(base: str, names: list[str]) -> None:
+    longest = max(names, key=len)
+    if len(longest) > MAX_RUN_NAME:
+        room = MAX_RUN_NAME - (len(longest) - len(base))
+        raise UsageError(
+            f"--run-name: the grid would have a run {longest}, of {len(longest)} letters, and at most {MAX_RUN_NAME} "
+            f"are accepted; give a name of at most {room}"
+        )
+    for name in names:
+        try:
+            check_run_name(name)
+        except ValueError as error:
+            raise UsageError(f"--run-name: the grid would have a run {name}; {error}") from None
+
+
+def run_grid(
+    configs: Sequence[ForwardConfig], base: ForwardConfig, sources: dict[str, str], rerun: bool, watch: Watch
+) -> Iterator[Outcome]:
+    """Run `configs`, which differ from `base` in their names and the values of `AXES` alone; yield what comes of each.
+
+    A run that fails stops no other.
+
+    Args:
+        rerun: run again what is saved already.
+        watch: shows the progress of one run.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+        DeviceError: the device is not there.
+    """
+    from cubic_cli.engine.devices import keep_compiled, pick_devices
+    from cubic_cli.experiments import run
+
+    keep_compiled()
+    device = pick_devices(base.device)[0]
+    with runs.scratch_beside(Path(base.artifact_dir) / base.run_name) as scratch:
+        data = run.read(base, scratch)
+        for config in configs:
+            record = None if rerun else find_saved(config, data.sha256, device.platform, device.device_kind)
+            if record is not None:
+                yield Outcome(config, record, kept=True)
+                continue
+            with watch(config.run_name, config.num_epochs) as advance:
+                outcome = _attempt(config, sources, data, advance)
+            yield outcome
+
+
+def find_saved(config: ForwardConfig, sha256: str, platform: str, kind: str) -> Record | None:
+    """Return the record of the saved run that `config` would give again, None where there is none."""
+    from cubic_cli.analysis.describe import describe_versions
+    from cubic_cli.runs import damage as saved
+
+    folder = Path(config.artifact_dir) / config.run_name
+    try:
+        record = runs.load_record(folder)
+    except RunError:
+        return None
+    if next(saved.check_record(record), None) or not all((folder / name).is_file() for name in runs.FILES):
+        return None
+    wanted, versions = config.as_json(), describe_versions()
+    verification = record["verification"]
+    same = (
+        all(record["config"][name] == wanted[name] for name in _SAME_SETTINGS)
+        and all(record["versions"].get(name) == versions[name] for name in _SAME_VERSIONS)
+        and record["dataset"]["sha256"] == sha256
+        and (record["device"]["platform"], record["device"]["kind"]) == (platform, kind)
+    )
+    verified = not config.verify or (verification is not None and verification["passed"])
+    measured = not config.gradients or record["gradients"] is not None
+    return record if same and verified and measured else None
+
+
+def _attempt(
+    config: ForwardConfig, sources: dict[str, str], data: "Ingested", advance: Callable[[int], None]
+) -> Outcome:
+    """Run `config` and save the run; any failure is an outcome, too. CUBIC_DEBUG=1 lets it through."""
+    from cubic_cli.experiments import run
+
+    try:
+        with runs.replacing(Path(config.artifact_dir) / config.run_name) as scratch:
+            record = run.run(config, sources, scratch, lambda epoch, loss: advance(1), data)
+        return Outcome(config, record)
+    except CubicError as error:
+        return Outcome(config, error=str(error))
+    except Exception as error:
+        if is_no_memory(error):
+            return Outcome(config, error=NO_MEMORY)
+        if os.environ.get("CUBIC_DEBUG"):
+            raise
+        text = (str(error).splitlines() or [""])[0]
+        return Outcome(config, error=f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where")
+
+
+def refusals(outcome: Outcome, fail_on: Sequence[str]) -> list[str]:
+    """Return why a run makes the sweep fail: an error, a failed verification, findings that `fail_on` names."""
+    if outcome.record is None:
+        return [outcome.error or "failed"]
+    check = outcome.record["verification"]
+    failed = ("unverified", "nondeterministic") if check is not None and not check["passed"] else ()
+    return list(dict.fromkeys(f["id"] for f in outcome.record["findings"] if f["id"] in (*failed, *fail_on)))
+
+
+def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes, the smallest loss in the data's units first; losses that are not finite, then errors."""
+
+    def key(outcome: Outcome) -> tuple[int, float]:
+        if outcome.record is None:
+            return 2, 0.0
+        loss = outcome.record["loss_in_data_units"]
+        return (0, loss) if math.isfinite(loss) else (1, 0.0)
+
+    return sorted(outcomes, key=key)
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """Return what a sweep says of a run beyond its row in the list of runs.
+
+    `range_growth` is the largest |z2| over the largest |z1|, None where z1 is 0; `gradient_norm` that of all parameters
+    together and `largest_learning_rate` the record's, None where they were not measured.
+    """
+    tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
+    largest = {name: max(abs(tensor["min"] or 0.0), abs(tensor["max"] or 0.0)) for name, tensor in tensors.items()}
+    units, gradients = record["units"], record["gradients"]
+    norms = [parameter["norm"] for parameter in gradients["parameters"]] if gradients else []
+    return {
+        "loss_in_data_units": record["loss_in_data_units"],
+        "range_growth": largest["z2"] / largest["z1"] if largest["z1"] > 0 else None,
+        "dead": units["dead"],
+        "distinct": units["distinct"],
+        "rank": units["rank"],
+        "gradient_norm": math.hypot(*norms) if norms and None not in norms else None,
+        "largest_learning_rate": gradients["largest_learning_rate"] if gradients else None,
+        "findings": list(dict.fromkeys(finding["id"] for finding in record["findings"])),
+        "verdict": verdict(record),
+    }
+
+
+def verdict(record: Record) -> list[str]:
+    """Return what the findings of a run come to, in a few words each, most important first."""
+    found: dict[str, dict[str, Any]] = {}
+    for finding in record["findings"]:
+        found.setdefault(finding["id"], finding)
+    units = record["units"]
+    count, dead, distinct = units["count"], units["dead"], units["distinct"]
+    words = []
+    if "nonfinite" in found:
+        words.append(f"not finite from {found['nonfinite']['tensor']} on")
+    words += [text for id, text in _ERRORS.items() if id in found]
+    if dead < count:  # else there is nothing that could grow or shrink
+        words += [f"{id} ×{_factor(found[id]['value'])}" for id in ("explodes", "vanishes") if id in found]
+    if "dead_units" in found:
+        words.append("all units dead" if dead == count else f"{dead} of {count} units dead")
+    if "identical_units" in found and dead < count:
+        words.append("all units alike" if distinct == 1 else f"{distinct} of {count} units distinct")
+    words += _fit(record["context"]["r_squared"], "worse_than_mean" in found)
+    if "saturated_units" in found:
+        words.append("units saturated")
+    if "low_rank" in found and distinct > 1:
+        words.append(f"rank {units['rank']}")
+    return words
+
+
+def _factor(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e9 else f"{value:.2e}"
+
+
+_ERRORS = {"unverified": "not verified", "nondeterministic": "not deterministic"}
+
+
+def _fit(r_squared: float | None, worse: bool) -> list[str]:
+    if worse:
+        return ["worse than the mean"]
+    if r_squared is None or not math.isfinite(r_squared):
+        return []
+    if r_squared < 0.005:
+        return ["no better than the mean"]
+    return [f"fits: R² {r_squared:.2f}" if r_squared >= 0.9 else "better than the mean"]
+
+
+def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return how the spread of each tensor grows with the width H, for each initialiser, activation and scaling.
+
+    Each entry has the `points`, a run each, and the `exponent` p of `std ∝ H^p`: the slope of the least-squares line
+    through (log H, log std), None where fewer than two widths have a spread. Seeds and batch sizes are taken together.
+    A tensor that is constant, or holds a value that is not finite, gives no point: its spread says nothing.
+    """
+    entries = []
+    for values in dict.fromkeys(tuple(record["config"][name] for name in GROUP) for record in records):
+        members = [record for record in records if tuple(record["config"][name] for name in GROUP) == values]
+        for index, tensor in enumerate(TENSORS):
+            points = [
+                {"hidden_size": record["config"]["hidden_size"], "std": record["tensors"][index]["std"]}
+                for record in members
+                if record["tensors"][index]["std"] and not record["tensors"][index]["nonfinite"]
+            ]
+            points.sort(key=lambda point: point["hidden_size"])
+            slope = exponent([(point["hidden_size"], point["std"]) for point in points])
+            entry = dict(zip(GROUP, values, strict=True))
+            entries.append({**entry, "tensor": tensor, "exponent": slope, "points": points})
+    return entries
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float | None:
+    """Return the slope of the least-squares line through `(log h, log size)`, None for fewer than two different h."""
+    logs = [(math.log(h), math.log(size)) for h, size in points]
+    if len({h for h, _ in logs}) < 2:
+        return None
+    mean_h, mean_size = (math.fsum(column) / len(logs) for column in zip(*logs, strict=True))
+    covariance = math.fsum((h - mean_h) * (size - mean_size) for h, size in logs)
+    return covariance / math.fsum((h - mean_h) ** 2 for h, _ in logs)

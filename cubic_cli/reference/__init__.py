@@ -1,0 +1,1 @@
+"""The second opinion: NumPy float64 and closed forms, which share no arithmetic with the engine."""

@@ -1,0 +1,151 @@
+import math
+import re
+
+import pytest
+import records
+
+from cubic_cli.analysis import findings
+from cubic_cli.runs import damage as saved
+
+
+def found(record):
+    return {finding["id"]: finding for finding in findings.find(record)}
+
+
+def test_a_healthy_record_has_none():
+    assert list(saved.check_record(records.RECORD)) == []
+    assert findings.find(records.RECORD) == []
+
+
+FAILURE = {"quantity": "z1_max", "batch": 3, "found": 5.0, "expected": 5.1, "relative_error": 0.02}
+FIRST = {"tensor": "z2", "epoch": 1, "batch": 7, "row": 63, "cause": "overflow"}
+
+# The finding, what makes it, its value, what its sentence says, and what is just short of it.
+CASES = [
+    ("nonfinite", {"tensors__0__nonfinite": 4, "first_nonfinite": FIRST}, 4, "z2, epoch 1, batch 7, row 63", {}),
+    (
+        "unverified",
+        {"verification": {"passed": False, "failure": FAILURE}},
+        0.02,
+        "z1_max of batch 3 is 5 and float64 says 5.1",
+        {"verification": None},
+    ),
+    (
+        "nondeterministic",
+        {"verification": {"deterministic": False}, "epochs__1__loss": 0.5},
+        2,
+        "2 different losses",
+        {"epochs__1__loss": 0.5, "verification": {"deterministic": True}},
+    ),
+    ("explodes", {"tensors__2__max": 64 * 5.25}, 64, "layer 2 multiplies the range by 64", {"tensors__2__max": 52.5}),
+    ("vanishes", {"tensors__2": {"min": 0.0, "max": 0.05}}, 0.05 / 5.25, "layer 2 shrinks", {"tensors__2__max": 0.53}),
+    ("dead_units", {"units": {"dead": 3, "distinct": 62}}, 3, "3 of 64 units", {"units": {"dead": 0}}),
+    ("saturated_units", {"units": {"always_on": 48}}, 0.75, "48 of 64 units", {"units": {"always_on": 32}}),
+    (
+        "identical_units",
+        {"units": {"distinct": 1}, "config__initializer": "ones"},
+        64,
+        "64 units, 1 distinct: with `ones` they all compute the same",
+        {"units": {"distinct": 62, "dead": 3}},
+    ),
+    (
+        "low_rank",
+        {"units": {"rank": 2}, "parameters__1": {"min": 0.0, "max": 0.0}},
+        2,
+        "rank 2: with zero biases the network can bend only at 0",
+        {"units": {"rank": 3}},
+    ),
+    (
+        "worse_than_mean",
+        {"context": {"r_squared": -1.5}, "loss": 2.5},
+        -1.5,
+        "the loss 2.5 is 2.5 times the variance of y",
+        {"context": {"r_squared": -1e-8}},
+    ),
+    (
+        "unscaled_data",
+        {"config__scaling": "none", "tensors__0": {"min": -99.0, "max": 99.0}},
+        9900.25,
+        "y reaches 9,900",
+        {"config__scaling": "none", "dataset": {"x": {"min": -5.0, "max": 5.0}, "y": {"min": -5.0, "max": 10.0}}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("id", "with_it", "value", "said", "without"), CASES, ids=[case[0] for case in CASES])
+def test_every_finding_is_there_and_is_not(id, with_it, value, said, without):
+    there = found(records.make(**with_it))[id]
+    assert there["value"] == pytest.approx(value)
+    assert there["limit"] == findings.LIMITS[id].limit
+    assert there["level"] == findings.LIMITS[id].level
+    assert said in there["text"]
+    assert id not in found(records.make(**without))
+
+
+def test_every_id_has_a_case():
+    assert {case[0] for case in CASES} == set(findings.LIMITS)
+
+
+def test_the_first_layer_counts_too():
+    changes = {"tensors__0": {"min": -2.0, "max": 0.5}, "config__scaling": "none"}
+    vanishing = found(records.make(**changes))["vanishes"]
+    assert (vanishing["tensor"], vanishing["value"]) == ("z1", pytest.approx(2 / 99.75))
+    assert vanishing["text"].startswith("layer 1 shrinks")
+    # Under scaling the network got x within ±1.74: the same z1 is no small range.
+    assert "vanishes" not in found(records.make(tensors__0={"min": -2.0, "max": 0.5}))
+
+
+def test_errors_come_first_and_the_order_is_that_of_the_limits():
+    record = records.make(
+        tensors__0__nonfinite=1,
+        first_nonfinite=FIRST,
+        tensors__2__max=1e6,
+        units={"dead": 3, "rank": 1, "distinct": 2},
+        config__scaling="none",
+        context={"r_squared": -3.0},
+    )
+    ids = [finding["id"] for finding in findings.find(record)]
+    assert ids == sorted(ids, key=list(findings.LIMITS).index)
+    assert ids[0] == "nonfinite"
+    assert len(ids) >= 5
+
+
+@pytest.mark.parametrize("activation", ["gelu", "tanh", "identity"])
+def test_always_on_says_nothing_where_there_is_no_bend_to_miss(activation):
+    assert "saturated_units" not in found(records.make(units={"always_on": 64}, config__activation=activation))
+
+
+def test_tanh_is_saturated_where_its_input_is_large():
+    wide = records.tensor("z1", [10, 64], -100.0, 100.0, 0.0, 50.0)
+    record = records.make(config__activation="tanh", tensors__0=wide)
+    finding = found(record)["saturated_units"]
+    # Of an even spread over ±100, all but ±2.65 of it is saturated; the histogram may lose the bins at the bound.
+    assert 0.96 <= finding["value"] <= 1 - math.atanh(0.99) / 100
+    narrow = records.tensor("z1", [10, 64], -3.0, 3.0, 0.0, 1.0)
+    assert "saturated_units" not in found(records.make(config__activation="tanh", tensors__0=narrow))
+    del record["tensors"][0]["histogram"]
+    assert "saturated_units" not in found(record)
+
+
+def test_zero_units_are_dead_and_not_worse_than_the_mean():
+    zeros = records.make(
+        units={"dead": 64, "distinct": 1, "rank": 0},
+        config__initializer="zeros",
+        tensors__0={"min": 0.0, "max": 0.0},
+        tensors__2={"min": 0.0, "max": 0.0},
+        context={"r_squared": -2e-8},
+    )
+    assert {"dead_units", "identical_units", "low_rank", "vanishes"} == set(found(zeros))
+
+
+def test_nothing_finite_makes_no_claim_about_ranges():
+    none = dict.fromkeys(("min", "max", "mean", "std"), None)
+    record = records.make(tensors__0=none, tensors__2=none, context={"r_squared": math.nan})
+    assert found(record) == {}
+
+
+def test_the_table_for_the_readme_holds_every_limit():
+    lines = findings.limits_markdown().splitlines()[2:]
+    assert [re.match(r"\| `(\w+)`", line)[1] for line in lines] == list(findings.LIMITS)
+    # An escaped bar is text: every line has five cells.
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {6}

@@ -1,0 +1,217 @@
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+LAZY = """
+import sys
+from cubic_cli.cli.app import run
+{extra}
+run({arguments!r})
+loaded = [m for m in {modules!r} if m in sys.modules]
+sys.exit(f"loaded {{loaded}}" if loaded else 0)
+"""
+
+
+def loads_none_of(modules, arguments, extra=""):
+    code = LAZY.format(arguments=arguments, extra=extra, modules=modules)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def loads_no_jax(arguments, extra=""):
+    return loads_none_of(["jax", "jaxlib"], arguments, extra)
+
+
+def test_generate_forward_inspect(cubic, tmp_path):
+    assert cubic("generate", "--n", 2000)[0] == 0
+    status, out, _ = cubic("forward", "--run-name", "exp1", "--json")
+    assert status == 0
+    record = json.loads(out)
+    folder = tmp_path / "model" / "exp1"
+    assert sorted(p.name for p in folder.iterdir()) == ["history.parquet", "params.safetensors", "run.json"]
+    assert record == json.loads((folder / "run.json").read_text())
+    assert json.loads(cubic("inspect", "--run-name", "exp1", "--json")[1]) == record
+    frame = pl.read_csv("data.csv", schema={"x": pl.Float32, "y": pl.Float32}).head(1000)
+    digest = hashlib.sha256(frame.to_numpy().astype("<f4").tobytes()).hexdigest()
+    assert record["dataset"]["sha256"] == digest
+    x, y = frame.to_numpy().astype(np.float64).T
+    assert record["loss"] == pytest.approx(np.mean((64 * np.maximum(x + 1, 0) + 1 - y) ** 2), rel=1e-6)
+    assert record["verification"]["passed"]
+    history = pl.read_parquet(folder / "history.parquet")
+    assert history.height == record["iterations"] == 1000
+    for name in ("z1", "a1", "z2"):
+        tensor = next(t for t in record["tensors"] if t["name"] == name)
+        assert np.float32(tensor["min"]) == history[f"{name}_min"].min()
+        assert np.float32(tensor["max"]) == history[f"{name}_max"].max()
+
+
+def test_one_iteration_in_the_words_of_the_original(cubic):
+    cubic("generate", "--n", 1000)
+    cubic("forward")
+    status, out, _ = cubic("inspect", "--epoch", 10, "--batch", 100)
+    x = pl.read_csv("data.csv")["x"].to_numpy()[990:]
+    assert status == 0
+    line = next(line for line in out.splitlines() if "(z1)" in line).split()
+    assert line[:4] == ["Layer", "1", "pre-activation", "(z1)"]
+    assert f"min={np.float32(x.min()) + np.float32(1):.3f}" in line
+    assert cubic("inspect", "--epoch", 11, "--batch", 1)[0] == 1
+
+
+def test_the_rows_of_the_contract_to_the_last_digit(cubic, tmp_path):
+    xs = np.linspace(-82.228, 66.615, 10)
+    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{x:.3f},0\n" for x in xs))
+    assert cubic("forward", "--num-samples", 10)[0] == 0
+    assert cubic("inspect", "--epoch", 1, "--batch", 1)[1].splitlines()[1:4] == [
+        "Layer 1 pre-activation (z1)  shape=[10, 64]  min=-81.228  max=67.615",
+        "Layer 1 activation (a1)      shape=[10, 64]  min=0.000    max=67.615",
+        "Layer 2 pre-activation (z2)  shape=[10, 1]   min=1.000    max=4328.360",
+    ]
+
+
+def test_the_same_seed_gives_the_same_bytes(cubic, tmp_path):
+    files = []
+    for name, seed in (("a.csv", 1), ("b.csv", 1), ("c.csv", 2)):
+        assert cubic("generate", "--n", 500, "--seed", seed, "--dataset", name)[0] == 0
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--hidden-size", "0"), ("--hidden-size", "x"), ("--hidden-size", "1_0"), ("--num-samples", "0"),
+        ("--run-name", ".."), ("--run-name", "a/b"), ("--run-name", "CON"), ("--run-name", "a" * 101),
+        ("--initializer", "eins"), ("--seed", "4294967296"), ("--dataset", "data.txt"), ("--noise-std", "inf"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_is_exit_2_and_named(cubic, arguments, tmp_path):
+    status, out, err = cubic("forward", *arguments)
+    assert (status, out) == (2, "")
+    assert arguments[0] in err
+    assert arguments[1] in err
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [(("forward", "--n"), "cubic forward"), (("sweep", "--seed"), "cubic sweep"), (("--bogus",), "cubic")],
+)
+def test_a_wrong_use_points_to_the_help_of_its_command(cubic, arguments, command):
+    status, out, err = cubic(*arguments)
+    assert (status, out) == (2, "")
+    assert f"`{command} --help` says more" in err
+
+
+def test_precedence(cubic, tmp_path, monkeypatch):
+    cubic("generate", "--n", 50)
+    (tmp_path / ".env").write_text("HIDDEN_SIZE=3\nBATCH_SIZE=7\nNUM_SAMPLES=20\nSECRET=hunter2\n")
+    monkeypatch.setenv("BATCH_SIZE", "4")
+    monkeypatch.setenv("NUM_EPOCHS", "")
+    record = json.loads(cubic("forward", "--num-samples", "30", "--json")[1])
+    config, sources = record["config"], record["sources"]
+    assert (config["hidden_size"], sources["hidden_size"]) == (3, ".env")
+    assert (config["batch_size"], sources["batch_size"]) == (4, "environment")
+    assert (config["num_samples"], sources["num_samples"]) == (30, "flag")
+    assert (config["num_epochs"], sources["num_epochs"]) == (10, "default")
+    assert "hunter2" not in json.dumps(record)
+
+
+def test_a_line_of_dotenv_that_cannot_be_read(cubic, tmp_path):
+    (tmp_path / ".env").write_text("SEED=1\n\nthis is = not 'a line\n")
+    status, _, err = cubic("inspect")
+    assert status == 2
+    assert "line 3" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"), ("a,b\n1,2\n", "line 1"), ("x,y\n1,2\n3\n", "line 3"), ("x,y\n1,2\n3,\n", "line 3"),
+        ("x,y\n1,2\n3,four\n", "line 3"), ("x,y\n1,2\n\n3,4\n", "line 3"), ("x,y\n1,1e400\n", "line 2"),
+        ("x,y\n1,2,3\n", "line 2"), ("x,y\n0x1,2\n", "line 2"), ("x,y\n", "no samples"), ("x,y\n1,2\n", "1 rows"),
+    ],
+)  # fmt: skip
+def test_a_bad_dataset_names_the_line(cubic, tmp_path, text, said):
+    (tmp_path / "data.csv").write_text(text)
+    status, out, err = cubic("forward", "--num-samples", "3")
+    assert (status, out) == (1, "")
+    assert said in err
+
+
+def test_no_dataset_says_how_to_make_one(cubic):
+    status, _, err = cubic("forward")
+    assert status == 1
+    assert "cubic generate" in err
+
+
+def test_an_absent_device_names_what_is_there(cubic):
+    cubic("generate", "--n", 10)
+    status, _, err = cubic("forward", "--num-samples", 10, "--device", "tpu")
+    assert status == 1
+    assert "cpu" in err
+
+
+def test_a_strangers_files_are_refused(cubic, tmp_path):
+    cubic("generate", "--n", 10)
+    stranger = tmp_path / "model" / "mine"
+    stranger.mkdir(parents=True)
+    (stranger / "thesis.txt").write_text("three years")
+    assert cubic("forward", "--num-samples", 10, "--run-name", "mine")[0] == 1
+    assert (stranger / "thesis.txt").read_text() == "three years"
+    (tmp_path / "precious.csv").write_text("x,y\nname,value\n")
+    assert cubic("generate", "--dataset", "precious.csv")[0] == 1
+    assert (tmp_path / "precious.csv").read_text() == "x,y\nname,value\n"
+
+
+def test_a_run_replaces_the_earlier_one(cubic, tmp_path):
+    cubic("generate", "--n", 10)
+    for hidden in (2, 3):
+        assert cubic("forward", "--num-samples", 10, "--hidden-size", hidden)[0] == 0
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["default_run"]
+    assert json.loads(cubic("inspect", "--json")[1])["config"]["hidden_size"] == 3
+
+
+def test_nan_in_the_data_is_counted_and_found(cubic, tmp_path):
+    rows = ["x,y"] + ["1.0,2.0"] * 20
+    rows[13] = "nan,2.0"
+    (tmp_path / "data.csv").write_text("\n".join(rows) + "\n")
+    record = json.loads(cubic("forward", "--num-samples", "20", "--batch-size", "5", "--json")[1])
+    assert record["first_nonfinite"] == {"tensor": "z1", "epoch": 1, "batch": 3, "row": 13, "cause": "data"}
+    assert [t["nan"] for t in record["tensors"]] == [64, 64, 1, 1]
+    assert record["loss"] == "NaN"
+    assert record["verification"]["passed"]
+    assert cubic("inspect")[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["generate", "--n", "10"], ["inspect", "--list"]])
+def test_what_needs_no_jax_loads_none(arguments):
+    assert loads_no_jax(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["forward", "--help"], ["inspect", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    assert loads_none_of(["jax", "numpy", "polars", "safetensors", "matplotlib"], arguments)
+
+
+def test_that_the_tests_above_can_fail():
+    assert not loads_no_jax(["--help"], extra="import jax")
+    assert not loads_none_of(["polars"], ["--help"], extra="import cubic_cli.data.read")
+
+
+def test_fail_on_makes_a_finding_exit_1_and_keeps_the_run(cubic, tmp_path, monkeypatch):
+    cubic("generate", "--n", 50)
+    status, out, err = cubic("forward", "--num-samples", 50, "--fail-on", "nonfinite, explodes", "--json")
+    assert status == 1
+    assert json.loads(out)["config"]["fail_on"] == ["nonfinite", "explodes"]
+    assert "explodes: layer 2 multiplies" in err
+    assert (tmp_path / "model" / "default_run" / "run.json").exists()
+    assert cubic("forward", "--num-samples", 50, "--fail-on", "nonfinite")[0] == 0
+    monkeypatch.setenv("FAIL_ON", "low_rank,explode")
+    status, out, err = cubic("forward", "--num-samples", 50)
+    assert (status, out) == (2, "")
+    assert "FAIL_ON" in err
+    assert "'explode'" in err

@@ -1,0 +1,448 @@
+import copy
+import json
+import shutil
+import string
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import records
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from cubic_cli.analysis import compare, iteration
+from cubic_cli.cli import app as cli
+from cubic_cli.cli import settings as options
+from cubic_cli.cli.views import blocks, listing
+from cubic_cli.cli.views import run as run_view
+from cubic_cli.errors import CubicError
+from cubic_cli.runs import damage as saved
+from cubic_cli.runs import store as runs
+
+SETTINGS = {
+    "plain": (),
+    "scaled": ("--scaling", "standard", "--initializer", "he_normal", "--activation", "gelu", "--hidden-size", "7"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a dataset and a few runs, made once."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in options.SETTINGS:  # an earlier test's .env may have left some
+            patch.delenv(name, raising=False)
+        assert cli.run(["generate", "--n", "300"]) == 0
+        for name, arguments in SETTINGS.items():
+            common = ["--num-samples", "205", "--num-epochs", "3", "--run-name", name]
+            assert cli.run(["forward", *common, *arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(made, tmp_path):
+    """A copy of that folder, to be damaged, as the current folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def change_record(folder, **changes):
+    path = folder / "run.json"
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(record))
+
+
+def test_forward_and_inspect_show_the_same_screen(cubic, here):
+    status, out, err = cubic("forward", "--num-samples", 205)
+    assert status == 0
+    assert err.splitlines()[-1].startswith("saved in ")
+    assert cubic("inspect") == (0, out, "")
+    assert out.startswith("default_run")
+
+
+def test_the_record_has_the_distributions_of_the_tensors(here):
+    record = runs.load_record(here / "model" / "plain")
+    x = pl.read_csv("data.csv")["x"].to_numpy()[:205].astype(np.float32).astype(np.float64)
+    z1 = np.repeat(x + 1, 64)
+    entry = {tensor["name"]: tensor for tensor in record["tensors"]}
+    histogram = entry["z1"]["histogram"]
+    counts, _ = np.histogram(z1.astype(np.float32), np.array(histogram["edges"], np.float32))
+    assert counts.tolist() == histogram["counts"]
+    assert sum(counts) == 205 * 64
+    assert histogram["edges"][0] == entry["z1"]["min"]
+    assert entry["z1"]["quantiles"]["0.5"] == pytest.approx(np.median(z1), rel=1e-6)
+    assert sum(entry["loss"]["histogram"]["counts"]) == 21
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("batch", [1, 13, 21])
+def test_one_iteration_is_computed_again(here, name, batch):
+    folder = here / "model" / name
+    record = runs.load_record(folder)
+    values = iteration.recompute(folder, record, 2, batch)
+    assert values.agrees
+    assert values.unchanged
+    assert values.error < 1e-6
+    rows = slice((batch - 1) * 10, min(batch * 10, 205))
+    x, y = pl.read_csv("data.csv").head(205).to_numpy().astype(np.float32).astype(np.float64).T
+    if name == "scaled":
+        x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+    np.testing.assert_allclose(values.x, x[rows], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(values.y, y[rows], rtol=1e-5, atol=1e-6)
+    if name == "plain":
+        np.testing.assert_allclose(values.z2, 64 * np.maximum(x[rows] + 1, 0) + 1, rtol=1e-6)
+    loss = runs.load_history(folder).row((2 - 1) * 21 + batch - 1, named=True)["loss"]
+    assert np.mean((values.z2 - values.y) ** 2) == pytest.approx(loss, rel=1e-5)
+
+
+def test_one_iteration_on_the_screen(cubic, here):
+    status, out, _ = cubic("inspect", "--run-name", "plain", "--epoch", 3, "--batch", 21)
+    assert status == 0
+    assert "shape=[5, 64]" in out
+    assert "those of the run, by their SHA-256" in out
+    assert "check    yes" in out
+    assert len([line for line in out.splitlines() if line.strip().startswith("20")]) == 5
+    document = json.loads(cubic("inspect", "--run-name", "plain", "--epoch", 3, "--batch", 21, "--json")[1])
+    assert set(document) == {"run_name", "epoch", "batch", "tensors"}
+    assert [set(tensor) for tensor in document["tensors"]] == [{"name", "shape", "min", "max"}] * 4
+
+
+def test_a_dataset_that_changed_since_is_told(cubic, here):
+    arguments = ("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 2)
+    lines = Path("data.csv").read_text().splitlines(keepends=True)
+    other = [*lines[:5], "1.5,2.5\n", *lines[6:]]  # of batch 1: that of batch 2 is as it was
+    Path("data.csv").write_text("".join(other))
+    out = cubic(*arguments)[1]
+    assert "CHANGED since the run" in out
+    assert "check    yes" in out
+    out = cubic("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 1)[1]
+    assert "check    NO" in out
+    Path("data.csv").write_text("".join(lines[:31]))
+    out = cubic(*arguments)[1]
+    assert "CHANGED since the run: data.csv has 30 rows" in out
+    assert "check    yes" in out
+    Path("data.csv").write_text("".join(lines[:15]))
+    status, out, _ = cubic(*arguments)
+    assert status == 0
+    assert "cannot be computed again: the dataset of run plain: data.csv has 14 rows" in out
+    Path("data.csv").unlink()
+    status, out, _ = cubic(*arguments)
+    assert status == 0
+    assert "there is no dataset data.csv" in out
+    assert "Layer 1 pre-activation (z1)" in out
+
+
+def test_a_history_that_was_changed_is_told(cubic, here):
+    arguments = ("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 2)
+    history = pl.read_parquet("model/plain/history.parquet")
+    history.with_columns(loss=pl.col("loss") * 2).write_parquet("model/plain/history.parquet")
+    status, out, err = cubic(*arguments)
+    assert (status, "check    NO: loss" in out) == (1, True)
+    assert "model/plain/history.parquet is damaged: loss of epoch 1, batch 2 is not what" in " ".join(err.split())
+    status, out, err = cubic(*arguments, "--json")
+    assert (status, err) == (0, "")
+
+
+def test_a_run_under_another_name_is_compared_by_it(cubic, here):
+    shutil.copytree("model/plain", "model/trusted")
+    status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "trusted", "--tolerance", 0)
+    assert (status, err) == (0, "")
+    assert out.startswith("plain against trusted")
+
+
+def test_compare(cubic, here):
+    status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "plain", "--tolerance", 0, "--json")
+    assert (status, err) == (0, "")
+    document = json.loads(out)
+    assert document["within_tolerance"] is True
+    assert document["others"][0]["differences"] == []
+    status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "scaled", "--compare", "plain", "--json")
+    document = json.loads(out)
+    assert (status, document["within_tolerance"]) == (0, None)
+    assert [other["run_name"] for other in document["others"]] == ["scaled", "plain"]
+    names = {difference["name"] for difference in document["others"][0]["differences"]}
+    assert names == {"scaling", "initializer", "activation", "hidden_size"}
+    status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "model/scaled", "--tolerance", "0.01")
+    assert status == 1
+    assert "not within 0.01 of scaled (loss," in err
+    assert out.index("initializer") < out.index("z1.min")
+
+
+def changed(factor=1.0, **changes):
+    record = records.make(**changes)
+    record["loss"] *= factor
+    return record
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-5, 1 - 1e-5])
+def test_a_tolerance_is_relative(factor):
+    for tolerance, beyond in ((1.01e-5, []), (0.99e-5, ["loss"])):
+        assert compare.compare(records.RECORD, changed(factor), tolerance)["beyond"] == beyond
+
+
+def test_what_is_not_a_number_is_equal_to_itself_alone():
+    nan, none = changed(float("nan")), records.make(tensors__1={"min": None, "max": None})
+    for record in (nan, none, changed(float("inf"))):
+        assert compare.document(record, [copy.deepcopy(record)], 0.0)["within_tolerance"]
+        assert not compare.document(record, [records.RECORD], 1e9)["within_tolerance"]
+    assert compare.compare(none, records.RECORD, 1e9)["beyond"] == ["a1.min", "a1.max"]
+
+
+def test_an_end_of_a_range_is_held_against_its_tensor():
+    """A minimum of 1e-9 against 0 is no difference where the tensor reaches 5."""
+    near = records.make(tensors__1={"min": 1e-9})
+    assert compare.compare(near, records.RECORD, 1e-6)["beyond"] == []
+    far = records.make(tensors__1={"min": 1e-3})
+    assert compare.compare(far, records.RECORD, 1e-6)["beyond"] == ["a1.min"]
+
+
+def test_list(cubic, here):
+    shutil.copytree(here / "model" / "plain", here / "model" / "z")
+    (here / "model" / "z" / "run.json").write_text('{"schema": 1')
+    found = json.loads(cubic("inspect", "--list", "--json")[1])["runs"]
+    assert [row["run_name"] for row in found] == ["plain", "scaled", "z"]
+    assert set(found[2]) == {"run_name", "damaged"}
+    assert "run.json is damaged" in found[2]["damaged"]
+    shutil.copytree(here / "model" / "plain", here / "model" / "copy")
+    assert listing.rows(Path("model"))[0]["run_name"] == "copy"
+    shutil.rmtree(here / "model" / "copy")
+    record = json.loads(cubic("inspect", "--run-name", "plain", "--json")[1])
+    assert found[0]["r_squared"] == record["context"]["r_squared"]
+    assert (found[0]["device"], found[0]["verified"]) == ("cpu", True)
+    for sort, names in (("loss", ["scaled", "plain"]), ("-loss", ["plain", "scaled"]), ("H", ["scaled", "plain"])):
+        rows = json.loads(cubic("inspect", "--list", "--sort", sort, "--json")[1])["runs"]
+        assert [row["run_name"] for row in rows] == [*names, "z"]
+    assert "damaged: " in cubic("inspect", "--list")[1]
+
+
+def test_every_column_and_key_sorts(cubic, here):
+    rows = listing.rows(Path("model"))
+    for name in [*listing.COLUMNS, *rows[0]]:
+        assert len(listing.rows(Path("model"), name)) == 2
+    assert set(rows[0]) == set(listing.COLUMNS.values())
+    status, out, err = cubic("inspect", "--list", "--sort", "size")
+    assert (status, out) == (2, "")
+    assert "'size'" in err
+    assert all(name in err for name in listing.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--epoch", 1), ("--batch", 1), ("--sort", "loss"), ("--tolerance", 1), ("--list", "--compare", "plain"),
+        ("--compare", "plain", "--tolerance", -1), ("--compare", "plain", "--tolerance", "nan"),
+        ("--save", "out.png"), ("--save", "out"), ("--list", "--epoch", 1, "--batch", 1), ("--compare", "../x"),
+    ],
+)  # fmt: skip
+def test_usage(cubic, here, arguments):
+    status, out, err = cubic("inspect", "--run-name", "plain", *arguments)
+    assert (status, out) == (2, ""), err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--list",), ("--epoch", 1, "--batch", 2), ("--compare", "scaled")])
+def test_save(cubic, here, arguments):
+    for ending in ("svg", "html", "txt", "md"):
+        status, out, err = cubic("inspect", "--run-name", "plain", *arguments, "--save", f"out.{ending}")
+        assert (status, err) == (0, f"kept in out.{ending}\n")
+        text = Path(f"out.{ending}").read_text(encoding="utf-8")
+        assert "plain" in text
+        assert "\x1b" not in text
+        assert ("<svg" in text) >= (ending == "svg")
+        assert ("</html>" in text) == (ending == "html")
+    assert Path("out.txt").read_text(encoding="utf-8") == out
+    page = Path("out.html").read_text(encoding="utf-8")
+    assert "src=" not in page
+    assert "<link" not in page
+    assert sorted(p.name for p in here.iterdir() if p.name.startswith((".", "out"))) == [
+        "out.html", "out.md", "out.svg", "out.txt",
+    ]  # fmt: skip
+
+
+def test_save_follows_no_link_and_says_what_cannot_be_written(cubic, here):
+    Path("precious.md").write_text("three years")
+    Path("link.md").symlink_to("precious.md")
+    Path("folder.md").mkdir()
+    for path in ("link.md", "folder.md", "nowhere/out.md"):
+        status, _, err = cubic("inspect", "--run-name", "plain", "--save", path)
+        assert status == 1
+        assert f"cannot write {path}" in err
+    assert Path("precious.md").read_text() == "three years"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("history.parquet", None, "is missing"),
+        ("history.parquet", 0, "no whole Parquet file"),
+        ("history.parquet", 700, "no whole Parquet file"),
+        ("params.safetensors", None, "is missing"),
+        ("params.safetensors", 5, "no whole safetensors file"),
+        ("params.safetensors", 700, "no whole safetensors file"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_shown(cubic, here, name, damage, said):
+    path = here / "model" / "plain" / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(data[:damage])
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert status == 1
+    assert f"plain/{name}" in err
+    assert said in err
+    assert "z1" in out
+    assert ("batches  " in out) == (name != "history.parquet")
+    status, out, err = cubic("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 1)
+    assert status == 1
+    assert f"plain/{name}" in err
+    assert ("Layer 1" in out) == (name != "history.parquet")
+
+
+def test_a_history_of_another_run_is_told(cubic, here):
+    change_record(here / "model" / "plain", iterations=6300)
+    status, _, err = cubic("inspect", "--run-name", "plain")
+    assert status == 1
+    assert "history.parquet does not hold the 2,100 iterations an epoch" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [('{"schema": 1', "damaged"), ("[]", "schema"), ('{"schema": 2}', "schema 2")]
+)
+def test_a_record_that_cannot_be_read(cubic, here, text, said):
+    (here / "model" / "plain" / "run.json").write_text(text)
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert status == 1
+    assert "run.json" in err
+    assert said in err
+    assert "63 iterations in 3 epochs" in out
+    assert "input_layer.weight [1, 64]" in out
+    status, out, err = cubic("inspect", "--run-name", "plain", "--json")
+    assert (status, out) == (1, "")
+    for name in ("history.parquet", "params.safetensors"):
+        (here / "model" / "plain" / name).write_bytes(b"PAR1junkPAR1")
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert status == 1
+    assert out.count("is damaged") == 2
+
+
+def test_a_damaged_part_is_named_and_the_rest_is_shown(cubic, here):
+    record = runs.load_record(here / "model" / "plain")
+    tensors = copy.deepcopy(record["tensors"])
+    tensors[1]["max"] = "a lot"
+    change_record(here / "model" / "plain", tensors=tensors, timing={})
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert status == 1
+    assert "run.json is damaged: tensors[1].max is 'a lot'" in err
+    assert "timing.compile_seconds is missing" in err
+    assert "verified" in out
+    assert "speed" not in out
+
+
+def test_a_record_without_what_came_later_is_whole(cubic, here):
+    record = runs.load_record(here / "model" / "plain")
+    for tensor in record["tensors"]:
+        del tensor["quantiles"], tensor["histogram"]
+    del record["gradients"]
+    (here / "model" / "plain" / "run.json").write_text(json.dumps(record))
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert (status, err) == (0, "")
+    assert "50 %" not in out
+
+
+def test_only_the_first_epoch_is_read(here, monkeypatch):
+    read = []
+    collect = pl.LazyFrame.collect
+
+    def watched(frame, *arguments, **options):
+        result = collect(frame, *arguments, **options)
+        read.append((result.columns, result.height))
+        return result
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", watched)
+    monkeypatch.setattr(pl, "read_parquet", None)
+    saved.look(here / "model" / "plain")
+    assert read == [(["epoch", "loss"], 21)]
+
+
+def refusal(action):
+    """Return what an action says that cannot be done, None where it can be."""
+    try:
+        action()
+    except CubicError as error:
+        return str(error)
+    return None
+
+
+def places(value, at=()):
+    """Every place of a document."""
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*at, key))
+
+
+PLACES = [place for place in places(records.RECORD) if place]
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.just(10**40), st.floats(), st.text(string.printable, max_size=5),
+    st.just([]), st.just({}), st.just([None]), st.just("relu"),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.booleans(), JUNK), min_size=1, max_size=3))
+@example([(("tensors",), False, [])])
+@example([(("dataset", "y", "min"), False, 3.4028235677973366e38)])  # the first that is no float32
+@example([(("dataset", "x", "mean"), False, 1.9566235514834686e40)])
+@example([(("dataset", "x", "std"), False, 1e-300), (("config", "scaling"), False, "standard")])
+def test_no_damage_to_a_record_is_a_traceback(here, changes):
+    record = copy.deepcopy(records.RECORD)
+    for (*path, last), remove, junk in changes:
+        part = record
+        try:
+            for key in path:
+                part = part[key]
+            if remove:
+                del part[last]
+            else:
+                part[last] = junk
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took this place away
+    folder = here / "model" / "plain"
+    (folder / "run.json").write_text(runs.to_json(record), encoding="utf-8")
+    rows = listing.rows(here / "model", "loss")
+    assert len(rows) == 2
+    blocks.layout(listing.screen(rows, 80), 80)
+
+    def see():
+        found = saved.look(folder)
+        screen = run_view.screen(found.record, found.losses, 80, found.broken)
+        blocks.layout(screen, 80)
+        blocks.markdown(screen)
+        if not found.broken:
+            compare.document(found.record, [records.RECORD], 0.1)
+
+    assert "run.json" in (refusal(see) or "run.json")
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(runs.FILES), st.integers(0, 3000), st.binary(max_size=3))
+@example("run.json", 892, b" ")  # in the name of the dataset
+@example("history.parquet", 1100, b"\x00\x00\x80")  # in the size of a batch
+def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
+    data = (made / "model" / "scaled" / name).read_bytes()
+    folder = here / "model" / "scaled"
+    for file in runs.FILES:
+        shutil.copy(made / "model" / "scaled" / file, folder / file)
+    at = min(at, len(data))
+    (folder / name).write_bytes(data[:at] + junk + (data[at + len(junk) :] if junk else b""))
+
+    def see():
+        found = saved.look(folder)
+        blocks.layout(run_view.screen(found.record, found.losses, 80, found.broken), 80)
+        if not found.broken:
+            iteration.recorded(folder, found.record, 1, 2)
+            iteration.recompute(folder, found.record, 1, 2)
+
+    assert "scaled" in (refusal(see) or "scaled")

@@ -1,0 +1,240 @@
+import math
+import re
+
+import numpy as np
+import pytest
+import records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.text import Text
+
+from cubic_cli.analysis import compare, findings
+from cubic_cli.analysis.iteration import Values
+from cubic_cli.cli.views import blocks, format, listing
+from cubic_cli.cli.views import compare as compare_view
+from cubic_cli.cli.views import iteration as iteration_view
+from cubic_cli.cli.views import run as run_view
+
+WIDTHS = [80, 160]
+GRADIENTS = {
+    "parameters": [
+        {"name": "input_layer.weight", "shape": [1, 64], "norm": 12.5, "min": -3.0, "max": 4.5, "step_ratio": 0.25},
+        {"name": "output_layer.bias", "shape": [1], "norm": 1.5, "min": 1.5, "max": 1.5, "step_ratio": None},
+    ],
+    "largest_learning_rate": 0.015625,
+}
+
+
+def exploding():
+    """A run in which much goes wrong."""
+    record = records.make(
+        config__initializer="ones",
+        config__scaling="none",
+        loss=9194226.0,
+        loss_in_data_units=9194226.0,
+        tensors=[
+            records.tensor("z1", [10, 64], -98.5, 100.75, -0.25, 58.5),
+            records.tensor("a1", [10, 64], 0.0, 100.75, 25.25, 32.5, 0.498),
+            records.tensor("z2", [10, 1], 1.0, 6461.0, 1613.25, 2074.0),
+            records.tensor("loss", [1], 922024.8, 25832706.0, 9194226.18, 6015491.5),
+        ],
+        units={"distinct": 1, "rank": 1},
+        context={"target_variance": 14933107.0, "r_squared": 0.384, "noise_floor": 98.889},
+        verification={"passed": False, "deterministic": False},
+        gradients=GRADIENTS,
+    )
+    record["epochs"] = [{"epoch": e, "loss": 9194226.0 + e % 2, "seconds": 0.002} for e in range(1, 31)]
+    record["tensors"][2] |= {"nonfinite": 12, "nan": 10, "posinf": 2}
+    record["first_nonfinite"] = {"tensor": "z2", "epoch": 1, "batch": 7, "row": 63, "cause": "overflow"}
+    record["findings"] = findings.find(record)
+    return record
+
+
+def text(screen, width):
+    return blocks.layout(screen, width).plain
+
+
+def values(batch=10, hidden=64, largest=2.0):
+    x = np.linspace(-2, largest, batch)
+    a1 = np.maximum(np.outer(x, np.linspace(-1, 1, hidden)), 0)
+    z2 = a1.sum(axis=1)
+    return Values(x, 0.5 * x, a1, z2, 31, 1.25e-7, "loss", 1e-5, True, "")
+
+
+DOCUMENT = {
+    "run_name": "fixed",
+    "epoch": 2,
+    "batch": 4,
+    "tensors": [
+        {"name": "z1", "shape": [10, 64], "min": -81.228, "max": 67.615},
+        {"name": "a1", "shape": [10, 64], "min": 0.0, "max": 67.615},
+        {"name": "z2", "shape": [10, 1], "min": 1.0, "max": 4328.36},
+        {"name": "loss", "shape": [1], "min": 2018853.4, "max": 2018853.4},
+    ],
+}
+LABELS = {tensor["name"]: tensor["label"] for tensor in records.RECORD["tensors"]}
+
+
+def rows(count=3, name="run{}"):
+    made = [
+        {
+            "run_name": name.format(i), "created": "2026-11-23T08:00:00Z", "loss": 10.0 ** (i % 9) + i,
+            "hidden_size": 64, "batch_size": 10, "num_epochs": 10, "initializer": "glorot_uniform",
+            "activation": "leaky_relu", "scaling": "standard", "seed": i, "num_samples": 1000,
+            "r_squared": -(10.0 ** (i % 5)), "device": "cpu", "verified": [True, False, None][i % 3],
+        }
+        for i in range(count)
+    ]  # fmt: skip
+    return [*made, {"run_name": "broken", "damaged": "run.json is damaged: loss is 'x'"}]
+
+
+def screens(width):
+    """Every screen there is."""
+    document = compare.document(exploding(), [records.RECORD], 0.5)
+    return {
+        "run": run_view.screen(records.RECORD, records.losses(), width),
+        "exploding": run_view.screen(exploding(), records.losses() * np.where(np.arange(100) == 5, np.nan, 1), width),
+        "iteration": iteration_view.screen(DOCUMENT, LABELS, width, values()),
+        "large iteration": iteration_view.screen(DOCUMENT, LABELS, width, values(1000, 4096)),
+        "without values": iteration_view.screen(DOCUMENT, LABELS, width, "there is no dataset data.csv; make one"),
+        "list": listing.screen(rows(), width),
+        "compare": compare_view.screen(document),
+    }
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", list(screens(80)))
+def test_the_screens(snapshot, name, width):
+    assert text(screens(width)[name], width) == snapshot
+
+
+@pytest.mark.parametrize("name", list(screens(80)))
+def test_the_screens_as_markdown(snapshot, name):
+    assert blocks.markdown(screens(120)[name]) == snapshot
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 120, 160, 200])
+def test_no_line_is_wider_than_the_screen_or_ends_in_spaces(width):
+    for name, screen in screens(width).items():
+        if width < 80 and name not in ("run", "exploding", "list", "compare"):
+            continue  # the original's words are what they are
+        for line in text(screen, width).splitlines():
+            assert cell_len(line) <= width, (name, line)
+            assert line == line.rstrip()
+
+
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FINITE, min_size=4, max_size=4), st.integers(20, 200))
+def test_a_number_is_whole_or_its_column_is_left_out(numbers, width):
+    low, high, mean, std = (float(str(np.float32(n))) for n in sorted(numbers))
+    record = records.make(tensors__2={"min": low, "max": high, "mean": mean, "std": std})
+    (grid,) = [b for b in run_view.screen(record, None, width) if isinstance(b, blocks.Grid)]
+    lines = text([grid], width).splitlines()
+    row = next(line for line in lines if line.startswith("z2")).split()
+    assert format.number(low) in row
+    assert format.number(high) in row
+    assert "…" not in "".join(lines)
+    shown = [grid.columns[i].name for i in blocks.fit(grid, width)]
+    for name, value in (("mean", mean), ("std", std)):
+        assert (name in shown) == (name in lines[1].split())
+        assert name not in shown or format.number(value) in row
+
+
+def test_columns_are_left_out_in_the_stated_order():
+    grid = next(b for b in run_view.screen(records.RECORD, None, 160) if isinstance(b, blocks.Grid))
+    gone = []
+    for width in range(300, 10, -1):
+        shown = {grid.columns[i].name for i in blocks.fit(grid, width)}
+        gone += [c.name for c in grid.columns if c.name not in shown and c.name not in gone]
+    order = [name for names in grid.drop for name in ((names,) if isinstance(names, str) else names)]
+    assert gone == order
+    assert order[:2] == ["non-finite", "equation"]
+    grid = next(b for b in run_view.screen(exploding(), None, 160) if isinstance(b, blocks.Grid))
+    assert "non-finite" in [grid.columns[i].name for i in blocks.fit(grid, 20)]
+
+
+def test_a_part_that_is_broken_is_left_out_and_the_rest_is_there():
+    whole = text(run_view.screen(records.RECORD, None, 100), 100)
+    some = text(run_view.screen(records.RECORD, None, 100, frozenset({"tensors", "timing"})), 100)
+    assert "speed" in whole
+    assert "speed" not in some
+    assert "verified" in some
+
+
+def test_wrapping_loses_no_word_and_parts_no_glued_ones():
+    words = [f"a{format.GLUE}b", "ccc", "d" * 30, "e"]
+    for width in range(1, 50):
+        lines = [line.plain for line in blocks.wrap(Text(" ".join(words)), width)]
+        assert " ".join(lines).split(" ") == words
+        assert all(len(line) <= width or " " not in line for line in lines)
+
+
+def test_the_axis_is_common_and_growth_is_seen():
+    axis = format.common_axis([100.0, 6461.0, math.inf], 41)
+    assert (axis.limit, axis.width) == (1e4, 41)
+    assert [axis.cell(v) for v in (-1e9, -1e4, 0, 1e4)] == [0, 0, 20, 40]
+    cells = [axis.cell(v) for v in np.linspace(-2e4, 2e4, 999)]
+    assert cells == sorted(cells)
+    small, large = (format.bar(axis, -v, v, None).count("━") for v in (100.0, 6461.0))
+    assert small < large
+    assert axis.header().startswith("−1e4")
+    assert len(axis.header()) == len(format.bar(axis, None, None, None)) == 41
+
+
+@settings(deadline=None, max_examples=100)
+@given(FINITE, FINITE, st.integers(5, 81))
+def test_a_bar_spans_from_the_smallest_to_the_largest(a, b, width):
+    low, high = sorted((a, b))
+    entry = records.tensor("z1", [1], low, high, 0.0, 0.0)
+    axis = format.common_axis([abs(low), abs(high)], width)
+    for histogram in (None, entry["histogram"]):
+        bar = format.bar(axis, low, high, histogram)
+        marks = [i for i, mark in enumerate(bar) if mark not in " ┊"]
+        if low < high or histogram is None:
+            assert (marks[0], marks[-1]) == (axis.cell(low), axis.cell(high))
+
+
+def test_a_sparkline_keeps_the_spike_and_marks_what_is_not_finite():
+    losses = np.ones(1000, np.float32)
+    losses[500], losses[700] = 9, np.inf
+    some, each = format.buckets(losses, 50)
+    line = format.sparkline(some)
+    assert (len(line), each) == (50, 20)
+    assert [i for i, mark in enumerate(line) if mark == "█"] == [500 // 20]
+    assert [i for i, mark in enumerate(line) if mark == format.NO_NUMBER] == [700 // 20]
+    assert set(format.sparkline(np.full(5, 3.0))) == {"▄"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (math.nan, "NaN"), (-math.inf, "−∞"), (-0.0, "0.000"), (4328.36, "4328.360"), (1e9, "1.0000e+09")],
+)
+def test_numbers(value, shown):
+    assert format.number(value) == shown
+
+
+def test_shares_are_none_or_all_only_if_they_are():
+    shown = {s: format.percent(s) for s in (0.0, 1e-9, 0.4985, 1 - 1e-9, 1.0)}
+    assert list(shown.values()) == ["0.0%", "<0.1%", "49.9%", ">99.9%", "100.0%"]
+
+
+def test_500_runs_with_long_names_at_80_columns():
+    found = rows(500, "a-very-long-beginning-that-all-the-names-share-and-then-an-end-that-differs-{}")
+    lines = text(listing.screen(found, 80), 80).splitlines()
+    assert len(lines) == 1 + 500 + 1 + 1
+    assert max(map(cell_len, lines)) <= 80
+    assert len({line.split()[0] for line in lines[1:501]}) == 500
+    assert all(format.number(row["loss"]) in line for row, line in zip(found[:500], lines[1:], strict=False))
+    assert "damaged" in lines[-1]
+
+
+def test_markdown_tables_are_tables():
+    for name, screen in screens(120).items():
+        tables = re.findall(r"(?:^\|.*\n)+", blocks.markdown(screen), re.MULTILINE)
+        assert bool(tables) == (name != "without values")
+        for table in tables:
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1

@@ -1,0 +1,522 @@
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import records
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from cubic_cli.cli.views import blocks, plot
+from cubic_cli.cli.views import sweep as view
+from cubic_cli.config import Activation, ForwardConfig, Initializer, Scaling, check_run_name
+from cubic_cli.data import read as samples
+from cubic_cli.engine import passes as forward
+from cubic_cli.engine import schedule
+from cubic_cli.experiments import run, sweep
+from cubic_cli.experiments.sweep import Outcome
+from cubic_cli.reference import verify
+from cubic_cli.runs import store as runs
+
+ONE_POINT = {name: [getattr(ForwardConfig, name)] for name in sweep.AXES}
+
+
+@pytest.fixture
+def data(cubic):
+    cubic("generate", "--n", 60)
+    return pl.read_csv("data.csv").to_numpy().astype(np.float64).T
+
+
+@pytest.fixture
+def swept(cubic):
+    """Run `cubic sweep` on 60 samples, two epochs each; returns (status, document, standard error)."""
+
+    def swept(*arguments):
+        status, out, err = cubic("sweep", "--num-samples", 60, "--num-epochs", 2, "--json", *arguments)
+        return status, json.loads(out) if out else None, err
+
+    return swept
+
+
+def flags(name, values):
+    return [word for value in values for word in (name, value)]
+
+
+def kept(document):
+    return {row["run_name"] for row in document["runs"] if row["kept"]}
+
+
+def names(document):
+    return {row["run_name"] for row in document["runs"]}
+
+
+def changed(record_path, change):
+    record = json.loads(record_path.read_text())
+    change(record)
+    record_path.write_text(json.dumps(record))
+
+
+# The grid
+
+
+def test_names_say_what_varies_and_the_shapes_come_first():
+    axes = {
+        **ONE_POINT,
+        "hidden_size": [64, 8, 64],
+        "initializer": [Initializer.he_normal, Initializer.ones],
+        "seed": [3, 1],
+    }
+    configs = sweep.expand(ForwardConfig(run_name="exp1", num_epochs=3), axes)
+    assert [config.run_name for config in configs] == [
+        "exp1-h8-he_normal-s3", "exp1-h8-he_normal-s1", "exp1-h8-ones-s3", "exp1-h8-ones-s1",
+        "exp1-h64-he_normal-s3", "exp1-h64-he_normal-s1", "exp1-h64-ones-s3", "exp1-h64-ones-s1",
+    ]  # fmt: skip
+    assert {(c.num_epochs, c.batch_size, c.scaling) for c in configs} == {(3, 10, Scaling.none)}
+    assert [c.hidden_size for c in configs] == [8] * 4 + [64] * 4
+
+
+def test_a_grid_of_one_point_keeps_the_name():
+    (config,) = sweep.expand(ForwardConfig(run_name="exp1"), {**ONE_POINT, "hidden_size": [5, 5]})
+    assert (config.run_name, config.hidden_size) == ("exp1", 5)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "hidden_size": st.lists(st.integers(1, 10**9), min_size=1, max_size=3),
+            "batch_size": st.lists(st.integers(1, 10**9), min_size=1, max_size=3),
+            "initializer": st.lists(st.sampled_from(Initializer), min_size=1, max_size=3),
+            "activation": st.lists(st.sampled_from(Activation), min_size=1, max_size=3),
+            "scaling": st.lists(st.sampled_from(Scaling), min_size=1, max_size=3),
+            "seed": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=2),
+        }
+    )
+)
+def test_every_point_once_under_a_name_of_its_own(axes):
+    configs = sweep.expand(ForwardConfig(run_name="r"), axes)
+    points = {tuple(getattr(config, name) for name in sweep.AXES) for config in configs}
+    assert points == set(itertools.product(*(axes[name] for name in sweep.AXES)))
+    assert len({config.run_name for config in configs}) == len(configs) == len(points)
+    for config in configs:
+        check_run_name(config.run_name)
+
+
+def test_a_name_that_grows_too_long_is_told_before_anything_is_run(cubic, tmp_path):
+    arguments = ("--hidden-size", 8, "--hidden-size", 16)
+    status, out, err = cubic("sweep", "--run-name", "a" * 98, *arguments)
+    assert (status, out) == (2, "")
+    assert "--run-name" in err
+    assert "-h16, of 102 letters" in err
+    assert "at most 96" in err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_variable_holds_one_value(swept, cubic, data, monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("INITIALIZER=zeros\n")
+    monkeypatch.setenv("HIDDEN_SIZE", "3")
+    _, document, _ = swept("--seed", 1, "--seed", 2)
+    assert {(row["hidden_size"], row["initializer"]) for row in document["runs"]} == {(3, "zeros")}
+    sources = json.loads(cubic("inspect", "--run-name", "default_run-s2", "--json")[1])["sources"]
+    found = [sources[name] for name in ("hidden_size", "initializer", "seed", "activation")]
+    assert found == ["environment", ".env", "flag", "default"]
+    for bad in ("3 4", " "):
+        monkeypatch.setenv("HIDDEN_SIZE", bad)
+        status, out, err = cubic("sweep")
+        assert (status, out) == (2, "")
+        assert "HIDDEN_SIZE" in err
+
+
+# What the runs say
+
+
+def test_the_ranking_against_float64(swept, data):
+    """With `ones`, z1 is x + 1 for every unit and z2 is H relu(x + 1) + 1."""
+    x, y = data
+    widths = (2, 8, 32)
+    status, document, err = swept("--run-name", "w", *flags("--hidden-size", widths))
+    assert status == 0
+    expected = {f"w-h{h}": np.mean((h * np.maximum(x + 1, 0) + 1 - y) ** 2) for h in widths}
+    rows = document["runs"]
+    assert [row["run_name"] for row in rows] == sorted(expected, key=expected.get)
+    largest = np.abs(x + 1).max()
+    for row in rows:
+        loss = expected[row["run_name"]]
+        assert row["loss"] == row["loss_in_data_units"] == pytest.approx(loss, rel=1e-6)
+        assert row["r_squared"] == pytest.approx(1 - loss / y.var(), rel=1e-6, abs=1e-6)
+        growth = (row["hidden_size"] * np.maximum(x + 1, 0).max() + 1) / largest
+        assert row["range_growth"] == pytest.approx(growth, rel=1e-6)
+        assert (row["dead"], row["distinct"], row["rank"], row["gradient_norm"]) == (0, 1, 1, None)
+        assert (f"explodes ×{growth:.3g}" in row["verdict"]) == (growth > 10)
+        assert ("worse than the mean" in row["verdict"]) == (loss > y.var())
+        assert "all units alike" in row["verdict"]
+    assert [line.split(":")[0] for line in err.splitlines()] == ["1/3 w-h2", "2/3 w-h8", "3/3 w-h32"]
+
+
+def test_the_spread_of_z2_grows_as_h_with_ones_and_that_of_z1_does_not(swept, data):
+    _, document, _ = swept(*flags("--hidden-size", (4, 16, 64)))
+    grown = {entry["tensor"]: entry for entry in document["growth"]}
+    assert list(grown) == ["z1", "a1", "z2"]
+    assert grown["z2"]["exponent"] == pytest.approx(1, abs=1e-6)  # std(H a + 1) = H std(a)
+    assert grown["z1"]["exponent"] == pytest.approx(0, abs=1e-6)
+    stds = [point["std"] for point in grown["z2"]["points"]]
+    assert stds == pytest.approx([h * np.maximum(data[0] + 1, 0).std() for h in (4, 16, 64)], rel=1e-6)
+
+
+def test_the_exponent_of_drawn_parameters_is_the_slope_of_polyfit(swept, data, tmp_path):
+    arguments = (*flags("--hidden-size", (4, 16, 64)), *flags("--seed", (0, 1)), "--initializer", "glorot_normal")
+    _, document, _ = swept(*arguments)
+    logs = []
+    for h, seed in itertools.product((4, 16, 64), (0, 1)):
+        record = json.loads((tmp_path / "model" / f"default_run-h{h}-s{seed}" / "run.json").read_text())
+        logs.append((math.log(h), math.log(record["tensors"][2]["std"])))
+    slope = np.polyfit(*np.transpose(logs), 1)[0]
+    assert document["growth"][2]["exponent"] == pytest.approx(slope, rel=1e-9)
+
+
+@given(st.floats(-3, 3), st.floats(1e-3, 1e3), st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True))
+def test_the_exponent_of_a_power(power, factor, widths):
+    assert sweep.exponent([(h, factor * h**power) for h in widths]) == pytest.approx(power, abs=1e-6)
+
+
+def test_what_has_no_exponent():
+    assert sweep.exponent([]) is None
+    assert sweep.exponent([(8, 2.0), (8, 3.0)]) is None
+    made = [records.make(config={"hidden_size": h}) for h in (8, 16, 32)]
+    made[0]["tensors"][0]["std"] = 0.0
+    made[1]["tensors"][0]["nonfinite"] = 1
+    made[0]["tensors"][1]["std"] = None
+    z1, a1, z2 = sweep.growth(made)
+    assert (z1["exponent"], [p["hidden_size"] for p in z1["points"]]) == (None, [32])
+    assert (a1["exponent"], [p["hidden_size"] for p in a1["points"]]) == (0, [16, 32])
+    assert len(z2["points"]) == 3
+
+
+def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
+    losses = [math.nan, 2.0, math.inf, 1.0]
+    outcomes = [Outcome(ForwardConfig(), records.make(loss_in_data_units=loss)) for loss in losses]
+    ranked = sweep.rank([Outcome(ForwardConfig(), error="x"), *outcomes])
+    assert [o.error or str(o.record["loss_in_data_units"]) for o in ranked] == ["1.0", "2.0", "nan", "inf", "x"]
+
+
+@pytest.mark.parametrize(
+    ("found", "changes", "expected"),
+    [
+        ([], {"context": {"r_squared": 0.93}}, ["fits: R² 0.93"]),
+        ([], {"context": {"r_squared": 0.0}}, ["no better than the mean"]),
+        ([], {"context": {"r_squared": math.nan}}, []),
+        ([("explodes", 64.04, "z2")], {"context": {"r_squared": 0.4}}, ["explodes ×64", "better than the mean"]),
+        ([("vanishes", 0.01, "z1")], {"context": {"r_squared": None}}, ["vanishes ×0.01"]),
+        (
+            [("dead_units", 64, "a1"), ("identical_units", 64, "a1"), ("vanishes", 0, "z1")],
+            {"units": {"dead": 64, "distinct": 1, "rank": 0}, "context": {"r_squared": 0.0}},
+            ["all units dead", "no better than the mean"],
+        ),
+        (
+            [("identical_units", 2, "a1"), ("low_rank", 2, "a1"), ("worse_than_mean", -1, "loss")],
+            {"units": {"distinct": 32, "rank": 2}, "context": {"r_squared": -1.0}},
+            ["32 of 64 units distinct", "worse than the mean", "rank 2"],
+        ),
+        ([("nonfinite", 3, "a1")], {"context": {"r_squared": math.nan}}, ["not finite from a1 on"]),
+        ([("unverified", 1, "z2")], {"context": {"r_squared": 0.5}}, ["not verified", "better than the mean"]),
+    ],
+)
+def test_verdicts(found, changes, expected):
+    keys = ("id", "value", "tensor")
+    findings = [dict(zip(keys, finding, strict=True)) for finding in found]
+    record = records.make(findings=findings)
+    for part, values in changes.items():
+        record[part] = {**record[part], **values}
+    assert sweep.verdict(record) == expected
+
+
+def test_the_gradient_norm_is_of_all_parameters_together(swept, data):
+    _, document, _ = swept("--gradients", "--hidden-size", 1)
+    x, y = data
+    error = 2 * (np.maximum(x + 1, 0) + 1 - y) / len(x)
+    on = x > -1
+    parts = [(error * on * x).sum(), (error * on).sum(), (error * np.maximum(x + 1, 0)).sum(), error.sum()]
+    assert document["runs"][0]["gradient_norm"] == pytest.approx(np.linalg.norm(parts), rel=1e-5)
+
+
+# One process
+
+
+def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, data, monkeypatch):
+    traces, reads = [], []
+    by_unit, read_chunks = schedule.by_unit, samples.read_chunks
+    monkeypatch.setattr(schedule, "by_unit", lambda *a: traces.append(a[3].input_layer.bias.size) or by_unit(*a))
+    monkeypatch.setattr(run, "read_chunks", lambda *a: reads.append(a) or read_chunks(*a))
+    forward._compile.cache_clear()
+    arguments = (
+        *flags("--hidden-size", (8, 4)),
+        *flags("--initializer", ("ones", "he_normal", "zeros")),
+        *flags("--scaling", ("none", "standard")),
+        *flags("--seed", (0, 1)),
+    )
+    status, document, _ = swept(*arguments)
+    forward._compile.cache_clear()
+    assert status == 0
+    assert len(document["runs"]) == 24
+    assert traces == [4, 8]
+    assert len(reads) == 1
+
+
+# Going on
+
+
+def test_what_is_saved_is_kept_and_the_rest_is_run(swept, data, tmp_path):
+    grid = flags("--hidden-size", (2, 3, 4))
+    assert kept(swept(*grid)[1]) == set()
+    model = tmp_path / "model"
+    shutil.rmtree(model / "default_run-h2")
+    (model / "default_run-h3" / "history.parquet").unlink()
+    before = (model / "default_run-h4" / "run.json").stat().st_ino
+    status, document, err = swept(*grid)
+    assert status == 0
+    assert kept(document) == {"default_run-h4"}
+    assert (model / "default_run-h4" / "run.json").stat().st_ino == before
+    assert [line.endswith("as saved") for line in err.splitlines()] == [False, False, True]
+    assert kept(swept(*grid)[1]) == names(document)
+    assert kept(swept(*grid, "--rerun")[1]) == set()
+    assert sorted(p.name for p in model.iterdir()) == sorted(names(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        (lambda record: record["config"].update(num_epochs=3), False),
+        (lambda record: record["config"].update(initializer="zeros"), False),
+        (lambda record: record["versions"].update(jax="0.1"), False),
+        (lambda record: record["versions"].update(cubic="0.0"), False),
+        (lambda record: record["versions"].update(numpy="1.0", python="3.0"), True),
+        (lambda record: record["dataset"].update(sha256="00" * 32), False),
+        (lambda record: record["device"].update(platform="gpu"), False),
+        (lambda record: record.update(verification=None), False),
+        (lambda record: record["verification"].update(passed=False), False),
+        (lambda record: record["config"].update(fail_on=["explodes"], dataset="elsewhere.csv"), True),
+        (lambda record: record.pop("tensors"), False),
+    ],
+)
+def test_a_run_is_kept_only_if_it_would_be_the_same_again(swept, data, tmp_path, change, stays):
+    swept("--run-name", "r")
+    changed(tmp_path / "model" / "r" / "run.json", change)
+    assert kept(swept("--run-name", "r")[1]) == ({"r"} if stays else set())
+
+
+def test_other_samples_and_more_to_check_are_run_again(swept, cubic, data):
+    swept("--no-verify")
+    assert kept(swept("--no-verify")[1]) == {"default_run"}
+    assert kept(swept()[1]) == set()
+    assert kept(swept("--no-verify")[1]) == {"default_run"}  # more than was asked for
+    assert kept(swept("--gradients")[1]) == set()
+    assert kept(swept()[1]) == {"default_run"}
+    assert kept(swept("--num-samples", 59)[1]) == set()
+    assert cubic("generate", "--n", 60, "--seed", 1, "--force")[0] == 0
+    assert kept(swept("--num-samples", 59)[1]) == set()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept, data, tmp_path, how):
+    grid = [str(word) for word in flags("--seed", range(40))]
+    # A shell's background jobs ignore SIGINT, and so would what they start.
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from cubic_cli.__main__ import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "sweep", "--num-samples", "60", "--num-epochs", "2", *grid],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process:
+        for _ in range(3):
+            assert "loss" in process.stderr.readline()
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    done = {path.name for path in (tmp_path / "model").iterdir() if not path.name.startswith(".")}
+    assert 3 <= len(done) < 40
+    for name in done:
+        assert runs.load_record(tmp_path / "model" / name)["verification"]["passed"]
+    status, document, _ = swept(*grid)
+    assert status == 0
+    assert kept(document) == done
+    assert len(document["runs"]) == 40
+    assert {path.name for path in (tmp_path / "model").iterdir()} == names(document)
+
+
+# What fails
+
+
+def test_a_run_that_fails_stops_no_other(swept, cubic, data, tmp_path, monkeypatch):
+    original = run.run
+
+    def failing(config, *rest):
+        if config.hidden_size == 3:
+            raise MemoryError
+        if config.hidden_size == 4:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40 bytes.\nmore")
+        if config.hidden_size == 5:
+            raise ValueError("odd")
+        return original(config, *rest)
+
+    monkeypatch.setattr(run, "run", failing)
+    stranger = tmp_path / "model" / "default_run-h2"
+    stranger.mkdir(parents=True)
+    (stranger / "thesis.txt").write_text("three years")
+    grid = flags("--hidden-size", (2, 3, 4, 5, 6))
+    status, document, err = swept(*grid)
+    assert status == 1
+    assert [row.get("error") is None for row in document["runs"]] == [True] + [False] * 4
+    errors = {row["hidden_size"]: row["error"] for row in document["runs"][1:]}
+    assert "thesis.txt" in errors[2]
+    assert "not enough memory" in errors[3]
+    assert "not enough memory" in errors[4]
+    assert errors[5].startswith("ValueError: odd")
+    assert "4 of 5 runs failed" in err.splitlines()[-1]
+    assert "default_run-h4" in err.splitlines()[-1]
+    assert (stranger / "thesis.txt").exists()
+    assert not list((tmp_path / "model").glob(".*"))
+    assert "default_run-h4  failed: there is not enough memory" in cubic("sweep", "--num-samples", 60, *grid)[1]
+
+
+def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, monkeypatch, tmp_path):
+    grid = ("--initializer", "he_normal", *flags("--hidden-size", (2, 3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "tolerance", lambda hidden: 0.0 if hidden == 3 else 1e-5)
+        status, document, err = swept(*grid)
+        assert status == 1
+        row = next(row for row in document["runs"] if row["hidden_size"] == 3)
+        assert row["verdict"][0] == "not verified"
+        assert row["verified"] is False
+        assert err.splitlines()[-1].endswith("1 of 2 runs failed; default_run-h3: unverified")
+        assert (tmp_path / "model" / "default_run-h3" / "run.json").exists()
+    status, document, _ = swept(*grid)
+    assert (status, kept(document)) == (0, {"default_run-h2"})
+
+
+def test_fail_on_is_asked_of_runs_that_are_kept_too(swept, data):
+    grid = flags("--initializer", ("ones", "he_normal"))
+    assert swept(*grid)[0] == 0
+    status, document, err = swept(*grid, "--fail-on", "explodes")
+    assert status == 1
+    assert len(kept(document)) == 2
+    assert err.splitlines()[-1].endswith("default_run-ones: explodes")
+
+
+def test_no_dataset_and_no_device_are_errors_of_the_sweep(cubic, data):
+    assert "cubic generate" in cubic("sweep", "--dataset", "no.csv")[2]
+    status, out, err = cubic("sweep", "--device", "tpu")
+    assert (status, out) == (1, "")
+    assert "cpu" in err
+
+
+def test_help_loads_no_jax():
+    code = "import sys; from cubic_cli.cli.app import run; run(['sweep', '--help']); sys.exit('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0
+    assert "--rerun" in found.stdout
+
+
+# The screen
+
+
+def row(name, **changes):
+    return {
+        "run_name": name, "hidden_size": 64, "loss_in_data_units": 1234567.0, "r_squared": -8079.05,
+        "range_growth": 64.0, "dead": 7, "distinct": 64, "rank": 2, "gradient_norm": None,
+        "largest_learning_rate": None, "verified": True,
+        "findings": [],
+        "verdict": ["explodes ×64", "all units alike", "worse than the mean"], **changes,
+    }  # fmt: skip
+
+
+def lines(rows, name, width):
+    screen = view.screen({"runs": rows, "growth": []}, name, width)
+    return blocks.layout(screen, width).plain.splitlines()
+
+
+@pytest.mark.parametrize("base", ["a", "b" * 95, "c" * 60])
+@pytest.mark.parametrize("width", [60, 80, 120, 160, 250])
+def test_long_names_never_cost_a_number(base, width):
+    rows = [row(f"{base}-h{h}", verdict=["explodes ×64"]) for h in (8, 64)]
+    shown = lines(rows, base, width)
+    assert max(map(cell_len, shown)) <= width
+    table = [line for line in shown if "explodes" in line]
+    assert len(table) == 2
+    for line, h in zip(table, (8, 64), strict=True):
+        assert "1,234,567" in line
+        assert "-8,079" in line
+        assert f"h{h} " in line
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_name_too_long_for_the_screen_is_shortened_in_the_middle(width):
+    shown = lines([row("x" + "b" * 98 + "y")], "x" + "b" * 98 + "y", width)
+    assert max(map(cell_len, shown)) <= width
+    (line,) = (line for line in shown if "1,234,567" in line)
+    assert line.startswith("xbb")
+    assert "…bb" in line
+    assert "bby " in line
+    assert "explodes ×64" in line
+
+
+def test_columns_go_in_the_order_that_is_stated(cubic):
+    rows = [row(f"run-h{h}", gradient_norm=12.5, largest_learning_rate=0.01) for h in (8, 64)]
+    headers = [next(line for line in lines(rows, "run", width) if line.startswith("run ")) for width in range(40, 140)]
+    shown = [tuple(name for name in view.DROP if name in header.split()) for header in reversed(headers)]
+    orders = list(dict.fromkeys(shown))
+    assert orders[0] == view.DROP
+    for fewer, more in zip(orders[1:], orders, strict=False):
+        assert fewer == more[1:]
+    assert orders[-1] == ()
+    words = cubic("sweep", "--help")[1].split("these go first:")[1].split(".")[0]
+    assert tuple(word.strip() for word in " ".join(words.split()).split(",")) == view.DROP
+
+
+def test_the_screen_of_a_sweep_over_widths(cubic, data):
+    grid = (*flags("--hidden-size", (4, 16)), *flags("--initializer", ("ones", "zeros")))
+    status, out, _ = cubic("sweep", "--run-name", "exp1", "--num-samples", 60, *grid)
+    assert status == 0
+    assert out.splitlines()[0] == "sweep exp1  4 runs, 4 verified"
+    growth = out[out.index("Growth with H (relu, none)") :].splitlines()
+    assert growth[2].split() == ["ones", "H^0.00", "H^0.00", "H^1.00"]
+    assert growth[3].split() == ["zeros", "–", "–", "–"]
+    assert "Growth" not in cubic("sweep", "--num-samples", 60, "--hidden-size", 4)[1]
+
+
+# The plot
+
+
+@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_the_same_runs_give_the_same_plot(swept, data, tmp_path, ending, magic):
+    grid = (*flags("--hidden-size", (4, 16)), *flags("--initializer", ("ones", "zeros")))
+    files = [tmp_path / f"{name}.{ending}" for name in "ab"]
+    for file in files:
+        assert swept(*grid, "--plot", file)[0] == 0
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    assert first.startswith(magic)
+    if ending == "svg":
+        assert b"ones: H^1.00" in first
+        assert b"zeros: no power" in first
+
+
+def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_run(cubic, data, tmp_path, monkeypatch):
+    widths = flags("--hidden-size", (4, 16))
+    for arguments, said in ((("--plot", "g.png"), "twice"), ((*widths, "--plot", "g.gif"), ".png")):
+        status, out, err = cubic("sweep", *arguments)
+        assert (status, out) == (2, "")
+        assert said in err
+    monkeypatch.setattr(plot, "available", lambda: False)
+    status, out, err = cubic("sweep", *widths, "--plot", "g.png")
+    assert (status, out) == (1, "")
+    assert "cubic-cli[plot]" in err
+    assert not (tmp_path / "model").exists()

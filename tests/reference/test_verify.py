@@ -1,0 +1,239 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from cubic_cli import network
+from cubic_cli.analysis import describe as record
+from cubic_cli.config import Activation, Initializer
+from cubic_cli.data.source import Arrays
+from cubic_cli.engine import passes as forward
+from cubic_cli.engine.passes import Pass
+from cubic_cli.experiments.run import history_columns
+from cubic_cli.network import initialise
+from cubic_cli.reference import verify
+
+N, B, H = 1_003, 10, 8
+
+
+def samples():
+    rng = np.random.default_rng(5)
+    return rng.uniform(-100, 100, N).astype(np.float32), rng.normal(0, 50, N).astype(np.float32)
+
+
+def see(parameters, x, y, activation=Activation.relu, by_unit=False, batch=B):
+    """Return what the devices say."""
+    passing = Pass(parameters, Arrays(x, y), batch, activation, jax.devices(), by_unit=by_unit)
+    (chunk,) = passing.chunks()
+    loss = float(np.float32(chunk.squared_error.sum() / len(x)))
+    tensors = {name: record.describe_tensor(name, [], seen) for name, seen in chunk.tensors.items()}
+    return verify.Seen(history_columns(chunk), tensors, [loss, loss], [1, 1], loss)
+
+
+def check(parameters, seen, x, y, activation=Activation.relu, batch=B):
+    reference = verify.compute(network.by_name(parameters), x, y, batch, activation)
+    return verify.verify(reference, seen, np.arange(len(reference.sizes)), parameters.input_layer.bias.size)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", list(Initializer))
+def test_what_is_right_passes(initializer, activation, by_unit):
+    x, y = samples()
+    parameters = initialise(initializer, H, 2)
+    result = check(parameters, see(parameters, x, y, activation, by_unit), x, y, activation)
+    assert result["passed"], result
+    assert result["batches"] == 101
+    assert result["max_relative_error"] < 1e-6
+
+
+def test_zeros_of_gelu_that_float32_may_miss():
+    """From −7.3 to −9 float64 finds zero; a float32 tanh may be the number after −1 there."""
+    parameters = initialise(Initializer.ones, 1, 0)
+    for z1, least in ((-7.5, 0), (-8.9, 0), (-9.5, B)):
+        x = np.full(B, z1 - 1, np.float32)
+        reference = verify.compute(network.by_name(parameters), x, x, B, Activation.gelu)
+        assert reference.tensors["a1"].zeros == (least, B)
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", list(Initializer))
+def test_what_cancels_is_no_failure(initializer, activation):
+    """A batch of one sample may be nearly zero, where its terms are not: z2 is a difference of saturated units, a1 of
+    gelu that of 1 and tanh, the loss that of z2 and y.
+    """
+    x = np.linspace(-4, 4, 2_001, dtype=np.float32)
+    for seed, hidden in itertools.product(range(5), (1, 4, 64)):
+        drawn = initialise(initializer, hidden, seed)
+        for bias in (0.0, 0.7):
+            hidden_layer = drawn.input_layer._replace(bias=np.full(hidden, bias, np.float32))
+            parameters = drawn._replace(input_layer=hidden_layer)
+            y = np.float32(verify.forward(verify.unpack(network.by_name(parameters)), x.astype(float), activation)[2])
+            result = check(parameters, see(parameters, x, y, activation, batch=1), x, y, activation, batch=1)
+            assert result["passed"], (seed, hidden, bias, result)
+            assert result["max_relative_error"] < 1e-6
+
+
+@pytest.mark.parametrize("hidden", [4, 64, 1024, 4096])
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", [Initializer.ones, Initializer.he_normal, Initializer.glorot_uniform])
+def test_a_small_error_is_noticed_at_any_width(initializer, activation, hidden):
+    """z2 off by three thousandths of the largest of its batch, where float32 rounds 1e-6 of it."""
+    x, y = samples()
+    x, y = x[:200] / 100, y[:200] / 50
+    parameters = initialise(initializer, hidden, 2)
+    reference = verify.compute(network.by_name(parameters), x, y, B, activation)
+    expected = reference.tensors["z2"]
+    for end in ("z2_min", "z2_max"):
+        for batch in range(20):
+            seen = see_expected(reference)
+            seen.history[end][batch] += 0.003 * expected.magnitude()[batch]
+            result = verify.verify(reference, seen, np.arange(20), hidden)
+            assert (result["passed"], result["failure"]["batch"]) == (False, batch + 1)
+
+
+def see_expected(reference):
+    """Return what a device would say that computes in float64."""
+    history = {"loss": reference.loss.copy(), "nonfinite": np.zeros(len(reference.sizes))}
+    for name, tensor in reference.tensors.items():
+        history |= {f"{name}_min": tensor.low.copy(), f"{name}_max": tensor.high.copy()}
+    return verify.Seen(history, {}, [1.0], [1])
+
+
+@pytest.fixture
+def case():
+    x, y = samples()
+    parameters = initialise(Initializer.he_normal, H, 2)
+    return parameters, see(parameters, x, y), x, y
+
+
+@pytest.mark.parametrize("quantity", ["loss", "z1_min", "z1_max", "a1_max", "z2_min", "z2_max"])
+def test_one_wrong_figure_of_the_history_is_named(case, quantity):
+    parameters, seen, x, y = case
+    seen.history[quantity] = seen.history[quantity].copy()
+    seen.history[quantity][4] *= np.float32(1.001)
+    result = check(parameters, seen, x, y)
+    assert not result["passed"]
+    assert result["failure"]["quantity"] == quantity
+    assert result["failure"]["batch"] == 5
+
+
+@pytest.mark.parametrize("tensor", ["z1", "a1", "z2"])
+@pytest.mark.parametrize("quantity", ["min", "max", "mean", "std", "zeros", "nan", "nonfinite"])
+def test_one_wrong_figure_of_the_record_is_named(case, tensor, quantity):
+    parameters, seen, x, y = case
+    seen.tensors[tensor][quantity] += 1
+    result = check(parameters, seen, x, y)
+    assert not result["passed"]
+    assert result["failure"]["quantity"].startswith(tensor)
+
+
+def test_epochs_that_differ_fail(case):
+    parameters, seen, x, y = case
+    for epoch_losses, digests in (([1.5, 1.5000001], [1, 1]), ([1.5, 1.5], [1, 2])):
+        wrong = verify.Seen(seen.history, seen.tensors, epoch_losses, digests, seen.loss)
+        result = check(parameters, wrong, x, y)
+        assert not result["passed"]
+        assert not result["deterministic"]
+
+
+def named(result):
+    assert not result["passed"]
+    return result["failure"]["quantity"].split("_")[0]
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+class TestInjectedErrors:
+    """What a broken device would do; the reference has the right parameters and samples."""
+
+    def test_wrong_bias(self, by_unit):
+        x, y = samples()
+        right = initialise(Initializer.he_normal, H, 2)
+        hidden = right.input_layer._replace(bias=right.input_layer.bias.at[3].add(1.0))
+        output = right.output_layer._replace(bias=right.output_layer.bias + 1.0)
+        assert named(check(right, see(right._replace(input_layer=hidden), x, y, by_unit=by_unit), x, y)) == "z1"
+        assert named(check(right, see(right._replace(output_layer=output), x, y, by_unit=by_unit), x, y)) == "z2"
+
+    def test_bfloat16_products(self, by_unit):
+        x, y = samples()
+        right = initialise(Initializer.he_normal, H, 2)
+        rough = jax.tree.map(lambda a: a.astype(jax.numpy.bfloat16).astype(jax.numpy.float32), right)
+        assert named(check(right, see(rough, x, y, by_unit=by_unit), x, y)) == "z1"
+        output_only = right._replace(output_layer=rough.output_layer)
+        assert named(check(right, see(output_only, x, y, by_unit=by_unit), x, y)) == "z2"
+
+    def test_one_wrong_row(self, by_unit):
+        x, y = samples()
+        right = initialise(Initializer.he_normal, H, 2)
+        wrong_x, wrong_y = x.copy(), y.copy()
+        wrong_x[437], wrong_y[437] = 0.0, wrong_y[437] + 40
+        assert named(check(right, see(right, wrong_x, y, by_unit=by_unit), x, y)) in ("z1", "a1")
+        result = check(right, see(right, x, wrong_y, by_unit=by_unit), x, y)
+        assert named(result) == "loss"
+        assert result["failure"]["batch"] == 44
+
+    def test_dropped_batch(self, by_unit):
+        x, y = samples()
+        right = initialise(Initializer.he_normal, H, 2)
+        x2, y2 = x.copy(), y.copy()
+        x2[500:510], y2[500:510] = x[490:500], y[490:500]  # batch 51 shows batch 50 again
+        result = check(right, see(right, x2, y2, by_unit=by_unit), x, y)
+        assert named(result) == "z1"
+        assert result["failure"]["batch"] == 51
+
+    def test_shuffled_statistic(self, by_unit):
+        x, y = samples()
+        right = initialise(Initializer.he_normal, H, 2)
+        seen = see(right, x, y, by_unit=by_unit)
+        seen.history["a1_max"] = np.roll(seen.history["a1_max"], 1)
+        assert named(check(right, seen, x, y)) == "a1"
+
+    @pytest.mark.parametrize("bit", [20, 27])
+    def test_one_flipped_bit_in_one_activation(self, by_unit, bit, monkeypatch):
+        """A high bit of the mantissa, or of the exponent, of the largest activation of all."""
+        x, y = samples()
+        right = initialise(Initializer.he_normal, H, 2)
+        peak = np.outer(x, right.input_layer.weight[0]).max()
+
+        def flipped(z):
+            a = network.relu(z)
+            bits = jax.lax.bitcast_convert_type(a, jax.numpy.int32) ^ (1 << bit)
+            return jax.numpy.where(z > peak * (1 - 1e-6), jax.lax.bitcast_convert_type(bits, jax.numpy.float32), a)
+
+        monkeypatch.setitem(network.ACTIVATIONS, Activation.relu, flipped)
+        forward._compile.cache_clear()
+        assert named(check(right, see(right, x, y, by_unit=by_unit), x, y)) == "a1"
+        forward._compile.cache_clear()
+
+
+def test_overflow_is_no_failure():
+    """Where float32 overflows, float64 must be beyond its range, and may differ in what is left."""
+    x, y = samples()
+    x = (x * np.float32(3e36)).astype(np.float32)
+    for initializer in (Initializer.ones, Initializer.he_normal):
+        parameters = initialise(initializer, H, 2)
+        for by_unit in (False, True):
+            result = check(parameters, see(parameters, x, y, by_unit=by_unit), x, y)
+            assert result["passed"], result
+
+
+def test_values_that_are_not_finite_in_the_data_are_no_failure():
+    x, y = samples()
+    x[7], x[18], y[29] = np.nan, np.inf, -np.inf
+    parameters = initialise(Initializer.he_normal, H, 2)
+    result = check(parameters, see(parameters, x, y), x, y)
+    assert result["passed"], result
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_what_overflows_or_is_infinite_is_no_failure_under_any_activation(activation, by_unit):
+    """z1 may leave float32's range where a1 does not: 0.01 z1 of `leaky_relu`, and 0 of `gelu` at −∞."""
+    x, y = samples()
+    infinite = x.copy()
+    infinite[7], infinite[18], infinite[29] = np.inf, -np.inf, np.nan
+    parameters = initialise(Initializer.he_normal, H, 2)
+    for column in (infinite, (x * np.float32(3e36)).astype(np.float32)):
+        result = check(parameters, see(parameters, column, y, activation, by_unit), column, y, activation)
+        assert result["passed"], result

@@ -1,0 +1,258 @@
+"""A file or a folder is replaced whole, or not at all: killed at every step, by eight at once, met by strangers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cubic_cli import atomic as scratch
+from cubic_cli.atomic import clear, replacing_file, replacing_folder
+
+FILES, OTHERS = ("a", "b"), ("spill",)
+
+# Run by itself: to fork is safe only where no library has started threads.
+LIBRARY = """
+import os, signal, sys
+from pathlib import Path
+from cubic_cli import atomic as scratch
+
+FILES, OTHERS = ("a", "b"), ("spill",)
+if sys.argv[1] == "renames":
+    scratch._exchange_at_once = lambda a, b: False
+
+def allow(path): pass
+
+def put_folder(text):
+    with scratch.replacing_folder(Path("run"), FILES, OTHERS, allow) as folder:
+        for name in (*FILES, *OTHERS):
+            (folder / name).write_text(text)
+
+def put_file(text):
+    with scratch.replacing_file(Path("data"), allow) as stream:
+        stream.write(text.encode())
+
+def look():
+    run, data = Path("run"), Path("data")
+    files = {p.name: p.read_text() for p in run.iterdir()} if run.is_dir() else None
+    return files, data.read_text() if data.exists() else None
+"""
+
+KILL_AT_EVERY_STEP = (
+    LIBRARY
+    + """
+import json
+outcomes = []
+for put in (put_folder, put_file):
+    put("old")
+    for step in range(1000):
+        child = os.fork()
+        if child == 0:
+            left = step
+            def count(event, arguments):
+                global left
+                if event.startswith(("os.", "open", "ctypes.dlsym", "fcntl")):
+                    left -= 1
+                    if left < 0:
+                        signal.raise_signal(signal.SIGKILL)
+            sys.addaudithook(count)
+            put("new")
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        scratch.clear(Path("run"), (*FILES, *OTHERS))
+        scratch.clear(Path("data"))
+        outcomes.append((put.__name__, step, status, look(), sorted(os.listdir())))
+        if status == 0:
+            break
+        put("old")
+print(json.dumps(outcomes))
+"""
+)
+
+MANY_AT_ONCE = (
+    LIBRARY
+    + """
+children = []
+for child in range(8):
+    if (pid := os.fork()) == 0:
+        try:
+            for turn in range(12):
+                put_folder(f"{child} {turn}")
+                put_file(f"{child} {turn}")
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+    children.append(pid)
+statuses = [os.waitpid(pid, 0)[1] for pid in children]
+files, data = look()
+assert statuses == [0] * 8, statuses
+assert set(files) == set(FILES) and len(set(files.values())) == 1, files
+assert data.endswith(" 11"), data
+assert files["a"].endswith(" 11"), files
+assert sorted(os.listdir()) == ["data", "run"], os.listdir()
+"""
+)
+
+
+def alone(script, mode):
+    return subprocess.run(
+        [sys.executable, "-c", script, mode], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+MODES = ["exchange", "renames"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_killed_at_every_step_the_old_or_the_new_is_there_whole(mode):
+    done = alone(KILL_AT_EVERY_STEP, mode)
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) > 20
+    seen = set()
+    for put, step, status, (files, data), left in outcomes:
+        where = (put, step, status, files, data, left)
+        changed = files["a"] if put == "put_folder" else data
+        seen.add(changed)
+        assert changed in ("old", "new"), where
+        assert status != 0 or changed == "new", where
+        assert files == dict.fromkeys(FILES, files["a"]), where
+        assert left == (["run"] if put == "put_folder" else ["data", "run"]), where
+    assert seen == {"old", "new"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_eight_at_once(mode):
+    done = alone(MANY_AT_ONCE, mode)
+    assert done.returncode == 0, done.stderr
+
+
+def fill(folder, text="new"):
+    for name in (*FILES, *OTHERS):
+        (folder / name).write_text(text)
+
+
+def allow(path):
+    pass
+
+
+def put_run(meanwhile=lambda: None, check=allow):
+    with replacing_folder(Path("run"), FILES, OTHERS, check) as folder:
+        fill(folder)
+        meanwhile()
+
+
+def put_data(meanwhile=lambda: None):
+    with replacing_file(Path("data"), allow) as stream:
+        stream.write(b"new")
+        meanwhile()
+
+
+def write_thesis():
+    Path("run").mkdir(exist_ok=True)
+    Path("run", "thesis").write_text("three years")
+
+
+def fail():
+    raise ZeroDivisionError
+
+
+class RefusedError(Exception):
+    pass
+
+
+def refuse_strangers(path):
+    if path.exists() and {p.name for p in path.iterdir()} - set(FILES):
+        raise RefusedError(path.name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_strangers_file_that_comes_before_the_last_check_is_kept(mode, monkeypatch):
+    if mode == "renames":
+        monkeypatch.setattr(scratch, "_exchange_at_once", lambda a, b: False)
+    with pytest.raises(RefusedError, match="run"):
+        put_run(write_thesis, refuse_strangers)
+    assert Path("run", "thesis").read_text() == "three years"
+    assert os.listdir() == ["run"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_strangers_file_that_comes_after_the_last_check_is_put_back(mode, monkeypatch):
+    if mode == "renames":
+        monkeypatch.setattr(scratch, "_exchange_at_once", lambda a, b: False)
+    Path("run").mkdir()
+    original = scratch.exchange
+    calls = []
+
+    def exchange(*arguments):
+        if not calls:
+            write_thesis()
+        calls.append(arguments)
+        original(*arguments)
+
+    monkeypatch.setattr(scratch, "exchange", exchange)
+    with pytest.raises(RefusedError, match="run"):
+        put_run(check=refuse_strangers)
+    assert len(calls) == 2
+    assert os.listdir("run") == ["thesis"]
+    assert os.listdir() == ["run"]
+
+
+def test_an_error_in_the_block_leaves_the_old_and_nothing_else():
+    Path("run").mkdir()
+    Path("data").write_text("old")
+    for put in (put_run, put_data):
+        with pytest.raises(ZeroDivisionError):
+            put(fail)
+    assert Path("data").read_text() == "old"
+    assert sorted(os.listdir()) == ["data", "run"]
+    assert os.listdir("run") == []
+
+
+def test_what_is_alive_and_what_is_a_strangers_is_not_cleared_up():
+    with replacing_folder(Path("run"), FILES, OTHERS, allow) as folder:
+        fill(folder)
+        clear(Path("run"), FILES)
+        assert set(os.listdir(folder)) == {*FILES, *OTHERS}
+    stranger = Path(".run.0123abcd.scratch")
+    stranger.mkdir()
+    fill(stranger)
+    (stranger / "thesis").write_text("three years")
+    Path(".run.notes.scratch").write_text("a stranger's name")
+    Path("elsewhere").mkdir()
+    fill(Path("elsewhere"))
+    Path(".run.00000000.scratch").symlink_to("elsewhere")
+    clear(Path("run"), (*FILES, *OTHERS))
+    assert os.listdir(stranger) == ["thesis"]
+    assert Path(".run.notes.scratch").exists()
+    assert not Path(".run.00000000.scratch").is_symlink()
+    assert set(os.listdir("elsewhere")) == {*FILES, *OTHERS}
+
+
+def test_no_descriptor_is_left_open():
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(3):
+        put_run()
+        put_data()
+    after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    assert before == after
+
+
+def test_without_locks_nothing_is_cleared_up_for_nobody_knows_whose_it_is(monkeypatch):
+    monkeypatch.setattr(scratch, "_lock", lambda descriptor, wait: False)
+    with replacing_file(Path("data"), allow) as stream:
+        stream.write(b"new")
+        clear(Path("data"))
+        assert len(os.listdir()) == 2
+    assert os.listdir() == ["data"]
+
+
+def test_a_file_too_large_for_the_system_is_an_error_with_its_number():
+    with pytest.raises(OSError, match="No space left") as caught, scratch.system_errors():
+        raise RuntimeError("parquet: underlying IO error: no room (os error 28)")
+    assert caught.value.errno == 28
+    with pytest.raises(RuntimeError), scratch.system_errors():
+        raise RuntimeError("another error")
