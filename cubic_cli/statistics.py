@@ -1,12 +1,11 @@
 """The statistics of a tensor, as a monoid: `summarise` a piece, `merge` two, start from `EMPTY`.
 
-Batches, blocks, epochs, devices and hosts all combine by `merge`. What is observed is returned, never called back.
+Batches, blocks, epochs, devices and hosts all combine by `merge`. What is observed is returned, never called back. The
+same text serves NumPy and JAX: a NumPy array is summed in float64, a traced one in its own float32.
 """
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ class Statistics(NamedTuple):
 
     `count` is of finite values, and `min`, `max`, `mean` and `std` (of the population) are over these alone.
     `zeros` counts exact zeros. On the device the counts are int32, on the host int64, and the rest float64 there.
+    Always `min ≤ mean ≤ max`, and the `std` of a constant is 0. Where `count` is 0, `min` is ∞ and `max` −∞.
     """
 
     count: Any
@@ -37,42 +37,47 @@ class Statistics(NamedTuple):
 EMPTY = Statistics(0, 0, 0, 0, 0, np.inf, -np.inf, 0.0, 0.0)
 
 
-def summarise(values: jax.Array, mask: jax.Array, axis: tuple[int, ...]) -> Statistics:
-    """Return the statistics of `values` over `axis` where `mask` (of a shape that broadcasts) is true.
+def summarise(values: Any, mask: Any = True, axis: int | tuple[int, ...] | None = None) -> Statistics:
+    """Return the statistics of `values` over `axis` (all for None) where `mask`, of a shape that broadcasts, is true.
 
-    The deviations are taken about the mean, and very large or small values are scaled, so that neither cancellation nor
-    overflow spoils them: `mean` and `std` are finite wherever the values are.
+    The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983): what the rounding of the mean leaves is taken from
+    mean and variance both, so that neither is spoilt however far the values lie from zero. Very large and very small
+    values are scaled by powers of two, which is exact, so that no square leaves the range.
     """
+    xp = values.__array_namespace__()
+    if xp is np:
+        values = values.astype(np.float64, copy=False)
+    integer = np.int64 if xp is np else np.int32
 
-    def total(condition: jax.Array) -> jax.Array:
-        return jnp.sum(condition & mask, axis=axis, dtype=jnp.int32)
+    def total(condition: Any) -> Any:
+        return xp.sum(condition & mask, axis=axis, dtype=integer)
 
-    def expand(reduced: jax.Array) -> jax.Array:
-        return jnp.expand_dims(reduced, axis)
+    def expand(reduced: Any) -> Any:
+        return reduced if axis is None else xp.expand_dims(reduced, axis)
 
-    finite = jnp.isfinite(values)
-    used = finite & mask
-    count = jnp.sum(used, axis=axis, dtype=jnp.int32)
-    low = jnp.min(jnp.where(used, values, jnp.inf), axis=axis)
-    high = jnp.max(jnp.where(used, values, -jnp.inf), axis=axis)
-    largest = jnp.where(count > 0, jnp.maximum(jnp.abs(low), jnp.abs(high)), 1.0)
-    # Powers of two are exact; with these, neither a square nor its sum leaves float32's range.
-    scale = jnp.where(largest > 2.0**40, 2.0**-80, jnp.where(largest < 2.0**-40, 2.0**80, 1.0))
-    scaled = jnp.where(used, values, 0.0) * expand(scale)
-    n = jnp.maximum(count, 1).astype(values.dtype)
-    mean = jnp.sum(scaled, axis=axis) / n
-    deviation = jnp.where(used, scaled - expand(mean), 0.0)
-    std = jnp.sqrt(jnp.sum(deviation * deviation, axis=axis) / n)
+    used = xp.isfinite(values) & mask
+    count = xp.sum(used, axis=axis, dtype=integer)
+    low = xp.min(xp.where(used, values, np.inf), axis=axis, initial=np.inf)
+    high = xp.max(xp.where(used, values, -np.inf), axis=axis, initial=-np.inf)
+    largest = xp.where(count > 0, xp.maximum(xp.abs(low), xp.abs(high)), 1.0)
+    scale = xp.where(largest > 2.0**40, 2.0**-80, xp.where(largest < 2.0**-40, 2.0**80, 1.0)).astype(values.dtype)
+    scaled = xp.where(used, values, 0.0) * expand(scale)
+    n = xp.maximum(count, 1).astype(values.dtype)
+    rough = xp.sum(scaled, axis=axis) / n
+    deviation = xp.where(used, scaled - expand(rough), 0.0)
+    correction = xp.sum(deviation, axis=axis) / n
+    variance = xp.sum(deviation * deviation, axis=axis) / n - correction * correction
+    mean = xp.clip((rough + correction) / scale, low, high)
     return Statistics(
         count=count,
-        nan=total(jnp.isnan(values)),
-        posinf=total(values == jnp.inf),
-        neginf=total(values == -jnp.inf),
+        nan=total(xp.isnan(values)),
+        posinf=total(values == np.inf),
+        neginf=total(values == -np.inf),
         zeros=total(values == 0),
         min=low,
         max=high,
-        mean=mean / scale,
-        std=std / scale,
+        mean=xp.where(count > 0, mean, 0.0),
+        std=xp.where(low < high, xp.sqrt(xp.maximum(variance, 0.0)) / scale, 0.0),
     )
 
 
@@ -87,16 +92,18 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
     weight_a, weight_b = a.count / n, b.count / n
     delta = np.asarray(b.mean, np.float64) - a.mean
     variance = weight_a * np.square(a.std) + weight_b * np.square(b.std) + weight_a * weight_b * np.square(delta)
+    low, high = np.minimum(a.min, b.min), np.maximum(a.max, b.max)
+    mean = np.where(weight_a == 0, b.mean, a.mean + weight_b * delta)
     return Statistics(
         count=count,
         nan=np.asarray(a.nan) + b.nan,
         posinf=np.asarray(a.posinf) + b.posinf,
         neginf=np.asarray(a.neginf) + b.neginf,
         zeros=np.asarray(a.zeros) + b.zeros,
-        min=np.minimum(a.min, b.min),
-        max=np.maximum(a.max, b.max),
-        mean=np.where(weight_a == 0, b.mean, a.mean + weight_b * delta),
-        std=np.sqrt(variance),
+        min=low,
+        max=high,
+        mean=np.where(count > 0, np.clip(mean, low, high), 0.0),
+        std=np.where(low < high, np.sqrt(variance), 0.0),
     )
 
 

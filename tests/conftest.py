@@ -6,6 +6,7 @@ import tempfile
 os.environ["JAX_NUM_CPU_DEVICES"] = "4"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "allow"
 os.environ["NO_COLOR"] = "1"
+os.environ.pop("COLUMNS", None)
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 
 import pytest
