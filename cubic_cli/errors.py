@@ -17,6 +17,10 @@ class DatasetError(CubicError):
     """The dataset is missing, is not a dataset, or cannot be written."""
 
 
+class ParametersError(CubicError):
+    """A file of parameters is missing, or holds no network that fits."""
+
+
 class RunError(CubicError):
     """A saved run is missing or damaged, or a run cannot be saved."""
 
