@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,11 +17,10 @@ from hypothesis import strategies as st
 
 from cubic_cli.cluster import join as distributed
 from cubic_cli.cluster import supervisor
-from cubic_cli.cluster.rendezvous import meet
 from cubic_cli.config import Place
 from cubic_cli.data.problem import draw
 from cubic_cli.data.read import count_samples, read_chunks
-from cubic_cli.errors import CubicError, PeerError
+from cubic_cli.errors import CubicError
 from cubic_cli.experiments import report as verdict
 from cubic_cli.experiments.shares import Spool, deal
 from cubic_cli.runs.history import Batches
@@ -291,28 +289,6 @@ def test_bad_settings_are_exit_2(cubic, arguments, said):
     status, out, err = cubic("forward", *arguments)
     assert (status, out) == (2, "")
     assert said in err
-
-
-def test_a_stranger_at_the_port_is_no_process():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def close():
-            peer, _ = server.accept()
-            peer.recv(100)
-            peer.close()
-
-        thread = threading.Thread(target=close)
-        thread.start()
-        with pytest.raises(PeerError, match="another program"):
-            meet(f"127.0.0.1:{server.getsockname()[1]}", 2, 1, 5)
-        thread.join()
-
-
-def test_a_port_in_use_is_named():
-    with socket.create_server(("", 0)) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(PeerError, match=f"cannot listen at COORDINATOR_ADDRESS h:{port}"):
-            meet(f"h:{port}", 2, 0, 5)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 300), st.integers(1, 9))
