@@ -1,19 +1,14 @@
-"""What a command is asked to do: the settings, their defaults and their limits.
+"""What a command is asked to do: the settings with their defaults, and the parsers that hold them to their limits."""
 
-A flag beats the environment, which beats the nearest `.env`, which beats the default. Typer resolves flags and
-the environment; `load_dotenv` lays the `.env` file underneath.
-"""
-
-import contextlib
-import io
-import os
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
-from cubic_cli.errors import CubicError, UsageError
+from cubic_cli.errors import UsageError
 
 
 class Initializer(StrEnum):
@@ -77,12 +72,19 @@ class ForwardConfig:
     activation: Activation = Activation.relu
     scaling: Scaling = Scaling.none
     dataset: str = "data.csv"
+    x_column: str = "x"
+    y_column: str = "y"
     run_name: str = "default_run"
     artifact_dir: str = "model"
     device: Device = Device.auto
     verify: bool = True
     gradients: bool = False
     fail_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse one column for both."""
+        if self.x_column == self.y_column:
+            raise UsageError(f"--x and --y both name the column {self.x_column!r}; expected two columns")
 
     def as_json(self) -> dict[str, object]:
         """Return the settings as the record's `config` holds them."""
@@ -125,6 +127,68 @@ MAX_RUN_NAME = 100
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names that Windows gives to devices, with or without an extension.
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(1, 10))}
+
+
+def suggestion(found: str, accepted: Iterable[str]) -> str:
+    """Return `; did you mean …?` for what is nearly one of the accepted words, and nothing for anything else."""
+    near = difflib.get_close_matches(found, list(accepted), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def parse_choice(words: type[Word]) -> Callable[[str], Word]:
+    """Return a parser of one of the `words`."""
+
+    def choice(text: str) -> Word:
+        try:
+            return words(text)
+        except ValueError:
+            raise ValueError(f"expected one of {', '.join(words)}{suggestion(text, words)}") from None
+
+    return choice
+
+
+_BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True)
+_BOOLEANS |= dict.fromkeys(("false", "f", "no", "n", "off", "0"), False)
+
+
+def parse_boolean(text: str) -> bool:
+    """Return what a boolean word says, in any case.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError("expected a boolean word: true, false, yes, no, on, off, 1, 0") from None
+
+
+def parse_size(text: str) -> float:
+    """Return a finite decimal number of at least 0; stricter than `float`, which takes `1_0`, ` 1` and `inf`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _DECIMAL.fullmatch(text) or not (value := float(text)) < float("inf"):
+        raise ValueError("expected a finite number of at least 0")
+    return value
+
+
+_DECIMAL = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def check_column(name: str) -> str:
+    """Return `name` if a column may bear it.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if not name.strip():
+        raise ValueError("expected the name of a column")
+    return name
 
 
 def check_run_name(name: str) -> str:
@@ -206,69 +270,3 @@ def parse_integer(low: int, high: int = 2**63 - 1, accepted: str = "") -> Callab
         return value
 
     return integer
-
-
-@dataclass(frozen=True)
-class DotEnv:
-    """The `.env` file that was found, and the names that it set."""
-
-    path: Path | None
-    names: frozenset[str]
-
-
-def load_dotenv(known: frozenset[str], start: Path | None = None) -> DotEnv:
-    """Lay the nearest `.env`, from `start` upward, underneath the environment.
-
-    Only the `known` names and those of JAX and XLA take effect; a value is never shown, for a `.env` holds secrets.
-    An empty variable counts as not set.
-
-    Raises:
-        UsageError: the file cannot be read; names the file and the line.
-        CubicError: the current folder is gone.
-    """
-    from dotenv.parser import parse_stream
-
-    path = _find_dotenv(start)
-    if path is None:
-        return DotEnv(None, frozenset())
-    values: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(_read_dotenv(path))):
-        string = binding.original.string
-        if binding.error or "\0" in string or (binding.key and binding.value is None):
-            line = binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
-            raise UsageError(f"{path}, line {line}: expected NAME=VALUE, a comment or an empty line")
-        if binding.key and (binding.key in known or binding.key.startswith(("JAX_", "XLA_"))):
-            values[binding.key] = binding.value or ""
-    names = {name for name, value in values.items() if value and not os.environ.get(name)}
-    os.environ.update({name: values[name] for name in names})
-    return DotEnv(path, frozenset(names))
-
-
-_MAX_DOTENV = 1 << 20  # bytes
-
-
-def _find_dotenv(start: Path | None) -> Path | None:
-    """Return the nearest `.env` from `start`, or the current folder, upward."""
-    try:
-        folder = start or Path.cwd()
-    except FileNotFoundError:
-        raise CubicError("the current folder is not there any more; change to another with `cd`") from None
-    for path in (f / ".env" for f in (folder, *folder.parents)):
-        with contextlib.suppress(PermissionError):  # a folder above, which is closed to this user
-            if path.is_file():
-                return path
-    return None
-
-
-def _read_dotenv(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_DOTENV + 1)
-        if len(raw) > _MAX_DOTENV:
-            raise UsageError(f"{path} is larger than 1 MiB; a file of settings is smaller")
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cubic_cli import config
+from cubic_cli.cli import dotenv, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.cli import terminal
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
 from cubic_cli.errors import NO_MEMORY, CubicError, is_no_memory
 
@@ -40,7 +39,7 @@ def main(
     ] = False,
 ) -> None:
     """Lay the nearest .env underneath the environment, before a command's options are read."""
-    ctx.obj = config.load_dotenv(options.SETTINGS)
+    ctx.obj = dotenv.load(frozenset(options.SETTINGS))
 
 
 app.command()(generate.generate)

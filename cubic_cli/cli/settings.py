@@ -1,9 +1,13 @@
-"""The options of the commands: flags, variables, parsers, help; one setting is one type here, for all commands."""
+"""The settings: each declared once, with its flag, variable, parser and help, for all commands.
+
+A flag beats the environment, which beats `.env`, which beats the default; the defaults stand in `config`. To add a
+setting, add its field to a dataclass of `config`, its declaration here, and its parameter to the commands that take it.
+"""
 
 import os
-import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -11,38 +15,38 @@ from cubic_cli import config as cfg
 from cubic_cli.analysis.findings import LIMITS
 from cubic_cli.errors import UsageError
 
-SETTINGS = frozenset(
-    [
-        "NUM_DATASET",
-        "GENERATE_DATASET",
-        "DATASET",
-        "NOISE_STD",
-        "SEED",
-        "HIDDEN_SIZE",
-        "BATCH_SIZE",
-        "NUM_EPOCHS",
-        "NUM_SAMPLES",
-        "RUN_NAME",
-        "INITIALIZER",
-        "ACTIVATION",
-        "SCALING",
-        "DEVICE",
-        "VERIFY",
-        "GRADIENTS",
-        "FAIL_ON",
-        "COORDINATOR_ADDRESS",
-        "NUM_PROCESSES",
-        "PROCESS_ID",
-        "ARTIFACT_DIR",
-    ]
-)
+DATA, NETWORK, RUN, CHECKS, MACHINES = "Data", "Network", "Run", "Checks", "Many machines"  # the panels of --help
+
+
+def option(
+    *flags: str,
+    help: str,
+    variable: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
+    panel: str | None = None,
+    callback: Callable[..., Any] | None = None,
+    complete: Callable[..., Any] | None = None,
+) -> Any:
+    """Return an option; without `flags` its flag is the name of the parameter.
+
+    What `parse` refuses with a `ValueError` is told with the value that was found.
+    """
+    return typer.Option(
+        *flags,
+        envvar=variable,
+        parser=None if parse is None else _parser(parse),
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        callback=callback,
+        autocompletion=complete,
+    )
 
 
 def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """Let Typer show a parser's message with the value that was found."""
-
     def parsed(value: Any) -> Any:
-        if not isinstance(value, str):
+        if not isinstance(value, str):  # the default
             return value
         try:
             return parse(value)
@@ -52,209 +56,228 @@ def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     return parsed
 
 
-def _finite(text: str) -> float:
-    if not _DECIMAL.fullmatch(text) or not (value := float(text)) < float("inf"):
-        raise ValueError("expected a finite number of at least 0")
-    return value
+def repeatable(
+    *flags: str,
+    parse: Callable[[str], Any],
+    metavar: str,
+    help: str,
+    variable: str | None = None,
+    panel: str | None = None,
+) -> Any:
+    """Return an option that may be repeated, or be given a list with commas."""
+    one = _parser(parse)
+
+    def parts(text: str) -> list[Any]:
+        if "," not in text:
+            return [one(text)]
+        return [one(part.strip()) for part in text.split(",") if part.strip()]
+
+    def flatten(ctx: typer.Context, parameter: typer.CallbackParam, values: list[Any]) -> list[Any]:
+        found = os.environ.get(variable or "", "")
+        source = ctx.get_parameter_source(str(parameter.name))
+        # Typer parts a variable at its blanks.
+        if source is not None and source.name == "ENVIRONMENT" and len(values) != 1 and "," not in found:
+            raise typer.BadParameter(f"found {found!r}; expected one value, or several with commas between them")
+        return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+    return option(
+        *flags, help=help, variable=variable, parse=parts, metavar=f"{metavar},…", panel=panel, callback=flatten
+    )
 
 
-_DECIMAL = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+@dataclass(frozen=True)
+class Setting:
+    """What is declared of a setting, which has a variable."""
+
+    parse: Callable[[str], Any]
+    metavar: str
+    panel: str
+    help: str
+    is_path: bool  # in `.env` it is relative to that file's folder
 
 
-def boolean(ctx: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
-    """Return `value`; refuses a variable of nothing but blanks, which Typer takes for false."""
-    text = os.environ.get(str(parameter.envvar), "")
-    source = ctx.get_parameter_source(str(parameter.name))
-    if text and not text.strip() and source is not None and source.name == "ENVIRONMENT":
-        raise typer.BadParameter(f"found {text!r}; expected a boolean word")
-    return value
+SETTINGS: dict[str, Setting] = {}  # by variable
 
 
-def _num_samples(text: str) -> str:
-    """Return `all` or the integer's text. A callback, for a parser's `None` would count as not given."""
-    try:
-        samples = cfg.parse_num_samples(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"found {text!r}; {error}") from None
-    return "all" if samples is None else str(samples)
+def _setting(
+    variable: str,
+    parse: Callable[[str], Any],
+    metavar: str,
+    panel: str,
+    help: str,
+    *flags: str,
+    is_path: bool = False,
+    several: bool = False,
+) -> Any:
+    SETTINGS[variable] = Setting(parse, metavar, panel, help, is_path)
+    make = repeatable if several else option
+    return make(*flags, variable=variable, parse=parse, metavar=metavar, panel=panel, help=help)
 
 
-def _fail_on(texts: list[str]) -> list[str]:
-    """Return the ids of findings, each given alone or in a list with commas."""
-    ids = [part.strip() for text in texts for part in text.split(",") if part.strip()]
-    for name in ids:
-        if name not in LIMITS:
-            raise typer.BadParameter(f"found {name!r}; expected ids of findings: {', '.join(LIMITS)}")
-    return list(dict.fromkeys(ids))
+def _several(variable: str) -> Any:
+    """Return the option of a setting that `sweep` takes several times."""
+    known = SETTINGS[variable]
+    return repeatable(variable=variable, parse=known.parse, metavar=known.metavar, panel=known.panel, help=known.help)
 
 
-def sources(ctx: typer.Context, names: list[str]) -> dict[str, str]:
-    """Return where each setting came from: flag, environment, .env or default."""
-    found = {}
-    for name in names:
-        source = ctx.get_parameter_source(name)
-        kind = source.name if source is not None else "DEFAULT"
-        if kind == "ENVIRONMENT":
-            found[name] = ".env" if name.upper() in ctx.obj.names else "environment"
-        else:
-            found[name] = "flag" if kind == "COMMANDLINE" else "default"
-    return found
+def _words(kind: type[cfg.Word]) -> str:
+    *words, last = kind
+    return f"{', '.join(words)} or {last}"
 
 
-def place(
-    ctx: typer.Context, distributed: bool, address: str | None, processes: int | None, process_id: int | None
-) -> cfg.Place | None:
+def _finding(name: str) -> str:
+    if name not in LIMITS:
+        raise ValueError(f"expected ids of findings: {', '.join(LIMITS)}{cfg.suggestion(name, LIMITS)}")
+    return name
+
+
+positive = cfg.parse_integer(1)
+
+Generate = Annotated[
+    bool,
+    _setting(
+        "GENERATE_DATASET", cfg.parse_boolean, "", DATA, "Generate the dataset first.", "--generate/--no-generate"
+    ),
+]
+NumDataset = Annotated[
+    int, _setting("NUM_DATASET", positive, "INT", DATA, "Write this many rows.", "--n", "--num-dataset")
+]
+Dataset = Annotated[
+    str,
+    _setting("DATASET", cfg.check_dataset, "PATH", DATA, "The dataset is this .csv or .parquet file.", is_path=True),
+]
+NoiseStd = Annotated[float, _setting("NOISE_STD", cfg.parse_size, "FLOAT", DATA, "Spread y by noise of this std.")]
+XColumn = Annotated[
+    str, _setting("X_COLUMN", cfg.check_column, "NAME", DATA, "This column of the dataset is x.", "--x")
+]
+YColumn = Annotated[
+    str, _setting("Y_COLUMN", cfg.check_column, "NAME", DATA, "This column of the dataset is y.", "--y")
+]
+NumSamples = Annotated[
+    int | None,
+    _setting("NUM_SAMPLES", cfg.parse_num_samples, "INT|all", DATA, "Use at most this many of the first rows, or all."),
+]
+Seed = Annotated[int, _setting("SEED", cfg.parse_integer(0, 2**32 - 1), "INT", DATA, "Draw by this seed.")]
+HiddenSize = Annotated[int, _setting("HIDDEN_SIZE", positive, "INT", NETWORK, "Give the hidden layer H units.")]
+Initializer = Annotated[
+    cfg.Initializer,
+    _setting(
+        "INITIALIZER",
+        cfg.parse_choice(cfg.Initializer),
+        "NAME",
+        NETWORK,
+        f"Set the first parameters by {_words(cfg.Initializer)}.",
+    ),
+]
+Activation = Annotated[
+    cfg.Activation,
+    _setting("ACTIVATION", cfg.parse_choice(cfg.Activation), "NAME", NETWORK, f"Activate by {_words(cfg.Activation)}."),
+]
+Scaling = Annotated[
+    cfg.Scaling,
+    _setting("SCALING", cfg.parse_choice(cfg.Scaling), "NAME", NETWORK, f"Rescale x and y by {_words(cfg.Scaling)}."),
+]
+BatchSize = Annotated[int, _setting("BATCH_SIZE", positive, "INT", RUN, "Take B samples in a batch.")]
+NumEpochs = Annotated[int, _setting("NUM_EPOCHS", positive, "INT", RUN, "Pass over the samples this often.")]
+Device = Annotated[
+    cfg.Device,
+    _setting("DEVICE", cfg.parse_choice(cfg.Device), "NAME", RUN, f"Compute on {_words(cfg.Device)}."),
+]
+RunName = Annotated[str, _setting("RUN_NAME", cfg.check_run_name, "NAME", RUN, "The run has this name.")]
+ArtifactDir = Annotated[
+    str, _setting("ARTIFACT_DIR", cfg.check_folder, "FOLDER", RUN, "All runs are in this folder.", is_path=True)
+]
+Verify = Annotated[
+    bool,
+    _setting(
+        "VERIFY",
+        cfg.parse_boolean,
+        "",
+        CHECKS,
+        "Compute it again in NumPy float64, and compare.",
+        "--verify/--no-verify",
+    ),
+]
+Gradients = Annotated[
+    bool,
+    _setting(
+        "GRADIENTS",
+        cfg.parse_boolean,
+        "",
+        CHECKS,
+        "Measure the gradients and the largest learning rate.",
+        "--gradients/--no-gradients",
+    ),
+]
+FailOn = Annotated[
+    list[str], _setting("FAIL_ON", _finding, "ID", CHECKS, "Exit 1 if the run has such a finding.", several=True)
+]
+Distributed = Annotated[
+    bool,
+    option("--distributed", panel=MACHINES, help="Share the work with the processes of JAX's distributed runtime."),
+]
+CoordinatorAddress = Annotated[
+    str | None,
+    _setting(
+        "COORDINATOR_ADDRESS",
+        cfg.check_address,
+        "ADDR",
+        MACHINES,
+        "Meet process 0 at this host:port. JAX finds this and the next two by itself on a cluster.",
+    ),
+]
+NumProcesses = Annotated[
+    int | None, _setting("NUM_PROCESSES", positive, "INT", MACHINES, "Expect this many processes.")
+]
+ProcessId = Annotated[
+    int | None, _setting("PROCESS_ID", cfg.parse_integer(0), "INT", MACHINES, "Be this process, from 0.")
+]
+HiddenSizes = Annotated[list[int], _several("HIDDEN_SIZE")]
+BatchSizes = Annotated[list[int], _several("BATCH_SIZE")]
+Initializers = Annotated[list[cfg.Initializer], _several("INITIALIZER")]
+Activations = Annotated[list[cfg.Activation], _several("ACTIVATION")]
+Scalings = Annotated[list[cfg.Scaling], _several("SCALING")]
+Seeds = Annotated[list[int], _several("SEED")]
+Json = Annotated[bool, option("--json", panel=RUN, help="Print one JSON document and nothing else.")]
+
+Config = TypeVar("Config", cfg.ForwardConfig, cfg.GenerateConfig)
+
+
+def configure(ctx: typer.Context, kind: type[Config], without: Collection[str] = ()) -> Config:
+    """Return what the command was asked for; the fields `without` keep their defaults."""
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(kind)):
+        if name in ctx.params and name not in without:
+            value = ctx.params[name]
+            values[name] = tuple(dict.fromkeys(value)) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def sources(ctx: typer.Context) -> dict[str, str]:
+    """Return where each setting of the run came from: flag, environment, .env or default."""
+    return {field.name: source(ctx, field.name) for field in fields(cfg.ForwardConfig) if field.name in ctx.params}
+
+
+def source(ctx: typer.Context, name: str) -> str:
+    """Return where one setting came from."""
+    found = ctx.get_parameter_source(name)
+    if found is None or found.name not in ("COMMANDLINE", "ENVIRONMENT"):
+        return "default"
+    if found.name == "COMMANDLINE":
+        return "flag"
+    return ".env" if name.upper() in ctx.obj.names else "environment"
+
+
+def place(ctx: typer.Context, distributed: bool) -> cfg.Place | None:
     """Return the place of this process in a distributed run; None where there is none, or JAX is to detect it.
 
     Raises:
         UsageError: the three settings do not fit together, or are given by flag without `--distributed`.
     """
+    names = ("coordinator_address", "num_processes", "process_id")
     if distributed:
-        return cfg.choose_place(address, processes, process_id)
-    for name in ("coordinator_address", "num_processes", "process_id"):
-        if sources(ctx, [name])[name] == "flag":
+        return cfg.choose_place(*(ctx.params[name] for name in names))
+    for name in names:
+        if source(ctx, name) == "flag":
             raise UsageError(f"--{name.replace('_', '-')} goes with --distributed")
     return None
-
-
-POSITIVE = _parser(cfg.parse_integer(1))
-SEED = _parser(cfg.parse_integer(0, 2**32 - 1))
-FINITE = _parser(_finite)
-
-NumDataset = Annotated[
-    int,
-    typer.Option(
-        "--n",
-        "--num-dataset",
-        envvar="NUM_DATASET",
-        parser=POSITIVE,
-        metavar="INTEGER",
-        help="Rows to write.",
-    ),
-]
-Dataset = Annotated[
-    str,
-    typer.Option(
-        envvar="DATASET",
-        parser=_parser(cfg.check_dataset),
-        metavar="PATH",
-        help="The dataset, a path that ends in .csv or .parquet.",
-    ),
-]
-NoiseStd = Annotated[
-    float,
-    typer.Option(
-        envvar="NOISE_STD",
-        parser=FINITE,
-        metavar="FLOAT",
-        help="Standard deviation of the noise on y.",
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(envvar="SEED", parser=SEED, metavar="INTEGER", help="Seed of what is drawn, from 0 to 4294967295."),
-]
-HiddenSize = Annotated[
-    int,
-    typer.Option(envvar="HIDDEN_SIZE", parser=POSITIVE, metavar="INTEGER", help="H, the units of the hidden layer."),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(envvar="BATCH_SIZE", parser=POSITIVE, metavar="INTEGER", help="B, the samples of one batch."),
-]
-NumEpochs = Annotated[
-    int,
-    typer.Option(envvar="NUM_EPOCHS", parser=POSITIVE, metavar="INTEGER", help="Passes over the samples."),
-]
-NumSamples = Annotated[
-    str,
-    typer.Option(
-        envvar="NUM_SAMPLES",
-        callback=_num_samples,
-        metavar="INTEGER|all",
-        help="Samples to read from the top of the dataset, or all.",
-    ),
-]
-RunName = Annotated[
-    str,
-    typer.Option(envvar="RUN_NAME", parser=_parser(cfg.check_run_name), metavar="NAME", help="The run's folder."),
-]
-ArtifactDir = Annotated[
-    str,
-    typer.Option(
-        envvar="ARTIFACT_DIR", parser=_parser(cfg.check_folder), metavar="FOLDER", help="The folder of all runs."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Initializer = Annotated[
-    cfg.Initializer,
-    typer.Option(
-        envvar="INITIALIZER",
-        metavar="NAME",
-        help=f"How the parameters get their first values: {', '.join(cfg.Initializer)}.",
-    ),
-]
-Activation = Annotated[
-    cfg.Activation,
-    typer.Option(
-        envvar="ACTIVATION", metavar="NAME", help=f"The function of the hidden layer: {', '.join(cfg.Activation)}."
-    ),
-]
-Scaling = Annotated[
-    cfg.Scaling,
-    typer.Option(envvar="SCALING", metavar="NAME", help=f"How x and y are rescaled: {', '.join(cfg.Scaling)}."),
-]
-Device = Annotated[
-    cfg.Device, typer.Option(envvar="DEVICE", metavar="NAME", help=f"The JAX backend: {', '.join(cfg.Device)}.")
-]
-Verify = Annotated[
-    bool,
-    typer.Option(
-        "--verify/--no-verify", envvar="VERIFY", callback=boolean, help="Recompute in NumPy float64 and compare."
-    ),
-]
-Gradients = Annotated[
-    bool,
-    typer.Option(
-        "--gradients/--no-gradients",
-        envvar="GRADIENTS",
-        callback=boolean,
-        help="Measure the gradients of the loss, and the largest step.",
-    ),
-]
-Distributed = Annotated[
-    bool, typer.Option("--distributed", help="Share the work with the processes that JAX's distributed runtime joins.")
-]
-CoordinatorAddress = Annotated[
-    str | None,
-    typer.Option(
-        envvar="COORDINATOR_ADDRESS",
-        parser=_parser(cfg.check_address),
-        metavar="HOST:PORT",
-        help="With --distributed: the address of process 0. JAX detects this and the next two on a cluster.",
-    ),
-]
-NumProcesses = Annotated[
-    int | None,
-    typer.Option(
-        envvar="NUM_PROCESSES", parser=POSITIVE, metavar="INTEGER", help="With --distributed: how many processes."
-    ),
-]
-ProcessId = Annotated[
-    int | None,
-    typer.Option(
-        envvar="PROCESS_ID",
-        parser=_parser(cfg.parse_integer(0)),
-        metavar="INTEGER",
-        help="With --distributed: which process this is, from 0.",
-    ),
-]
-FailOn = Annotated[
-    list[str],
-    typer.Option(
-        envvar="FAIL_ON",
-        callback=_fail_on,
-        metavar="ID",
-        help="Exit 1 where the run has this finding; repeatable, or a list with commas.",
-    ),
-]

@@ -8,15 +8,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cubic_cli import config
+from cubic_cli.cli import dotenv
 from cubic_cli.cli import settings as options
 from cubic_cli.config import check_run_name, parse_integer
 from cubic_cli.errors import UsageError
 
+KNOWN = frozenset(options.SETTINGS)
 FLAGS = {
     "NUM_DATASET": "--num-dataset",
     "GENERATE_DATASET": None,
     "DATASET": "--dataset",
     "NOISE_STD": "--noise-std",
+    "X_COLUMN": "--x",
+    "Y_COLUMN": "--y",
     "SEED": "--seed",
     "HIDDEN_SIZE": "--hidden-size",
     "BATCH_SIZE": "--batch-size",
@@ -103,7 +107,7 @@ def test_an_empty_flag_is_refused_and_an_empty_variable_is_not_set(cubic, tmp_pa
 def test_an_empty_variable_leaves_the_word_to_dotenv(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("SEED=5\nBATCH_SIZE=\n")
     monkeypatch.setenv("SEED", "")
-    found = config.load_dotenv(options.SETTINGS)
+    found = dotenv.load(KNOWN)
     assert found.names == {"SEED"}
 
 
@@ -157,8 +161,8 @@ def test_what_dotenv_may_look_like(tmp_path, monkeypatch, raw, seed):
     monkeypatch.setenv("HOME", "/somewhere")
     (tmp_path / ".env").write_bytes(raw)
     values = {}
-    monkeypatch.setattr(config.os, "environ", values)
-    config.load_dotenv(options.SETTINGS)
+    monkeypatch.setattr(dotenv.os, "environ", values)
+    dotenv.load(KNOWN)
     assert values.get("SEED") == seed
 
 
@@ -189,8 +193,8 @@ def test_only_settings_and_those_of_jax_take_effect(tmp_path, monkeypatch):
         "SEED=1\nPATH=/evil\nJAX_X=1\nXLA_X=2\nAWS_SECRET_ACCESS_KEY=hunter2\nLD_PRELOAD=x\n"
     )
     values = {"PATH": "/bin"}
-    monkeypatch.setattr(config.os, "environ", values)
-    config.load_dotenv(options.SETTINGS)
+    monkeypatch.setattr(dotenv.os, "environ", values)
+    dotenv.load(KNOWN)
     assert values == {"PATH": "/bin", "SEED": "1", "JAX_X": "1", "XLA_X": "2"}
 
 
@@ -217,15 +221,15 @@ def test_a_secret_is_not_saved(cubic, tmp_path):
 def test_a_dotenv_that_is_a_folder_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("SEED=1\n")
     (tmp_path / "below" / ".env").mkdir(parents=True)
-    monkeypatch.setattr(config.os, "environ", {})
-    assert config.load_dotenv(options.SETTINGS, tmp_path / "below").path == tmp_path / ".env"
+    monkeypatch.setattr(dotenv.os, "environ", {})
+    assert dotenv.load(KNOWN, tmp_path / "below").path == tmp_path / ".env"
 
 
 def test_a_huge_dotenv_is_refused_without_reading_it(tmp_path):
     with (tmp_path / ".env").open("wb") as stream:
         stream.truncate(1 << 40)
     with pytest.raises(UsageError, match="1 MiB"):
-        config.load_dotenv(options.SETTINGS)
+        dotenv.load(KNOWN)
 
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["", "1", "-1", "1e400", "all", "true", "..", "CON", "x.csv", "9" * 40])

@@ -30,7 +30,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Say whether this JAX installation computes right on this device. It reads and writes nothing."""
-    where = options.place(ctx, distributed, coordinator_address, num_processes, process_id)
+    where = options.place(ctx, distributed)
     if distributed:
         _share(ctx, device, where, json)
         return

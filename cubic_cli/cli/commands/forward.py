@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -10,28 +10,22 @@ from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
 from cubic_cli.cli.commands.generate import write_dataset
 from cubic_cli.config import ForwardConfig, GenerateConfig, Place
-from cubic_cli.errors import CubicError
+from cubic_cli.errors import CubicError, UsageError
 
 
 def forward(
     ctx: typer.Context,
-    generate: Annotated[
-        bool,
-        typer.Option(
-            "--generate/--no-generate",
-            envvar="GENERATE_DATASET",
-            callback=options.boolean,
-            help="Generate the dataset first.",
-        ),
-    ] = False,
+    generate: options.Generate = False,
     num_dataset: options.NumDataset = GenerateConfig.num_dataset,
     dataset: options.Dataset = ForwardConfig.dataset,
     noise_std: options.NoiseStd = GenerateConfig.noise_std,
+    x_column: options.XColumn = ForwardConfig.x_column,
+    y_column: options.YColumn = ForwardConfig.y_column,
     seed: options.Seed = ForwardConfig.seed,
     hidden_size: options.HiddenSize = ForwardConfig.hidden_size,
     batch_size: options.BatchSize = ForwardConfig.batch_size,
     num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
-    num_samples: options.NumSamples = str(ForwardConfig.num_samples),
+    num_samples: options.NumSamples = ForwardConfig.num_samples,
     run_name: options.RunName = ForwardConfig.run_name,
     initializer: options.Initializer = ForwardConfig.initializer,
     activation: options.Activation = ForwardConfig.activation,
@@ -48,26 +42,12 @@ def forward(
     json: options.Json = False,
 ) -> None:
     """Run the forward pass over the dataset, verify it, show every tensor's statistics and save the run."""
-    config = ForwardConfig(
-        hidden_size=hidden_size,
-        batch_size=batch_size,
-        num_epochs=num_epochs,
-        num_samples=None if num_samples == "all" else int(num_samples),
-        seed=seed,
-        initializer=initializer,
-        activation=activation,
-        scaling=scaling,
-        dataset=dataset,
-        run_name=run_name,
-        artifact_dir=artifact_dir,
-        device=device,
-        verify=verify,
-        gradients=gradients,
-        fail_on=tuple(fail_on),
-    )
-    origins = options.sources(ctx, [name for name in config.as_json() if name in ctx.params])
-    data = GenerateConfig(num_dataset, dataset, noise_std, seed) if generate else None
-    where = options.place(ctx, distributed, coordinator_address, num_processes, process_id)
+    config = options.configure(ctx, ForwardConfig)
+    origins = options.sources(ctx)
+    data = options.configure(ctx, GenerateConfig) if generate else None
+    if generate and (x_column, y_column) != ("x", "y"):
+        raise UsageError("--generate writes the columns x and y; leave --x and --y out")
+    where = options.place(ctx, distributed)
     if distributed:
         _share(ctx, config, origins, data, where, json)
         return

@@ -14,15 +14,18 @@ if TYPE_CHECKING:
 
 
 def generate(
+    ctx: typer.Context,
     num_dataset: options.NumDataset = GenerateConfig.num_dataset,
     dataset: options.Dataset = GenerateConfig.dataset,
     noise_std: options.NoiseStd = GenerateConfig.noise_std,
     seed: options.Seed = GenerateConfig.seed,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is not cubic's own.")] = False,
+    force: Annotated[
+        bool, options.option("--force", panel=options.DATA, help="Replace a file that is not cubic's own.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Write the dataset: samples of a noisy cubic, the same bytes for the same seed."""
-    summary = write_dataset(GenerateConfig(num_dataset, dataset, noise_std, seed), force)
+    summary = write_dataset(options.configure(ctx, GenerateConfig), force)
     from cubic_cli.cli.views import blocks
     from cubic_cli.cli.views import dataset as view
     from cubic_cli.runs import store as runs

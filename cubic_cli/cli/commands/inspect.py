@@ -5,11 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
-from cubic_cli.config import ForwardConfig, check_run_name
+from cubic_cli.config import ForwardConfig, check_run_name, parse_size
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -21,33 +19,37 @@ if TYPE_CHECKING:
 def inspect(
     run_name: options.RunName = ForwardConfig.run_name,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
-    list_: Annotated[bool, typer.Option("--list", help="List the runs.")] = False,
+    list_: Annotated[bool, options.option("--list", help="List the runs.")] = False,
     sort: Annotated[
         str | None,
-        typer.Option(
-            metavar="COLUMN", help="With --list: sort by a column, or, with - before it, the other way round."
-        ),
+        options.option(metavar="COLUMN", help="With --list: sort by a column; with - before it, the other way round."),
     ] = None,
     epoch: Annotated[
-        int | None, typer.Option(parser=options.POSITIVE, metavar="INTEGER", help="With --batch: show one iteration.")
+        int | None,
+        options.option(parse=options.positive, metavar="INT", help="With --batch: show one iteration."),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(parser=options.POSITIVE, metavar="INTEGER", help="With --epoch: show one iteration.")
+        int | None,
+        options.option(parse=options.positive, metavar="INT", help="With --epoch: show one iteration."),
     ] = None,
     compare: Annotated[
         list[str],
-        typer.Option(metavar="OTHER", help="Set another run beside this one: its name, or its folder; repeatable."),
+        options.option(
+            metavar="OTHER", help="Set this other run beside this one: its name, or its folder; repeatable."
+        ),
     ] = [],  # noqa: B006
     tolerance: Annotated[
         float | None,
-        typer.Option(
-            parser=options.FINITE,
+        options.option(
+            parse=parse_size,
             metavar="R",
             help="With --compare: exit 1 where a loss or a range differs by more than R, relatively.",
         ),
     ] = None,
-    save: Annotated[str | None, typer.Option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")] = None,
-    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the run: .png, .svg or .pdf.")] = None,
+    save: Annotated[
+        str | None, options.option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")
+    ] = None,
+    plot: Annotated[str | None, options.option(metavar="FILE", help="Draw the run: .png, .svg or .pdf.")] = None,
     json: options.Json = False,
 ) -> None:
     """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX."""

@@ -1,13 +1,11 @@
 """`cubic sweep`: run a grid of settings, rank the runs, and say how the tensors grow with the width."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cubic_cli import config as cfg
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
 from cubic_cli.config import ForwardConfig
@@ -17,54 +15,18 @@ if TYPE_CHECKING:
     from cubic_cli.experiments.sweep import Outcome
 
 
-def _one_of_the_environment(ctx: typer.Context, parameter: typer.CallbackParam, values: list[Any]) -> list[Any]:
-    """Return `values`; a variable holds one, which Typer would split at blanks."""
-    source = ctx.get_parameter_source(str(parameter.name))
-    if source is not None and source.name == "ENVIRONMENT" and len(values) != 1:
-        found = " ".join(str(value) for value in values)
-        raise typer.BadParameter(f"found {found!r}; a variable holds one value; repeat the flag for several")
-    return values
-
-
-def _several(variable: str, metavar: str, help: str, parser: Callable[[Any], Any] | None = None) -> Any:
-    """Return an option that can be given several times; its variable holds one value."""
-    return typer.Option(
-        envvar=variable,
-        parser=parser,
-        callback=_one_of_the_environment,
-        metavar=metavar,
-        help=f"{help}; repeatable.",
-    )
-
-
-HiddenSizes = Annotated[
-    list[int], _several("HIDDEN_SIZE", "INTEGER", "H, the units of the hidden layer", options.POSITIVE)
-]
-BatchSizes = Annotated[list[int], _several("BATCH_SIZE", "INTEGER", "B, the samples of one batch", options.POSITIVE)]
-Initializers = Annotated[
-    list[cfg.Initializer],
-    _several("INITIALIZER", "NAME", f"How the parameters get their first values: {', '.join(cfg.Initializer)}"),
-]
-Activations = Annotated[
-    list[cfg.Activation],
-    _several("ACTIVATION", "NAME", f"The function of the hidden layer: {', '.join(cfg.Activation)}"),
-]
-Scalings = Annotated[
-    list[cfg.Scaling], _several("SCALING", "NAME", f"How x and y are rescaled: {', '.join(cfg.Scaling)}")
-]
-Seeds = Annotated[list[int], _several("SEED", "INTEGER", "Seed of the parameters, from 0 to 4294967295", options.SEED)]
-
-
 def sweep(
     ctx: typer.Context,
-    hidden_size: HiddenSizes = [ForwardConfig.hidden_size],  # noqa: B006
-    batch_size: BatchSizes = [ForwardConfig.batch_size],  # noqa: B006
-    initializer: Initializers = [ForwardConfig.initializer],  # noqa: B006
-    activation: Activations = [ForwardConfig.activation],  # noqa: B006
-    scaling: Scalings = [ForwardConfig.scaling],  # noqa: B006
-    seed: Seeds = [ForwardConfig.seed],  # noqa: B006
+    hidden_size: options.HiddenSizes = [ForwardConfig.hidden_size],  # noqa: B006
+    batch_size: options.BatchSizes = [ForwardConfig.batch_size],  # noqa: B006
+    initializer: options.Initializers = [ForwardConfig.initializer],  # noqa: B006
+    activation: options.Activations = [ForwardConfig.activation],  # noqa: B006
+    scaling: options.Scalings = [ForwardConfig.scaling],  # noqa: B006
+    seed: options.Seeds = [ForwardConfig.seed],  # noqa: B006
     dataset: options.Dataset = ForwardConfig.dataset,
-    num_samples: options.NumSamples = str(ForwardConfig.num_samples),
+    x_column: options.XColumn = ForwardConfig.x_column,
+    y_column: options.YColumn = ForwardConfig.y_column,
+    num_samples: options.NumSamples = ForwardConfig.num_samples,
     num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
     run_name: options.RunName = ForwardConfig.run_name,
     device: options.Device = ForwardConfig.device,
@@ -86,24 +48,14 @@ def sweep(
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
     Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
     """
-    base = ForwardConfig(
-        num_epochs=num_epochs,
-        num_samples=None if num_samples == "all" else int(num_samples),
-        dataset=dataset,
-        run_name=run_name,
-        artifact_dir=artifact_dir,
-        device=device,
-        verify=verify,
-        gradients=gradients,
-        fail_on=tuple(fail_on),
-    )
     from cubic_cli.experiments import sweep as grid
 
+    base = options.configure(ctx, ForwardConfig, without=grid.AXES)
     axes = {name: ctx.params[name] for name in grid.AXES}
     configs = grid.expand(base, axes)
     if plot is not None:
         _check_plot(plot, len(set(hidden_size)))
-    sources = options.sources(ctx, [name for name in base.as_json() if name in ctx.params])
+    sources = options.sources(ctx)
     outcomes = []
     for outcome in grid.run_grid(configs, base, sources, rerun, terminal.progress):
         outcomes.append(outcome)
