@@ -1,7 +1,10 @@
 """The devices of JAX: which there are, and which a run uses."""
 
+import importlib.util
 import itertools
+import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -76,23 +79,85 @@ def _user_cache() -> Path:
 def pick_devices(device: Device) -> list[Any]:
     """Return JAX's devices of the backend that is asked for; in a distributed run, those of this process.
 
+    A plugin of JAX that fails is told on standard error in a line of its own, without a traceback.
+
     Raises:
-        DeviceError: there is none; names what is there. Or JAX is told not to compile.
+        DeviceError: there is none; gives JAX's whole reason, and names what is there. Or JAX is told not to compile.
     """
     prepare_cpu()
     import jax
 
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         raise DeviceError("JAX_DISABLE_JIT is set, and cubic runs nothing that is not compiled; unset it")
+    log = logging.getLogger(_LOG)
+    if _failures not in log.filters:
+        log.addFilter(_failures)
+    backend = None if device is Device.auto else device.value
     try:
-        return list(jax.local_devices(backend=None if device is Device.auto else device.value))
+        return list(jax.local_devices(backend=backend))
     except (RuntimeError, AssertionError) as error:  # JAX asserts where JAX_PLATFORMS names what is not there
+        why = str(error).strip() or f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} names none that is there"
+        if named := re.search("Unable to initialize backend '(.*?)'", why):
+            _failures.reasons[named[1]] = why
+    try:
+        there = ", ".join(sorted({d.platform for d in jax.devices()}))
+    except (RuntimeError, AssertionError):
+        there = ""
+    if backend is None or not there:
+        raise DeviceError(f"JAX finds no device: {why}")
+    try:  # once more, for a plugin that fails keeps JAX from all others, but only at the first call
+        return list(jax.local_devices(backend=backend))
+    except (RuntimeError, AssertionError):
+        pass
+    reasons = "".join(f"; {name} did not come up: {reason}" for name, reason in failed_plugins().items())
+    raise DeviceError(
+        f"there is no {backend} for JAX here, only: {there}{reasons or f' ({why})'}; give --device auto, "
+        f"or install JAX for it (cubic-cli[{'cuda' if device is Device.gpu else 'tpu'}])"
+    )
+
+
+# --- JAX's plugins: what is not public of them stands here, and a test says when it changes ---------------------------
+
+_LOG = "jax._src.xla_bridge"  # the logger to which JAX tells of plugins that it cannot load, and to which alone
+_BUILT_IN = ("cpu", "proxy")  # JAX's backends that no plugin brings; `tpu` needs libtpu
+
+
+class _PluginFailures(logging.Filter):
+    """Keeps what JAX's log says of plugins that it cannot load, and makes a line of the traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: dict[str, str] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None or "plugin configuration error" in str(record.msg):
+            name = str(record.args[0]) if isinstance(record.args, tuple) and record.args else "a plugin"
+            reason = f"{type(error).__name__}: {error}" if error is not None else record.getMessage()
+            self.reasons[name] = reason
+            record.msg, record.args = f"JAX's plugin {name} did not come up: {reason}", ()
+            record.exc_info = None
+        return True
+
+
+_failures = _PluginFailures()
+
+
+def failed_plugins() -> dict[str, str]:
+    """Return the plugins of JAX that are installed and did not come up, with JAX's whole reason; after `pick_devices`.
+
+    One whose backend is registered and that JAX passes over in silence, as `cuda` without a driver, is among them.
+    """
+    import jax
+    from jax._src import xla_bridge
+
+    found = dict(_failures.reasons)
+    for name in getattr(xla_bridge, "_backend_factories", ()):
+        if name in _BUILT_IN or (name == "tpu" and importlib.util.find_spec("libtpu") is None):
+            continue
         try:
-            there = ", ".join(sorted({d.platform for d in jax.devices()}))
-        except (RuntimeError, AssertionError):
-            why = (str(error).splitlines() or ["JAX_PLATFORMS names none that is there"])[0]
-            raise DeviceError(f"JAX finds no device: {why}") from None
-        raise DeviceError(
-            f"there is no {device.value} for JAX here, only: {there}; give --device auto, "
-            f"or install JAX for it (cubic-cli[{'cuda' if device is Device.gpu else 'tpu'}])"
-        ) from None
+            jax.local_devices(backend=name)
+        except (RuntimeError, AssertionError) as error:
+            passed_over = f"JAX passed it over: it sees no device for {name}; is its driver there?"
+            found.setdefault(name, passed_over if "Unknown backend" in str(error) else str(error).strip())
+    return found

@@ -7,7 +7,7 @@ import jax
 import polars as pl
 import pytest
 
-from cubic_cli.engine.devices import has_wide_vectors, prepare_cpu
+from cubic_cli.engine.devices import failed_plugins, has_wide_vectors, prepare_cpu
 
 EXTREMES = [f"{name}_{end}" for name in ("z1", "a1", "z2") for end in ("min", "max")]
 
@@ -110,3 +110,74 @@ def test_jax_without_its_compiler(cubic):
             status, out, err = cubic(*command)
             assert (status, out) == (1, "")
             assert "JAX_DISABLE_JIT is set" in err
+
+
+# --- plugins of JAX that do not come up ------------------------------------------------------------------------------
+
+_REGISTER = """
+def initialize():
+    from jax._src import xla_bridge
+    def fail(): raise RuntimeError("Outdated cuDNN\\nfound 8, expected 9")
+    xla_bridge.register_backend_factory("broken", fail, priority=200, fail_quietly={quietly})
+"""
+PLUGINS = {
+    "loud": _REGISTER.format(quietly=False),
+    "quiet": _REGISTER.format(quietly=True),
+    "raising": "def initialize():\n    raise RuntimeError('Outdated cuDNN\\nfound 8, expected 9')\n",
+    "not importable": "raise ImportError('Outdated cuDNN\\nfound 8, expected 9')\n",
+}
+_PICK = """
+import json, sys
+from cubic_cli.config import Device
+from cubic_cli.engine.devices import failed_plugins, pick_devices
+from cubic_cli.errors import DeviceError
+try:
+    found = [device.platform for device in pick_devices(Device(sys.argv[1]))]
+except DeviceError as error:
+    found = str(error)
+print(json.dumps([found, failed_plugins()]))
+"""
+
+
+def pick(device, folder, **environment):
+    """Pick devices in a process of its own, with the plugins in `folder`."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _PICK, device],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment},
+        check=True,
+    )
+    assert "Traceback" not in ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.mark.parametrize("kind", PLUGINS)
+@pytest.mark.parametrize("device", ["auto", "cpu", "gpu"])
+def test_a_plugin_that_fails_is_told_with_its_whole_reason(tmp_path, kind, device):
+    folder = tmp_path / "jax_plugins" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(PLUGINS[kind])
+    found, failed = pick(device, tmp_path)
+    (reason,) = failed.values()
+    assert "Outdated cuDNN\nfound 8, expected 9" in reason
+    if device == "cpu" or (device == "auto" and kind != "loud"):
+        assert set(found) == {"cpu"}
+    else:
+        assert "Outdated cuDNN\nfound 8, expected 9" in found
+        assert "auto for JAX" not in found
+
+
+def test_a_backend_that_jax_passes_over_in_silence(monkeypatch):
+    """As `cuda` where no driver is there. What is not public of JAX is the table of backends."""
+    from jax._src import xla_bridge
+
+    assert failed_plugins() == {}
+    monkeypatch.setitem(xla_bridge._backend_factories, "cuda", xla_bridge._backend_factories["cpu"])
+    assert failed_plugins() == {"cuda": "JAX passed it over: it sees no device for cuda; is its driver there?"}
+
+
+def test_platforms_that_are_not_there_are_told_in_jax_words(tmp_path):
+    found, _ = pick("auto", tmp_path, JAX_PLATFORMS="cpu, cuda")
+    assert "Unable to initialize backend ' cuda'" in found
+    assert pick("auto", tmp_path, JAX_PLATFORMS="cuda")[0].endswith("JAX_PLATFORMS=cuda names none that is there")
