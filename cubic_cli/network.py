@@ -149,4 +149,4 @@ def mean_squared_error(z2: jax.Array, y: jax.Array, mask: jax.Array | None = Non
     if z2.shape != y.shape:
         raise ValueError(f"predictions {z2.shape} and targets {y.shape} must have one shape")
     squared = jnp.square(z2 - y)
-    return jnp.mean(squared) if mask is None else jnp.sum(jnp.where(mask, squared, 0.0)) / jnp.sum(mask)
+    return jnp.mean(squared) if mask is None else jnp.sum(squared, where=mask) / jnp.sum(mask, dtype=squared.dtype)

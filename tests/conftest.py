@@ -1,28 +1,61 @@
-import os
-import shutil
-import tempfile
+"""How every test runs: JAX strict, on four devices of the CPU, in an empty folder, without anyone's settings.
 
-# Before JAX is first used: four CPU devices, so that sharding is tested on any machine.
-os.environ["JAX_NUM_CPU_DEVICES"] = "4"
-os.environ["JAX_NUMPY_RANK_PROMOTION"] = "allow"
-os.environ["NO_COLOR"] = "1"
-os.environ.pop("COLUMNS", None)
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+Nothing here may import JAX: it reads its variables once, and child processes inherit them.
+"""
+
+import os
 
 import pytest
+from hypothesis import settings
 
 from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
 from cubic_cli.engine import devices
 
-devices.prepare_cpu()
+settings.register_profile("developer", max_examples=25, deadline=None)
+settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
+settings.load_profile("developer")  # another by `--hypothesis-profile ci`
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache():
-    """What `cubic` compiles in processes of its own is kept for the session, and not in the user's cache."""
-    yield
-    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+def pytest_addoption(parser):
+    parser.addoption("--device", choices=("cpu", "gpu"), default="cpu", help="where JAX runs; tests marked gpu need it")
+
+
+def pytest_configure(config):
+    """Set JAX's variables before any test imports it."""
+    if config.getoption("--device") == "gpu":
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # child processes share the card's memory
+    else:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ |= {
+        "JAX_NUM_CPU_DEVICES": "4",  # sharding is tested on any machine
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        # One cache for the workers, their child processes and the next session; `--cache-clear` empties it.
+        "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir("jax")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        # JAX writes an entry in place: whoever reads it at that moment compiles for himself, with a warning.
+        "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry",
+        "XDG_CACHE_HOME": str(config.cache.mkdir("home")),  # never the user's own
+        "NO_COLOR": "1",
+    }
+    os.environ.pop("COLUMNS", None)
+    devices.prepare_cpu()
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Return 1 on a GPU, which takes one process at a time; None leaves it to the number of cores."""
+    return 1 if config.getoption("--device") == "gpu" else None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what asks a GPU where none was asked for."""
+    if config.getoption("--device") == "cpu":
+        asking = [item for item in items if item.get_closest_marker("gpu")]
+        if asking:
+            config.hook.pytest_deselected(items=asking)
+            items[:] = [item for item in items if item not in asking]
 
 
 @pytest.fixture(autouse=True)

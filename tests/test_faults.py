@@ -11,35 +11,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, outside, start
 
 from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import EXTREMES, Batches, HistoryWriter
-
-# A shell ignores SIGINT in what it runs in the background; Python's own handling is what a user's terminal gives.
-START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-MAIN = START + "from cubic_cli.__main__ import main; main()"
-QUICK = ("--num-samples", "20", "--num-epochs", "2", "--hidden-size", "3")
-
-
-def start(*arguments, code=MAIN, shell="", **options):
-    """Start `cubic` as a process of its own, by way of `shell`, which may close streams or set limits."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    if shell:
-        command = ["bash", "-c", shell, *command]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(command, **options)
-
-
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    assert "Traceback" not in (out or "") + err
-    return process.returncode, out, err
-
-
-def outside(*arguments, **options):
-    return finish(start(*arguments, **options))
 
 
 @pytest.fixture
@@ -54,6 +31,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.process
 class TestStreams:
     def test_a_full_standard_output(self, saved):
         for arguments in (("inspect", "--json"), ("generate", "--n", "20"), ("--help",)):
@@ -99,19 +77,20 @@ class TestStreams:
         ],
     )
     def test_odd_environments(self, saved, environment):
-        bare = {key: value for key, value in os.environ.items() if key not in ("HOME", "TERM", "COLUMNS")}
-        status, out, err = outside("inspect", env={**bare, **environment})
+        bare = dict.fromkeys(("HOME", "TERM", "COLUMNS"))
+        status, out, err = outside("inspect", environment=bare | environment)
         assert (status, err) == (0, "")
         assert len(out) > 100
 
     def test_json_is_whole_in_any_encoding(self, saved):
         for encoding in ("ascii", "latin-1"):
-            status, out, _ = outside("inspect", "--json", env={**os.environ, "PYTHONIOENCODING": encoding})
+            status, out, _ = outside("inspect", "--json", environment={"PYTHONIOENCODING": encoding})
             assert status == 0
             assert json.loads(out) == json.loads(runs.to_json(runs.load_record(saved)))
 
 
 class TestLimits:
+    @pytest.mark.process
     @pytest.mark.parametrize("path", ["data.csv", "data.parquet"])
     def test_a_file_that_may_not_grow(self, path):
         assert outside("generate", "--n", 20, "--dataset", path)[0] == 0
@@ -121,6 +100,7 @@ class TestLimits:
         assert "File too large" in err
         assert contents(Path()) == before
 
+    @pytest.mark.process
     def test_a_run_that_may_not_grow(self, saved):
         assert outside("generate", "--n", 20_000)[0] == 0
         before = contents(saved)
@@ -164,6 +144,7 @@ class TestLimits:
         assert contents(saved) == before
         assert os.listdir("model") == ["default_run"]
 
+    @pytest.mark.process
     def test_too_few_files(self, saved):
         status, _, err = outside("inspect", shell='ulimit -n 8; exec "$0" "$@"')
         assert status in (0, 1)
@@ -228,6 +209,7 @@ class TestFolders:
         assert status == 1
         assert "model was removed under way" in err
 
+    @pytest.mark.process
     def test_a_current_folder_that_is_gone(self, tmp_path):
         here = tmp_path / "here"
         here.mkdir()
@@ -372,6 +354,7 @@ class TestDamage:
             load(saved)
 
 
+@pytest.mark.process
 class TestInterrupts:
     """Exit 130 at any moment; the old or the new is there, whole. `tests/faults.py` tries many more moments."""
 
@@ -442,7 +425,7 @@ class TestInterrupts:
 
     def test_while_xla_compiles(self, saved):
         """A compiler that never comes back, in C: no handler of Python's runs in the main thread any more."""
-        code = START + (
+        code = INTERRUPTIBLE + (
             "import ctypes, os, threading; os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'\n"
             "from jax._src import compiler\n"
             "def compile(*a, **k):\n"
@@ -458,12 +441,13 @@ class TestInterrupts:
         assert self.whole() == 3
 
     def test_in_the_background_a_shell_ignores_it(self, saved):
-        code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + MAIN.removeprefix(START)
+        code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + MAIN.removeprefix(INTERRUPTIBLE)
         code = code.replace("main()", "import os; os.kill(os.getpid(), signal.SIGINT); main()")
         assert outside("inspect", "--json", code=code)[0] == 0
 
 
-@pytest.mark.parametrize("sizes", [{4, 5}, pytest.param(set(range(4, 12)), marks=pytest.mark.slow)])
+@pytest.mark.process
+@pytest.mark.parametrize("sizes", [{4, 5}, set(range(4, 12))])
 def test_several_at_once_on_one_name(saved, sizes):
     """The last one to finish wins, whole, and all are done; `generate` replaces what they read meanwhile."""
     processes = [start("forward", *QUICK[:4], "--hidden-size", size, "--json") for size in sizes]
@@ -478,6 +462,7 @@ def test_several_at_once_on_one_name(saved, sizes):
     assert os.listdir("model") == ["default_run"]
 
 
+@pytest.mark.process
 def test_an_interrupt_that_is_ignored_stays_so(cubic, tmp_path):
     """In the background of a shell SIGINT is ignored; polars would take it for itself while it reads."""
     assert cubic("generate", "--n", 100_000)[0] == 0

@@ -133,7 +133,7 @@ def same_run(one, many):
     np.testing.assert_allclose(a["loss"].to_numpy(), b["loss"].to_numpy(), rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("processes", "dataset", "arguments"),
     [
@@ -161,7 +161,7 @@ def test_many_processes_are_one(cubic, processes, dataset, arguments):
         assert next(norms) == pytest.approx(next(norms), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_fewer_batches_than_processes_and_values_that_are_not_finite(cubic):
     def spoil(x, y):
         x[17] = np.nan
@@ -179,7 +179,7 @@ def test_fewer_batches_than_processes_and_values_that_are_not_finite(cubic):
     assert many["first_nonfinite"]["row"] == 4
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_process_that_never_comes_is_named():
     samples("data.csv", 100)
     ended = finish(start_all(3, only=[0, 1], CUBIC_JOIN_SECONDS="6"))
@@ -192,7 +192,7 @@ def test_a_process_that_never_comes_is_named():
     assert not Path("model").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_is_killed_is_named(cubic, tmp_path, victim):
     samples("data.csv", 1000)
@@ -216,7 +216,7 @@ def test_a_process_that_is_killed_is_named(cubic, tmp_path, victim):
     assert {path.name: path.read_bytes() for path in (tmp_path / "model" / "default_run").iterdir()} == before
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_process_that_fails_says_so_to_all():
     samples("data.csv", 1000)
     running = start_all(2, only=[0])
@@ -232,7 +232,7 @@ def test_a_process_that_fails_says_so_to_all():
     assert not list(Path("model").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_an_interrupt_is_130_and_told_to_the_others(tmp_path):
     samples("data.csv", 1000)
     running = start_all(2, "--num-epochs", 10_000_000)
@@ -244,7 +244,7 @@ def test_an_interrupt_is_130_and_told_to_the_others(tmp_path):
     assert "process 1 failed: it was interrupted" in ended[0][2]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_different_settings_are_refused():
     samples("data.csv", 100)
     address = f"127.0.0.1:{free_port()}"
@@ -255,7 +255,7 @@ def test_different_settings_are_refused():
     assert "process 0 failed: process 1 has hidden_size=4" in ended[1][2]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_no_cluster_says_what_to_set():
     ((status, _, err),) = finish({0: start("--distributed")}).values()
     assert status == 1
@@ -348,6 +348,7 @@ def test_what_a_killed_worker_said(said, signal_number, process, told):
     assert told in supervisor.explain(said, signal_number, process)
 
 
+@pytest.mark.cluster
 def test_check_of_every_process(tmp_path, monkeypatch):
     """One report of all devices at process 0; the cache, which `forward` keeps, is left alone."""
     monkeypatch.chdir(tmp_path)
@@ -374,6 +375,7 @@ def test_check_names_the_process_that_computes_wrong():
     assert merged.rows[0].failure == "process 2: z1_min of batch 3 is 1"
 
 
+@pytest.mark.cluster
 def test_check_ends_where_a_process_never_comes():
     ended = finish(start_all(2, only=[0], command="check", CUBIC_JOIN_SECONDS="2"))
     status, out, err = ended[0]

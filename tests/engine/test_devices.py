@@ -26,7 +26,7 @@ def forward(name, arguments, environment):
     return json.loads(ended.stdout), pl.read_parquet(f"model/{name}/history.parquet")
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("batch", [10, 900])  # 900: fewer batches than devices
 def test_virtual_devices_do_not_matter(cubic, batch):
     cubic("generate", "--n", 2003)
@@ -52,7 +52,7 @@ def test_virtual_devices_do_not_matter(cubic, batch):
         assert record["verification"]["passed"]
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_flags_in_dotenv_are_kept(cubic, tmp_path):
     cubic("generate", "--n", 100)
     (tmp_path / ".env").write_text("XLA_FLAGS=--xla_force_host_platform_device_count=3\n")
@@ -89,6 +89,7 @@ def test_wide_vectors_are_for_those_processors_that_compute_them_whole(tmp_path,
     assert not has_wide_vectors(path)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "environment",
     [{"JAX_ENABLE_X64": "1"}, {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}],

@@ -89,7 +89,7 @@ def test_the_schedules_agree(activation, initializer):
     np.testing.assert_allclose(plain.batch_loss, fast.batch_loss, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("batch", [10, 1000])
 def test_a_million_samples_against_float64(batch):
     x, y = samples(1_000_000, 7)

@@ -250,7 +250,7 @@ def test_values_that_are_not_finite_miscounted(monkeypatch, module, name, wrong,
     assert row.failure == f"device 1: {said}"
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["nans", "infs"])
 def test_fast_arithmetic_of_xla(tmp_path, kind):
     """Numbers that XLA is told are never there."""

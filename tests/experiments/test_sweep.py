@@ -323,6 +323,7 @@ def test_other_samples_and_more_to_check_are_run_again(swept, cubic, data):
     assert kept(swept("--num-samples", 59)[1]) == set()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept, data, tmp_path, how):
     grid = [str(word) for word in flags("--seed", range(40))]
