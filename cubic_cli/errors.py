@@ -1,5 +1,7 @@
 """The errors that people see: a message that says what was found, what was expected and what to do next."""
 
+import re
+
 
 class CubicError(Exception):
     """Something could not be done, or a check failed: exit status 1."""
@@ -40,3 +42,24 @@ def is_no_memory(error: Exception) -> bool:
     """Return whether the memory of the machine or of a device was not enough."""
     text = str(error).split("\n", 1)[0]
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text  # XLA's words
+
+
+# Controls (C0, DEL, C1), marks of direction, separators of lines, and what no XML holds, as halves of surrogate pairs.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return foreign text with all that could control a terminal, turn its direction or break a page escaped.
+
+    Text is foreign if another program or person chose it: a path, a record, a column's name, another process's words.
+    """
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape", "surrogatepass").decode()

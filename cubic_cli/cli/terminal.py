@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cubic_cli.cli.encoding import legible
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+
+    from cubic_cli.cli.views.blocks import Screen
 
 
 def console(stderr: bool = False) -> "Console":
@@ -22,10 +26,18 @@ def console(stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=width, highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
 
 
-def show(screen: "Callable[[int], RenderableType]") -> None:
-    """Print what `screen` makes for the width of the terminal."""
+def show(screen: "Callable[[int], Screen]") -> None:
+    """Print the screen that is made for the width of the terminal."""
+    from cubic_cli.cli.views import blocks
+
     out = console()
-    out.print(screen(out.width), crop=False)  # a number is never cut
+    out.print(blocks.render(screen(out.width), out.width, sys.stdout.encoding), crop=False)  # a number is never cut
+
+
+def tell(text: str) -> None:
+    """Print a line about what was done on standard error."""
+    with contextlib.suppress(BrokenPipeError):
+        print(legible(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -99,9 +111,10 @@ def _name_of(parameter: Any, ctx: Any) -> str:
 
 
 def fail(message: str, status: int) -> int:
-    """Print an error on standard error and return the exit status."""
+    """Print an error on standard error and return the exit status; lines after the first are set in."""
     from rich.text import Text
 
+    lines = [legible(line, sys.stderr.encoding) for line in message.rstrip().split("\n") or [""]]
     with contextlib.suppress(BrokenPipeError):
-        console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        console(stderr=True).print(Text.assemble(("error: ", "bold red"), "\n  ".join(lines)), soft_wrap=True)
     return status

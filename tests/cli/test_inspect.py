@@ -446,3 +446,23 @@ def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
             iteration.recompute(folder, found.record, 1, 2)
 
     assert "scaled" in (refusal(see) or "scaled")
+
+
+def test_foreign_names_and_records_control_no_terminal(cubic, here):
+    esc = "\x1b]0;PWN\x07\u202e"
+    record = json.loads((here / "model" / "plain" / "run.json").read_text())
+    record["run_name"] += esc
+    record["created"] += esc
+    record["dataset"]["path"] = f"{esc}.csv"
+    record["device"]["kind"] = esc
+    record["sources"]["seed"] = esc
+    record["findings"][0]["id"] = f"<script>{esc}"
+    record["findings"][0]["text"] += esc
+    (here / "model" / "plain" / "run.json").write_text(json.dumps(record))
+    (here / "model" / f"a{esc}").mkdir()
+    for arguments in ((), ("--list",), ("--epoch", 1, "--batch", 1), ("--compare", "scaled"), ("--json",)):
+        for stream in cubic("inspect", "--run-name", "plain", *arguments)[1:]:
+            assert not set("\x1b\x07\u202e") & set(stream)
+    assert cubic("inspect", "--run-name", "plain", "--save", "out.md")[0] == 0
+    assert "<script>" not in Path("out.md").read_text(encoding="utf-8")
+    assert "\x1b" not in cubic("inspect", "--compare", f"{esc}/x")[2]

@@ -1,5 +1,6 @@
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from rich.text import Text
 
 from cubic_cli.analysis import compare, findings
 from cubic_cli.analysis.iteration import Values
-from cubic_cli.cli.views import blocks, format, listing
+from cubic_cli.cli.encoding import legible
+from cubic_cli.cli.views import blocks, format, listing, save
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import iteration as iteration_view
 from cubic_cli.cli.views import run as run_view
@@ -238,3 +240,59 @@ def test_markdown_tables_are_tables():
         assert bool(tables) == (name != "without values")
         for table in tables:
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+HOSTILE = "".join(map(chr, [0, 7, 9, 10, 13, 27, 127, 0x9B, 0x202E, 0x2028, 0xFEFF, 0xFFFE, 0xDCFF, 0xD800])) + "<b>&|`"
+FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ufffe\ud800-\udfff]")
+
+
+def hostile_blocks(text=HOSTILE):
+    """Each kind of block with foreign text in each of its places."""
+    return [
+        blocks.Heading(text, Text(text)),
+        blocks.Facts([(text, Text.assemble((text, "bold"), " and ", (text, "red")))]),
+        blocks.Grid(text, [blocks.Column(text), blocks.Column("b")], [[text, Text(text, "red")]], note=text),
+        blocks.Bullets(text, [blocks.Bullet(text, text, text, "warning")]),
+        blocks.Lines([text]),
+    ]
+
+
+@pytest.mark.parametrize("block", hostile_blocks(), ids=lambda block: type(block).__name__)
+def test_foreign_text_is_escaped_on_every_screen_and_page(block, tmp_path):
+    plain, marked = text([block], 400), blocks.markdown([block])
+    for shown in (plain, marked):
+        assert not FORBIDDEN.search(shown)
+        assert r"\x1b" in shown.replace("\\\\", "\\")
+    assert "<b>" not in marked.split("```")[0]
+    for ending in save.ENDINGS:
+        save.save(path := tmp_path / f"screen{ending}", lambda width: [block], 400, f"cubic {HOSTILE}")
+        shown = path.read_text(encoding="utf-8")
+        assert not FORBIDDEN.search(shown)
+        if ending == ".svg":
+            ElementTree.fromstring(shown)
+        if ending == ".html":
+            assert "<b>" not in shown
+
+
+def test_what_is_escaped_keeps_the_style_of_each_piece():
+    (line,) = blocks.layout([blocks.Facts([("a", Text.assemble(("x\x1b", "red"), "y", ("z\n", "blue")))])], 80).split()
+    assert line.plain == "a  x\\x1byz\\n"
+    assert [(line.plain[s.start : s.end], s.style) for s in line.spans if s.style in ("red", "blue")] == [
+        ("x\\x1b", "red"), ("z\\n", "blue"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "cp437", "koi8-r"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_any_encoding_has_a_stand_in_for_each_glyph_and_keeps_the_columns(encoding, width):
+    for name, screen in screens(width).items():
+        shown = blocks.layout(screen, width, encoding).plain
+        shown.encode(encoding)
+        assert "\\" not in shown, name
+        assert all(len(line) <= width for line in shown.splitlines() if "iteration" not in name)
+
+
+def test_a_family_of_glyphs_is_all_there_or_replaced_as_a_whole():
+    assert legible("▁█░", "cp437") == ".@+"  # cp437 has the last two
+    assert legible("▁█░ é\x1b", "utf-8") == "▁█░ é\\x1b"
+    assert legible("é−∞", "ascii") == "\\xe9-inf"

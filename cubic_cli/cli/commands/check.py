@@ -1,6 +1,5 @@
 """`cubic check`: prove the JAX installation."""
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +65,7 @@ def _share(ctx: typer.Context, device: Device, where: Place | None, json: bool) 
     if failure is not None:
         raise CubicError(failure)
     if group.process_id:
-        print(f"process {group.process_id} of {group.processes} is done; process 0 has the report", file=sys.stderr)
+        terminal.tell(f"process {group.process_id} of {group.processes} is done; process 0 has the report")
 
 
 def _show(report: "Report", json: bool) -> None:
@@ -75,10 +74,9 @@ def _show(report: "Report", json: bool) -> None:
 
         print(runs.to_json(report.as_json()))
     else:
-        from cubic_cli.cli.views import blocks
         from cubic_cli.cli.views import check as view
 
-        terminal.show(lambda width: blocks.render(view.screen(report), width))
+        terminal.show(lambda width: view.screen(report))
 
 
 def _failure(report: "Report") -> str | None:

@@ -1,6 +1,5 @@
 """`cubic forward`: run the pass, verify it, show it, save it."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,25 +102,24 @@ def _share(
     if error is not None:
         raise CubicError(error)
     if record is None:
-        print(f"process {group.process_id} of {group.processes} is done; process 0 saved the run", file=sys.stderr)
+        terminal.tell(f"process {group.process_id} of {group.processes} is done; process 0 saved the run")
 
 
 def _generate(config: GenerateConfig | None) -> None:
     if config is not None:
         summary = write_dataset(config, force=False)
-        print(f"generated {summary.rows:,} rows in {summary.path}", file=sys.stderr)
+        terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
 
 
 def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool) -> None:
-    from cubic_cli.cli.views import blocks
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs import store as runs
 
     if json:
         print(runs.to_json(record))
     else:
-        terminal.show(lambda width: blocks.render(view.screen(record, losses, width), width))
-        print(f"saved in {folder}", file=sys.stderr)
+        terminal.show(lambda width: view.screen(record, losses, width))
+        terminal.tell(f"saved in {folder}")
 
 
 def refuse(record: dict[str, Any]) -> None:

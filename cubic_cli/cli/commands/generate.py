@@ -26,14 +26,13 @@ def generate(
 ) -> None:
     """Write the dataset: samples of a noisy cubic, the same bytes for the same seed."""
     summary = write_dataset(options.configure(ctx, GenerateConfig), force)
-    from cubic_cli.cli.views import blocks
     from cubic_cli.cli.views import dataset as view
     from cubic_cli.runs import store as runs
 
     if json:
         print(runs.to_json(asdict(summary)))
     else:
-        terminal.show(lambda width: blocks.render(view.screen(summary), width))
+        terminal.show(lambda width: view.screen(summary))
 
 
 def write_dataset(config: GenerateConfig, force: bool) -> "Generated":

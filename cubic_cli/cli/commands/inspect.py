@@ -1,6 +1,5 @@
 """`cubic inspect`: look at saved runs."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -172,7 +171,6 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 
 
 def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
-    from cubic_cli.cli.views import blocks
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs import damage as saved
     from cubic_cli.runs import store as runs
@@ -182,7 +180,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         found = saved.look(folder)
     except RunError:
         if folder.is_dir() and not json:
-            terminal.show(lambda width: blocks.render(view.remains(saved.remains(folder)), width))
+            terminal.show(lambda width: view.remains(saved.remains(folder)))
         raise
     _give(
         found.record,
@@ -197,7 +195,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         from cubic_cli.cli.views import plot as plotting
 
         plotting.save(runs.load_run(folder), Path(plot))
-        print(f"drawn in {plot}", file=sys.stderr)
+        terminal.tell(f"drawn in {plot}")
 
 
 def _report(found: "Saved") -> None:
@@ -205,7 +203,7 @@ def _report(found: "Saved") -> None:
     if not found.problems:
         return
     for problem in found.problems[:-1]:
-        print(f"warning: {problem}", file=sys.stderr)
+        terminal.tell(f"warning: {problem}")
     raise RunError(found.problems[-1])
 
 
@@ -218,15 +216,14 @@ def _give(
     run: "Run | None" = None,
 ) -> None:
     """Print the document as JSON, or the screen, and keep the screen where that is asked for."""
-    from cubic_cli.cli.views import blocks
     from cubic_cli.runs import store as runs
 
     if json:
         print(runs.to_json(document))
     else:
-        terminal.show(lambda width: blocks.render(screen(width), width))
+        terminal.show(screen)
     if save is not None:
         from cubic_cli.cli.views.save import save as keep
 
         keep(Path(save), screen, terminal.console().width, title, run)
-        print(f"kept in {save}", file=sys.stderr)
+        terminal.tell(f"kept in {save}")

@@ -1,6 +1,5 @@
 """`cubic sweep`: run a grid of settings, rank the runs, and say how the tensors grow with the width."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +58,7 @@ def sweep(
     outcomes = []
     for outcome in grid.run_grid(configs, base, sources, rerun, terminal.progress):
         outcomes.append(outcome)
-        print(f"{len(outcomes)}/{len(configs)} {_news(outcome)}", file=sys.stderr, flush=True)
+        terminal.tell(f"{len(outcomes)}/{len(configs)} {_news(outcome)}")
     ranked = grid.rank(outcomes)
     grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
@@ -70,7 +69,7 @@ def sweep(
         from cubic_cli.cli.views.sweep_plot import draw
 
         write_whole(Path(plot), render(draw(grown), Path(plot).suffix.lower()[1:]), "--plot")
-        print(f"drawn in {plot}", file=sys.stderr)
+        terminal.tell(f"drawn in {plot}")
     _refuse(outcomes, fail_on)
 
 
@@ -107,14 +106,13 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any], run_name: str, json: bool) -> None:
-    from cubic_cli.cli.views import blocks
     from cubic_cli.cli.views import sweep as view
     from cubic_cli.runs import store as runs
 
     if json:
         print(runs.to_json(document))
     else:
-        terminal.show(lambda width: blocks.render(view.screen(document, run_name, width), width))
+        terminal.show(lambda width: view.screen(document, run_name, width))
 
 
 def _refuse(outcomes: "list[Outcome]", fail_on: list[str]) -> None:

@@ -5,14 +5,15 @@ every shape, is never parted, and what is wider than the screen stands on a line
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Group
-from rich.text import Text
+from rich.text import Span, Text
 
+from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.format import GLUE
 
 GOOD, BAD, WARNING, QUIET = "green", "bold red", "bold dark_orange3", "dim"  # to be read on light and on dark
@@ -82,21 +83,65 @@ Block = Heading | Facts | Grid | Bullets | Lines
 Screen = list[Block]
 
 
-def render(screen: Screen, width: int) -> Group:
+def render(screen: Screen, width: int, encoding: str | None = None) -> Group:
     """Return the screen for Rich, which is to leave its lines as they are (it would rewrap a bare text)."""
-    return Group(layout(screen, width))
+    return Group(layout(screen, width, encoding))
 
 
-def layout(screen: Screen, width: int) -> Text:
-    """Return the screen as lines of at most `width` cells, but for what cannot be parted."""
+def layout(screen: Screen, width: int, encoding: str | None = None) -> Text:
+    """Return the screen as lines of at most `width` cells, but for what cannot be parted.
+
+    Here text becomes a screen: foreign characters are escaped, and glyphs that the `encoding` lacks have stand-ins.
+    """
+
+    def spell(text: str) -> str:
+        return GLUE.join(legible(part, encoding) for part in text.split(GLUE))
+
     lines: list[Text] = []
     for index, block in enumerate(screen):
         if index and not (isinstance(block, Facts | Lines) and isinstance(screen[index - 1], Heading)):
             lines.append(Text())
-        lines += _lines(block, width)
+        lines += _lines(_with(block, spell), width)
     text = Text("\n", no_wrap=True, overflow="ignore").join(lines)
-    text.plain = text.plain.replace(GLUE, " ")
+    text.plain = text.plain.replace(GLUE, " ").replace("•", spell("•"))
     return text
+
+
+def _with(block: Block, change: Callable[[str], str]) -> Block:
+    """Return a block with all its words changed."""
+
+    def styled(text: Text) -> Text:
+        """Change a text piece by piece, so that each keeps its style."""
+        if change(text.plain) == text.plain:
+            return text
+        ends = sorted({end for span in text.spans for end in (span.start, span.end)})
+        changed = Text(style=text.style)
+        for piece in text.divide(ends):
+            plain = change(piece.plain)
+            piece = Text(plain, piece.style, spans=[Span(0, len(plain), span.style) for span in piece.spans])
+            changed.append_text(piece)
+        return changed
+
+    def cell(value: str | Text) -> str | Text:
+        return styled(value) if isinstance(value, Text) else change(value)
+
+    if isinstance(block, Heading):
+        return Heading(change(block.text), styled(block.note))
+    if isinstance(block, Facts):
+        return Facts([(change(name), styled(text)) for name, text in block.rows])
+    if isinstance(block, Bullets):
+        items = [replace(b, head=change(b.head), figure=change(b.figure), text=change(b.text)) for b in block.items]
+        return Bullets(change(block.title), items)
+    if isinstance(block, Lines):
+        return Lines([change(line) for line in block.lines])
+    return replace(
+        block,
+        title=change(block.title),
+        columns=[column._replace(name=change(column.name)) for column in block.columns],
+        rows=[[cell(value) for value in row] for row in block.rows],
+        drop=[change(names) if isinstance(names, str) else tuple(map(change, names)) for names in block.drop],
+        note=change(block.note),
+    )
 
 
 def _lines(block: Block, width: int) -> list[Text]:
@@ -183,13 +228,15 @@ def _grid(grid: Grid, width: int) -> list[Text]:
 def markdown(screen: Screen) -> str:
     """Return the screen as Markdown with all its columns, for a pull request."""
     parts = []
-    for block in screen:
+    for block in (_with(block, legible) for block in screen):
         if isinstance(block, Heading):
             parts.append(f"### {_escape(block.text)}\n\n{_escape(block.note.plain)}".strip())
         elif isinstance(block, Facts):
             parts.append("\n".join(f"- **{_escape(name)}**: {_escape(text.plain)}" for name, text in block.rows))
         elif isinstance(block, Bullets):
-            items = [f"- **{b.head}** {_escape(b.figure)}".rstrip() + f": {_escape(b.text)}" for b in block.items]
+            items = [
+                f"- **{_escape(b.head)}** {_escape(b.figure)}".rstrip() + f": {_escape(b.text)}" for b in block.items
+            ]
             parts.append("\n".join([f"**{_escape(block.title)}**", "", *items]))
         elif isinstance(block, Lines):
             parts.append("\n".join(["```", *block.lines, "```"]))

@@ -13,7 +13,7 @@ from rich.console import Console
 from cubic_cli.cli.views import blocks
 from cubic_cli.cli.views.blocks import Screen
 from cubic_cli.cli.views.files import write_whole
-from cubic_cli.errors import UsageError
+from cubic_cli.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from cubic_cli.runs.store import Run
@@ -73,10 +73,10 @@ def save(path: Path, screen: Callable[[int], Screen], width: int, title: str, ru
         )
         console.print(blocks.render(screen(width), width), crop=False)
         if ending == ".svg":
-            content = console.export_svg(title=title, code_format=_SVG)
+            content = console.export_svg(title=printable(title), code_format=_SVG)
         else:
             text = console.export_html(code_format="{code}", inline_styles=True)
-            content = _PAGE.format(title=html.escape(title), screen=text, figure=_figure(run))
+            content = _PAGE.format(title=html.escape(printable(title)), screen=text, figure=_figure(run))
     write_whole(path, content.encode(), "--save")
 
 
