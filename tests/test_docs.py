@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-_spec = importlib.util.spec_from_file_location("refresh", ROOT / "docs" / "refresh.py")
+_spec = importlib.util.spec_from_file_location("refresh", ROOT / "tools" / "refresh.py")
 refresh = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(refresh)
 

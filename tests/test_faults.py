@@ -356,7 +356,7 @@ class TestDamage:
 
 @pytest.mark.process
 class TestInterrupts:
-    """Exit 130 at any moment; the old or the new is there, whole. `tests/faults.py` tries many more moments."""
+    """Exit 130 at any moment; the old or the new is there, whole. `tools/faults.py` tries many more moments."""
 
     def whole(self):
         record = runs.load_record(Path("model/default_run"))

@@ -1,4 +1,4 @@
-"""Draw the README's pictures anew, from a real run in a temporary folder: `python docs/pictures.py`."""
+"""Draw the README's pictures anew, from a real run in a temporary folder: `python tools/pictures.py`."""
 
 import os
 import subprocess
@@ -6,17 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     "generate --n 100000",
     "forward --run-name exp1",
-    f"inspect --run-name exp1 --save {DOCS / 'screen.svg'}",
-    f"inspect --run-name exp1 --plot {DOCS / 'figure.svg'}",
+    f"inspect --run-name exp1 --save {ROOT / 'docs' / 'screen.svg'}",
+    f"inspect --run-name exp1 --plot {ROOT / 'docs' / 'figure.svg'}",
 )
 
 
 def main() -> None:
-    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(DOCS.parent)}
+    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             arguments = [sys.executable, "-m", "cubic_cli", *command.split()]

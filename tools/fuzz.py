@@ -1,4 +1,4 @@
-"""Throw odd settings, datasets and runs at `cubic` for some seconds: `python tests/fuzz.py --seconds 20 --seed 1`.
+"""Throw odd settings, datasets and runs at `cubic` for some seconds: `python tools/fuzz.py --seconds 20 --seed 1`.
 
 Whatever comes, a command exits with 0, 1 or 2; says something where it is not 0; shows no traceback; and with --json
 prints one JSON document, or nothing. The first case that does not is printed, to be run again, and this exits with 1.

@@ -1,7 +1,7 @@
 """Run the `$ cubic …` commands in the console blocks of Markdown pages, and bring the outputs below them up to date.
 
-    python docs/refresh.py README.md docs/exploding-numbers.md
-    python docs/refresh.py --check README.md docs/exploding-numbers.md
+    python tools/refresh.py README.md docs/exploding-numbers.md
+    python tools/refresh.py --check README.md docs/exploding-numbers.md
 
 The commands of a page share a temporary folder, so that later ones see the runs of earlier ones. They run in this
 process, 100 columns wide, without colours and without the settings of whoever runs this. What is shown is standard
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         fresh = refresh(text)
         if fresh != text:
             stale = True
-            print(f"{path} is out of date; run `python docs/refresh.py {path}`" if check else f"{path} refreshed")
+            print(f"{path} is out of date; run `python tools/refresh.py {path}`" if check else f"{path} refreshed")
             if not check:
                 path.write_text(fresh, encoding="utf-8")
     return int(check and stale)

@@ -1,4 +1,4 @@
-"""Try faults for real, many times: `python tests/faults.py --tries 40 --seed 1` prints fault, times tried, outcome.
+"""Try faults for real, many times: `python tools/faults.py --tries 40 --seed 1` prints fault, times tried, outcome.
 
 Each try is `cubic` in a process of its own, killed or interrupted at a random moment. Afterwards the old or the new
 dataset or run must be there, complete, and the next call must clear up. Exit status 1 if anything was lost.
