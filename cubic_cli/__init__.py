@@ -5,16 +5,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cubic_cli.runs.store import load_run, record_schema
 
-__version__ = "0.1.0"
+    __version__: str
 __all__ = ["__version__", "load_run", "record_schema"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is for notebooks when it is first asked for: `cubic --help` waits for neither NumPy nor polars."""
+    """Import what is asked for, no sooner: `cubic --help` waits for neither NumPy nor polars."""
     if name in ("load_run", "record_schema"):
         from cubic_cli.runs import store as runs
 
         return getattr(runs, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cubic-cli")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

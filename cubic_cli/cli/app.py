@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import cubic_cli
 from cubic_cli.cli import dotenv, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
@@ -25,9 +26,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"cubic {version('cubic-cli')}")
+        print(f"cubic {cubic_cli.__version__}")
         raise typer.Exit
 
 

@@ -112,7 +112,7 @@ def pick_devices(device: Device) -> list[Any]:
     reasons = "".join(f"; {name} did not come up: {reason}" for name, reason in failed_plugins().items())
     raise DeviceError(
         f"there is no {backend} for JAX here, only: {there}{reasons or f' ({why})'}; give --device auto, "
-        f"or install JAX for it (cubic-cli[{'cuda' if device is Device.gpu else 'tpu'}])"
+        f"or install JAX for it (pip install 'jax[{'cuda13' if device is Device.gpu else 'tpu'}]')"
     )
 
 

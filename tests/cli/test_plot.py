@@ -147,7 +147,7 @@ def test_what_cannot_be_drawn_or_written(run, cubic, tmp_path, monkeypatch):
     monkeypatch.setattr(plot, "available", lambda: False)
     status, out, err = cubic("inspect", "--plot", "a.png")
     assert (status, out) == (1, "")
-    assert "cubic-cli[plot]" in err
+    assert "pip install matplotlib" in err
 
 
 def test_a_long_name_fits(run, cubic):

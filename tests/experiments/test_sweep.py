@@ -519,5 +519,5 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_run(cubic, data,
     monkeypatch.setattr(plot, "available", lambda: False)
     status, out, err = cubic("sweep", *widths, "--plot", "g.png")
     assert (status, out) == (1, "")
-    assert "cubic-cli[plot]" in err
+    assert "pip install matplotlib" in err
     assert not (tmp_path / "model").exists()

@@ -57,7 +57,7 @@ def check_path(path: str) -> Path:
     if Path(path).suffix.lower() not in ENDINGS or "\0" in path:
         raise UsageError(f"--plot: found {path!r}; expected a path that ends in {', '.join(ENDINGS)}")
     if not available():
-        raise CubicError("--plot needs matplotlib; install it with `pip install 'cubic-cli[plot]'`")
+        raise CubicError("--plot needs matplotlib; install it with `pip install matplotlib`")
     return Path(path)
 
 

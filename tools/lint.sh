@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Style, types and the rooms of the package: what fails in seconds.
+#   tools/lint.sh [environment]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=${1:-.venv}/bin
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+"$bin/mypy"
+"$bin/lint-imports" --no-logo
