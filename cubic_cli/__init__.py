@@ -16,9 +16,12 @@ def __getattr__(name: str) -> Any:
 
         return getattr(runs, name)
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("cubic-cli")
+        try:
+            return version("cubic-cli")
+        except PackageNotFoundError:  # sources on a path, which nobody installed
+            return "unknown"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
