@@ -7,4 +7,5 @@ bin=${1:-.venv}/bin
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
+"$bin/mypy" --config-file tests/mypy.ini
 "$bin/lint-imports" --no-logo
