@@ -142,12 +142,15 @@ def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, b
     digest, seen, note = Sha256(), 0, ""
     kept: list[tuple[Float32, Float32]] = []
     try:
-        for x, y in read_chunks(Path(data["path"]), data["rows"]):
+        columns = tuple(record["config"].get(name, name[0]) for name in ("x_column", "y_column"))
+        for x, y in read_chunks(Path(data["path"]), data["rows"], columns):
             digest.add(x, y)
             if start < seen + len(x) and seen < stop:
                 part = slice(max(0, start - seen), stop - seen)
                 kept.append((x[part], y[part]))
             seen += len(x)
+        if seen < data["rows"]:
+            raise DatasetError(f"{data['path']} has {seen:,} rows and the run had {data['rows']:,}")
     except DatasetError as error:
         if seen < stop:
             raise

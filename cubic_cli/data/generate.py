@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cubic_cli.atomic import Check, replacing_file, system_errors
 from cubic_cli.config import GenerateConfig
 from cubic_cli.data.problem import X_LIMIT, Float32, cubic, draw, draw_x
-from cubic_cli.data.read import SCHEMA, read_chunks
+from cubic_cli.data.read import read_samples
 from cubic_cli.errors import DatasetError
 
 
@@ -107,7 +107,7 @@ def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
     ) -> Iterator[pl.DataFrame]:
         yield from chunks
 
-    register_io_source(source, schema=SCHEMA).sink_parquet(stream)
+    register_io_source(source, schema=pl.Schema({"x": pl.Float32, "y": pl.Float32})).sink_parquet(stream)
 
 
 def refuse_strangers(path: Path, seed: int = 0) -> None:
@@ -145,7 +145,7 @@ def is_own(path: Path, seed: int = 0) -> bool:
     trend. Larger noise, which hides the cubic, could be anything; so could fewer rows.
     """
     try:
-        x, y = next(read_chunks(path, None, _ROWS_LOOKED_AT))
+        x, y = read_samples(path, _ROWS_LOOKED_AT)
     except DatasetError:
         return False
     if np.isnan(y).any() or not np.all((x >= -X_LIMIT) & (x < X_LIMIT)):

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.data.problem import Float32, cubic
+from cubic_cli.data.problem import cubic
 from cubic_cli.data.scaling import Scale
+from cubic_cli.float32 import Float32, shortest
 
 RESIDENT = 1 << 24  # samples kept in memory; more are kept in a file of raw float32
 
@@ -48,34 +49,22 @@ class Arrays:
 
 
 class RawFile:
-    """Samples in a file of little-endian float32, in blocks of x and y: `x[0:n], y[0:n], x[n:2n], …`."""
+    """Samples in a file of little-endian float32, x and y in turn."""
 
-    def __init__(self, path: Path, block: int) -> None:
-        self.path, self.block, self.count = path, block, 0
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
 
     def append(self, x: Float32, y: Float32) -> None:
-        """Add one block; all but the last have `block` samples."""
+        """Add samples to the end of the file."""
         with self.path.open("ab") as stream:
-            np.stack([x, y]).astype("<f4").tofile(stream)
+            stream.write(in_turn(x, y).data)
         self.count += len(x)
 
     def read(self, start: int, stop: int) -> tuple[Float32, Float32]:
         """Return the samples from `start` up to `stop`. Reads rather than maps: a map's pages would count as memory."""
-        parts = []
-        with self.path.open("rb") as stream:
-            while start < stop:
-                first = start - start % self.block
-                size = min(self.block, self.count - first)
-                n = min(stop, first + size) - start
-                columns = []
-                for column in range(2):
-                    stream.seek(4 * (2 * first + column * size + start - first))
-                    columns.append(np.fromfile(stream, "<f4", n).astype(np.float32, copy=False))
-                parts.append(columns)
-                start += n
-        if len(parts) == 1:
-            return parts[0][0], parts[0][1]
-        return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+        pairs = np.fromfile(self.path, "<f4", 2 * (stop - start), offset=8 * start).reshape(-1, 2)
+        x, y = np.ascontiguousarray(pairs.T, np.float32)
+        return x, y
 
     def take(self, indices: NDArray[np.int64]) -> tuple[Float32, Float32]:
         """Return the samples at `indices`."""
@@ -107,15 +96,20 @@ class Scaled:
         return self.x.apply(x), self.y.apply(y)
 
 
+def in_turn(x: Float32, y: Float32) -> NDArray[np.float32]:
+    """Return the samples as they are hashed and kept, `[n, 2]`: x and y in turn, as little-endian float32."""
+    return np.stack([x, y], axis=1).astype("<f4", copy=False)
+
+
 class Sha256:
-    """The SHA-256 of samples, chunk by chunk: x and y in turn, row by row, as little-endian float32."""
+    """The SHA-256 of samples, chunk by chunk."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def add(self, x: Float32, y: Float32) -> None:
         """Take the samples that follow."""
-        self._hash.update(np.stack([x, y], axis=1).astype("<f4", copy=False).data)
+        self._hash.update(in_turn(x, y).data)
 
     def hexdigest(self) -> str:
         """Return the hash of the samples so far."""
@@ -165,8 +159,6 @@ class Column:
 
     def summary(self) -> dict[str, float]:
         """Return `min`, `max`, `mean` and `std`; NaN where no value is finite."""
-        from cubic_cli.runs.store import shortest
-
         if not self.count:
             return dict.fromkeys(("min", "max", "mean", "std"), np.nan)
         return {
@@ -207,7 +199,7 @@ def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
             continue
         kept.append((x, y))
         if count > RESIDENT:
-            raw = RawFile(spill, len(kept[0][0]))
+            raw = RawFile(spill)
             for block in kept:
                 raw.append(*block)
             kept.clear()

@@ -15,7 +15,7 @@ from cubic_cli.analysis import distribution, findings
 from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.data.problem import Float32, Float64
-from cubic_cli.data.read import read_chunks
+from cubic_cli.data.read import Tell, quietly, read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.engine.devices import keep_compiled, pick_devices
@@ -38,6 +38,7 @@ def run(
     scratch: Path,
     progress: Progress = lambda epoch, loss: None,
     data: Ingested | None = None,
+    tell: Tell = quietly,
 ) -> Record:
     """Run the forward pass as `config` asks, write the run's files to `scratch`, and return the record.
 
@@ -47,7 +48,7 @@ def run(
         DatasetError: the dataset cannot be read.
         DeviceError: the device is not there.
     """
-    data = data or read(config, scratch)
+    data = data or read(config, scratch, tell)
     source = rescale(config, data)
     keep_compiled()
     devices = pick_devices(config.device)
@@ -58,13 +59,14 @@ def run(
     return write(config, sources, scratch, data, values, outcome, spread(source)[0], source)
 
 
-def read(config: ForwardConfig, scratch: Path) -> Ingested:
+def read(config: ForwardConfig, scratch: Path, tell: Tell = quietly) -> Ingested:
     """Read the samples that `config` names; more than the memory is to hold are kept in `scratch`.
 
     Raises:
         DatasetError: the dataset cannot be read.
     """
-    return ingest(read_chunks(Path(config.dataset), config.num_samples), scratch / runs.SAMPLES)
+    columns = (config.x_column, config.y_column)
+    return ingest(read_chunks(Path(config.dataset), config.num_samples, columns, tell), scratch / runs.SAMPLES)
 
 
 def rescale(config: ForwardConfig, data: Ingested) -> Source:

@@ -22,7 +22,7 @@ from cubic_cli.analysis import describe as record
 from cubic_cli.cluster.join import Group
 from cubic_cli.config import ForwardConfig
 from cubic_cli.data.problem import Float32
-from cubic_cli.data.read import count_samples, read_chunks
+from cubic_cli.data.read import count_samples, read_part
 from cubic_cli.data.source import Arrays, Column, Ingested, Source, ingest, spread_indices
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.errors import PeerError
@@ -72,10 +72,10 @@ def run(
     """
     path = Path(config.dataset)
     devices = pick_devices(config.device)
-    samples = config.num_samples or count_samples(path)
+    samples = count_samples(path, config.num_samples, (config.x_column, config.y_column))
     _agree(group, config, samples)
     share = deal(samples, config.batch_size, group.processes, group.process_id)
-    data = _describe_all(group, _ingest(path, config.num_samples, share, scratch), samples)
+    data = _describe_all(group, _ingest(config, share, scratch), samples)
     source = rescale(config, data)
 
     parameters, values = first_parameters(config)
@@ -123,11 +123,12 @@ def _agree(group: Group, config: ForwardConfig, samples: int) -> None:
                 )
 
 
-def _ingest(path: Path, num_samples: int | None, share: Share, scratch: Path) -> Ingested:
+def _ingest(config: ForwardConfig, share: Share, scratch: Path) -> Ingested:
     nothing = np.zeros(0, np.float32)
     chunks = iter([(nothing, nothing)])
     if share.start < share.stop:
-        chunks = read_chunks(path, num_samples, part=(share.start, share.stop))
+        columns = (config.x_column, config.y_column)
+        chunks = read_part(Path(config.dataset), share.start, share.stop, columns)
     return ingest(chunks, scratch / runs.SAMPLES)
 
 

@@ -83,7 +83,12 @@ def _check_names(base: str, names: list[str]) -> None:
 
 
 def run_grid(
-    configs: Sequence[ForwardConfig], base: ForwardConfig, sources: dict[str, str], rerun: bool, watch: Watch
+    configs: Sequence[ForwardConfig],
+    base: ForwardConfig,
+    sources: dict[str, str],
+    rerun: bool,
+    watch: Watch,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Outcome]:
     """Run `configs`, which differ from `base` in their names and the values of `AXES` alone; yield what comes of each.
 
@@ -92,6 +97,7 @@ def run_grid(
     Args:
         rerun: run again what is saved already.
         watch: shows the progress of one run.
+        tell: takes what people should know of the dataset.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -103,7 +109,7 @@ def run_grid(
     keep_compiled()
     device = pick_devices(base.device)[0]
     with runs.scratch_beside(Path(base.artifact_dir) / base.run_name) as scratch:
-        data = run.read(base, scratch)
+        data = run.read(base, scratch, tell)
         for config in configs:
             record = None if rerun else find_saved(config, data.sha256, device.platform, device.device_kind)
             if record is not None:

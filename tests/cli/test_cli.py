@@ -127,12 +127,23 @@ def test_a_line_of_dotenv_that_cannot_be_read(cubic, tmp_path):
     assert "line 3" in err
 
 
+def test_columns_by_name_and_fewer_samples_than_asked_for(cubic, tmp_path):
+    (tmp_path / "data.csv").write_text("when,note,price\n1,a,2\n3,b,4")
+    status, out, err = cubic("forward", "--x", "when", "--y", "price", "--num-epochs", 1, "--json")
+    assert status == 0
+    assert json.loads(out)["dataset"]["y"]["max"] == 4
+    assert err.splitlines()[:2] == [
+        "data.csv: the last line has no end; it is read as it stands, but it may have been cut off",
+        "data.csv has 2 rows, fewer than the 1,000 asked for; all of them are used",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "empty"), ("a,b\n1,2\n", "line 1"), ("x,y\n1,2\n3\n", "line 3"), ("x,y\n1,2\n3,\n", "line 3"),
         ("x,y\n1,2\n3,four\n", "line 3"), ("x,y\n1,2\n\n3,4\n", "line 3"), ("x,y\n1,1e400\n", "line 2"),
-        ("x,y\n1,2,3\n", "line 2"), ("x,y\n0x1,2\n", "line 2"), ("x,y\n", "no samples"), ("x,y\n1,2\n", "1 rows"),
+        ("x,y\n1,2,3\n", "line 2"), ("x,y\n0x1,2\n", "line 2"), ("x,y\n", "no samples"),
     ],
 )  # fmt: skip
 def test_a_bad_dataset_names_the_line(cubic, tmp_path, text, said):

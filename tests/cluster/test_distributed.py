@@ -19,8 +19,6 @@ from cubic_cli.cluster import join as distributed
 from cubic_cli.cluster import supervisor
 from cubic_cli.config import Place
 from cubic_cli.data.problem import draw
-from cubic_cli.data.read import count_samples, read_chunks
-from cubic_cli.errors import CubicError
 from cubic_cli.experiments import report as verdict
 from cubic_cli.experiments.shares import Spool, deal
 from cubic_cli.runs.history import Batches
@@ -300,29 +298,6 @@ def test_shares_are_all_batches_once_and_in_order(rows, batch, processes):
         assert (a.last, a.stop) == (b.first, b.start)
         assert 0 <= (a.last - a.first) - (b.last - b.first) <= 1
     assert all(share.start % batch == 0 or share.start == rows for share in shares)
-
-
-@pytest.mark.parametrize("name", ["data.csv", "data.parquet"])
-def test_a_part_is_read_without_the_rest(monkeypatch, tmp_path, name):
-    monkeypatch.setattr("cubic_cli.data.read._BLOCK", 200)
-    samples(name, 300)
-    path = tmp_path / name
-    ((x, y),) = read_chunks(path, None)
-    assert count_samples(path) == 300
-    for part in ((0, 300), (0, 1), (1, 2), (7, 150), (150, 151), (299, 300)):
-        got_x, got_y = (np.concatenate(column) for column in zip(*read_chunks(path, 300, 13, part), strict=True))
-        np.testing.assert_array_equal(got_x, x[slice(*part)])
-        np.testing.assert_array_equal(got_y, y[slice(*part)])
-    with pytest.raises(CubicError, match="has 300 rows and 900 were asked for"):
-        list(read_chunks(path, 900, part=(450, 900)))
-
-
-def test_a_bad_line_of_a_part_is_named_by_its_number_in_the_file(tmp_path):
-    (tmp_path / "data.csv").write_text("x,y\n" + "1,2\n" * 50 + "oops\n" + "1,2\n" * 9)
-    assert sum(len(x) for x, _ in read_chunks(tmp_path / "data.csv", None, part=(0, 50))) == 50
-    assert sum(len(x) for x, _ in read_chunks(tmp_path / "data.csv", None, part=(51, 60))) == 9
-    with pytest.raises(CubicError, match="line 52"):
-        list(read_chunks(tmp_path / "data.csv", None, part=(40, 60)))
 
 
 def test_a_spool_keeps_equal_epochs_once(tmp_path):

@@ -57,7 +57,7 @@ def forward(
 
     folder = Path(artifact_dir) / run_name
     with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
-        record = run.run(config, origins, scratch, lambda epoch, loss: advance(1))
+        record = run.run(config, origins, scratch, lambda epoch, loss: advance(1), tell=terminal.tell)
         losses = None if json else saved.losses_of(scratch, record)
     _show(record, losses, folder, json)
     refuse(record)

@@ -56,7 +56,7 @@ def sweep(
         _check_plot(plot, len(set(hidden_size)))
     sources = options.sources(ctx)
     outcomes = []
-    for outcome in grid.run_grid(configs, base, sources, rerun, terminal.progress):
+    for outcome in grid.run_grid(configs, base, sources, rerun, terminal.progress, terminal.tell):
         outcomes.append(outcome)
         terminal.tell(f"{len(outcomes)}/{len(configs)} {_news(outcome)}")
     ranked = grid.rank(outcomes)

@@ -164,7 +164,8 @@ def read_spread(record: Record) -> tuple[Float32, Float32]:
     data = record["dataset"]
     digest, seen, kept = Sha256(), 0, []
     stride = -(-data["rows"] // _SAMPLES)
-    for x, y in read_chunks(Path(data["path"]), data["rows"]):
+    names = tuple(record["config"].get(name, name[0]) for name in ("x_column", "y_column"))
+    for x, y in read_chunks(Path(data["path"]), data["rows"], names):
         digest.add(x, y)
         first = -seen % stride
         kept.append((x[first::stride], y[first::stride]))
