@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ Check = Callable[[Path], None]
 @contextlib.contextmanager
 def replacing_file(path: Path, check: Check) -> Iterator[IO[bytes]]:
     """Yield a stream for what is to stand in `path`; it does so once the block is left without an error.
+
+    Who may read and write an earlier file may do so with the new one.
 
     Args:
         path: the file; the stream is seekable.
@@ -38,6 +41,8 @@ def replacing_file(path: Path, check: Check) -> Iterator[IO[bytes]]:
         stream.flush()
         os.fsync(stream.fileno())
         check(path)
+        if path.is_file() and not path.is_symlink():
+            scratch.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(scratch, path)
 
 

@@ -1,26 +1,23 @@
-"""The dataset: a file of samples of the problem, written so that they read back exactly. No JAX here.
+"""The dataset: a file of samples of the problem, written so that they read back exactly.
 
-A CSV file has the header `x,y` and one row a sample; a Parquet file has two float32 columns of these names. Reading
-them stands in `samples`.
+A CSV file has the header `x,y` and one row a sample; a Parquet file has two float32 columns of these names.
 """
 
 import errno
-import functools
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from cubic_cli.atomic import Check, replacing_file, system_errors
 from cubic_cli.config import GenerateConfig
-from cubic_cli.data.problem import X_LIMIT, Float32, cubic, draw, draw_x
-from cubic_cli.data.read import read_samples
+from cubic_cli.data.problem import X_LIMIT, cubic, draw, draw_x
+from cubic_cli.data.read import panicked, read_samples
 from cubic_cli.errors import DatasetError
 
 
@@ -63,7 +60,11 @@ def generate(
             yield pl.DataFrame({"x": x, "y": y})
             progress(len(x))
 
-    check = refuse_what_is_no_file if force else functools.partial(refuse_strangers, seed=config.seed)
+    def check(path: Path) -> None:
+        refuse_what_is_no_file(path)
+        if not force:
+            refuse_strangers(path, config.noise_std, config.seed)
+
     size = write(path, chunks(), check)
     mean = totals / config.num_dataset
     seconds = time.perf_counter() - started
@@ -97,6 +98,8 @@ def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path
                 f"cannot write {path}: there is no folder {path.parent}; make it, or name another path with --dataset"
             ) from None
         raise DatasetError(f"cannot write {path}: {error.strerror or error}; an earlier file is untouched") from None
+    except pl.exceptions.PanicException as panic:
+        raise panicked(path, panic) from None
 
 
 def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
@@ -107,23 +110,23 @@ def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
     ) -> Iterator[pl.DataFrame]:
         yield from chunks
 
-    register_io_source(source, schema=pl.Schema({"x": pl.Float32, "y": pl.Float32})).sink_parquet(stream)
+    register_io_source(source, schema=_SCHEMA).sink_parquet(stream)
 
 
-def refuse_strangers(path: Path, seed: int = 0) -> None:
-    """Raise `DatasetError` unless `path` is free or holds a dataset that `generate` wrote."""
+_WAY_OUT = "run `cubic generate --force` to replace it, or name another path with --dataset"
+
+
+def refuse_strangers(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:
+    """Raise `DatasetError` unless `path` is free or holds what `is_own` says to be a dataset of cubic's."""
     if not os.path.lexists(path):
         return
-    refuse_what_is_no_file(path)
     if path.is_symlink():
-        raise DatasetError(f"{path} is a link; give --force to replace the link, or name another path with --dataset")
+        raise DatasetError(f"{path} is a link; {_WAY_OUT}")
     if not os.access(path, os.R_OK):
-        raise DatasetError(f"cannot read {path} to see whose it is; give --force to replace it, or name another path")
-    if path.stat().st_size and not is_own(path, seed):
-        raise DatasetError(
-            f"{path} is there and does not look like a dataset of cubic's; "
-            "give --force to replace it, or name another path with --dataset"
-        )
+        raise DatasetError(f"cannot read {path} to see whose it is; {_WAY_OUT}")
+    if not is_own(path, noise_std, seed):
+        what = "does not look like a dataset of cubic's" if path.stat().st_size else "is empty"
+        raise DatasetError(f"{path} is there and {what}; {_WAY_OUT}")
 
 
 def refuse_what_is_no_file(path: Path) -> None:
@@ -132,52 +135,35 @@ def refuse_what_is_no_file(path: Path) -> None:
         raise DatasetError(f"{path} is no regular file; move it away, or name another path with --dataset")
 
 
+_SCHEMA = pl.Schema({"x": pl.Float32, "y": pl.Float32})
 _ROWS_LOOKED_AT = 1000
-_SEEDS_TRIED = 4096
-_CHANCE = 1e-6  # of a verdict that is wrong by bad luck alone, in each test
 
 
-def is_own(path: Path, seed: int = 0) -> bool:
-    """Return whether `generate` wrote `path`, as far as the first rows can tell for an unknown seed and noise.
+def is_own(path: Path, noise_std: float = 0.0, seed: int = 0) -> bool:
+    """Return whether `path` looks like a dataset that `generate` wrote: its columns, and its first rows.
 
-    x that are drawn from one of the first seeds, or from `seed`, are its own, whatever the noise. For other seeds the
-    cubic must be seen: at least ten rows, x over all of ±100, and y near the cubic, or scattered about it without a
-    trend. Larger noise, which hides the cubic, could be anything; so could fewer rows.
+    Either x is what `seed` draws, or there are ten rows and more, x reaches over both halves of its range, and y lies
+    about the cubic, as near as the noise allows: 6 standard deviations, of `noise_std` or the default if that is more,
+    and no farther than a tenth of the range of y, where the cubic would no longer show.
     """
     try:
+        if not _has_own_columns(path):
+            return False
         x, y = read_samples(path, _ROWS_LOOKED_AT)
-    except DatasetError:
+    except (DatasetError, OSError, pl.exceptions.PolarsError):
         return False
-    if np.isnan(y).any() or not np.all((x >= -X_LIMIT) & (x < X_LIMIT)):
-        return False
-    if len(x) >= 10 and _spreads(x) and _follows_cubic(x, y):
+    if np.array_equal(x, draw_x(len(x), seed)):
         return True
-    return any(np.array_equal(x, draw_x(len(x), s)) for s in (seed, *range(_SEEDS_TRIED)))
-
-
-def _spreads(x: Float32) -> bool:
-    """Return whether n draws from U[-100, 100) have so small a range by more than chance."""
-    n, share = len(x), float(np.ptp(x)) / (2 * X_LIMIT)
-    return n * share ** (n - 1) - (n - 1) * share**n >= _CHANCE
-
-
-def _follows_cubic(x: Float32, y: Float32) -> bool:
-    if np.isinf(y).any():
+    if len(x) < 10 or not np.isfinite(y).all() or not np.all((x >= -X_LIMIT) & (x < X_LIMIT)):
         return False
-    residual = y - cubic(x.astype(np.float64))
-    near = (np.abs(residual) <= 6 * GenerateConfig.noise_std).all()
-    return bool(near or (_chance_of_trend(x, y) < _CHANCE <= _chance_of_trend(x, residual)))
+    if not (x.min() < -X_LIMIT / 2 and x.max() > X_LIMIT / 2):
+        return False
+    farthest = np.abs(y - cubic(x.astype(np.float64))).max()
+    return bool(farthest <= min(6 * max(noise_std, GenerateConfig.noise_std), np.ptp(y.astype(np.float64)) / 10))
 
 
-def _chance_of_trend(x: Float32, values: NDArray[Any]) -> float:
-    """Return how probable it is that 1, x, x² and x³ explain so much of `values`, were these normal noise of mean zero.
-
-    The share of the sum of squares that a regression leaves is then Beta((n − 4) / 2, 2); its distribution function
-    has the closed form below.
-    """
-    values = values / (float(np.abs(values).max()) or 1.0)  # whose squares do not overflow
-    basis, _ = np.linalg.qr(np.vander(x.astype(np.float64) / X_LIMIT, 4))
-    explained = basis.T @ values
-    left = max(0.0, 1.0 - float(explained @ explained) / (float(values @ values) or 1.0))
-    half = (len(x) - 4) / 2
-    return float(left**half * (1 + half * (1 - left)))
+def _has_own_columns(path: Path) -> bool:
+    if path.suffix.lower() == ".parquet":
+        return pl.read_parquet_schema(path) == dict(_SCHEMA)
+    with path.open("rb") as stream:
+        return stream.readline(16).split() == [b"x,y"]

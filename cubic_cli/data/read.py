@@ -79,6 +79,12 @@ def count_samples(path: Path, num_samples: int | None = None, columns: Columns =
     return sum(len(x) for x, _ in read_chunks(path, num_samples, columns))
 
 
+def panicked(path: Path, panic: pl.exceptions.PanicException) -> DatasetError:
+    """Return the error to raise for a panic of polars, which is a `BaseException` that nobody else would catch."""
+    first = (str(panic).splitlines() or ["a panic"])[0]
+    return DatasetError(f"polars failed on {path}: {first}; is a variable POLARS_… set to what it does not take?")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a regular file, and raise `DatasetError` if it is not one, cannot be read, or changes until it is closed."""
@@ -99,7 +105,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 raise DatasetError(f"{path} changed while it was read; run the command again when it is complete")
             if error is not None:
                 raise error
-    except pl.exceptions.PanicException as panic:  # no Exception, so that nobody else takes it for one
-        raise DatasetError(f"polars failed on {path}: {(str(panic).splitlines() or ['a panic'])[0]}") from None
+    except pl.exceptions.PanicException as panic:
+        raise panicked(path, panic) from None
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from None

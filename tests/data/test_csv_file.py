@@ -7,7 +7,7 @@ import csv_reference
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cubic_cli.data import csv_file
@@ -48,7 +48,6 @@ def files(draw):
     return raw
 
 
-@settings(deadline=None, max_examples=250)
 @given(raw=files(), block=st.sampled_from([8, 200, 1 << 23]), n=st.sampled_from([None, 1, 4]))
 def test_a_file_is_read_as_the_reference_reads_it_or_refused_at_the_same_line(raw, block, n):
     path = Path("data.csv")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cubic_cli.data.read import read_samples
@@ -83,7 +83,6 @@ def test_a_row_is_counted_over_row_groups():
         read(frame, row_group_size=10)
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_read(data):
     pl.DataFrame({"x": np.arange(50, dtype=np.float32), "y": np.ones(50, np.float32)}).write_parquet(PATH)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cubic_cli.data import csv_file, parquet_file
@@ -45,7 +45,6 @@ def test_fewer_samples_than_asked_for_are_used_and_told(suffix):
     assert told == [f"{path} has 2 rows, fewer than the 1,000 asked for; all of them are used"]
 
 
-@settings(deadline=None, max_examples=60)
 @given(values=st.lists(st.floats(width=32), min_size=1, max_size=30), suffix=st.sampled_from(["csv", "parquet"]))
 def test_what_is_written_reads_back_exactly(values, suffix):
     x = np.array(values, np.float32)
@@ -101,5 +100,5 @@ def test_a_panic_of_polars_is_an_error_of_ours(suffix, monkeypatch):
     save(path, pl.DataFrame({"x": [1.0], "y": [2.0]}))
     monkeypatch.setattr(pl, "read_csv", panic)
     monkeypatch.setattr(pl, "scan_parquet", panic)
-    with pytest.raises(DatasetError, match=r"polars failed on data\.\w+: the pool cannot start$"):
+    with pytest.raises(DatasetError, match=r"polars failed on data\.\w+: the pool cannot start;"):
         read_samples(path, None)
