@@ -12,15 +12,15 @@ import cubic_cli
 from cubic_cli.cli import dotenv, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
+from cubic_cli.cli.help import Command, Group
 from cubic_cli.errors import NO_MEMORY, CubicError, is_no_memory
 
 app = typer.Typer(
     name="cubic",
     help="Run a neural network's forward pass in JAX, and see, record and check every number in it.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Settings come from flags, then the environment, then the nearest .env, then the defaults.",
+    cls=Group,
 )
 
 
@@ -30,7 +30,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def main(
     ctx: typer.Context,
     version: Annotated[
@@ -38,14 +38,17 @@ def main(
     ] = False,
 ) -> None:
     """Lay the nearest .env underneath the environment, before a command's options are read."""
-    ctx.obj = dotenv.load(frozenset(options.SETTINGS))
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(2)
+    ctx.obj = dotenv.load(options.SETTINGS, [name for name, known in options.SETTINGS.items() if known.is_path])
 
 
-app.command()(generate.generate)
-app.command()(forward.forward)
-app.command()(inspect.inspect)
-app.command()(sweep.sweep)
-app.command()(check.check)
+app.command(cls=Command)(generate.generate)
+app.command(cls=Command)(forward.forward)
+app.command(cls=Command)(inspect.inspect)
+app.command(cls=Command)(sweep.sweep)
+app.command(cls=Command)(check.check)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -1,75 +1,220 @@
-"""The `.env` file: settings that lie underneath the environment."""
+"""The `.env` file: settings that lie underneath the environment. A value is never shown, for a `.env` holds secrets.
 
-import contextlib
+The nearest file from the current folder upward counts. One above the current folder may be a stranger's: it is passed
+over if others may write it, or if its owner is neither this user, nor root, nor the owner of the current folder.
+"""
+
 import io
 import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cubic_cli.errors import CubicError, UsageError
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
+# Of JAX's variables, those that choose and can neither load code nor write a file. (A compilation cache is code.)
+JAX_VARIABLES = frozenset(
+    {
+        "JAX_PLATFORMS",
+        "JAX_NUM_CPU_DEVICES",
+        "JAX_CUDA_VISIBLE_DEVICES",
+        "JAX_ROCM_VISIBLE_DEVICES",
+        "JAX_ENABLE_X64",
+        "JAX_DEFAULT_MATMUL_PRECISION",
+        "JAX_ENABLE_COMPILATION_CACHE",
+        "JAX_DEBUG_NANS",
+        "JAX_DEBUG_INFS",
+        "JAX_LOGGING_LEVEL",
+    }
+)
+_MAX_SIZE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class DotEnv:
-    """The `.env` file that was found, and the names that it set."""
+    """The `.env` that was found, the names that it set, what is to be told of it, and what is wrong with it."""
 
-    path: Path | None
-    names: frozenset[str]
+    path: Path | None = None
+    names: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    error: CubicError | None = None
 
 
-def load(known: frozenset[str], start: Path | None = None) -> DotEnv:
-    """Lay the nearest `.env`, from `start` upward, underneath the environment.
+def load(settings: Collection[str], paths: Collection[str], start: Path | None = None) -> DotEnv:
+    """Lay the nearest `.env`, from `start` or the current folder upward, underneath the environment.
 
-    Only the `known` names and those of JAX and XLA take effect; a value is never shown, for a `.env` holds secrets.
-    An empty variable counts as not set.
+    What is wrong is not raised but returned, so that `--help` can be shown all the same.
 
-    Raises:
-        UsageError: the file cannot be read; names the file and the line.
-        CubicError: the current folder is gone.
+    Args:
+        settings: the variables that are ours.
+        paths: those of them that hold paths.
+        start: a folder.
     """
-    from dotenv.parser import parse_stream
-
-    path = _find_dotenv(start)
-    if path is None:
-        return DotEnv(None, frozenset())
-    values: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(_read_dotenv(path))):
-        string = binding.original.string
-        if binding.error or "\0" in string or (binding.key and binding.value is None):
-            line = binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
-            raise UsageError(f"{path}, line {line}: expected NAME=VALUE, a comment or an empty line")
-        if binding.key and (binding.key in known or binding.key.startswith(("JAX_", "XLA_"))):
-            values[binding.key] = binding.value or ""
-    names = {name for name, value in values.items() if value and not os.environ.get(name)}
-    os.environ.update({name: values[name] for name in names})
-    return DotEnv(path, frozenset(names))
-
-
-_MAX_DOTENV = 1 << 20  # bytes
-
-
-def _find_dotenv(start: Path | None) -> Path | None:
-    """Return the nearest `.env` from `start`, or the current folder, upward."""
+    notes: list[str] = []
     try:
         folder = start or Path.cwd()
+        path, raw = _find(folder, notes)
+        values = {} if path is None else _read(path, raw, settings, paths, folder, notes)
     except FileNotFoundError:
-        raise CubicError("the current folder is not there any more; change to another with `cd`") from None
-    for path in (f / ".env" for f in (folder, *folder.parents)):
-        with contextlib.suppress(PermissionError):  # a folder above, which is closed to this user
-            if path.is_file():
-                return path
-    return None
+        gone = CubicError("the current folder is not there any more; change to another with `cd`")
+        return DotEnv(error=gone)
+    except UsageError as error:
+        return DotEnv(notes=tuple(notes), error=error)
+    os.environ.update(values)
+    return DotEnv(path, frozenset(values), tuple(notes))
 
 
-def _read_dotenv(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_DOTENV + 1)
-        if len(raw) > _MAX_DOTENV:
+def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
+    """Return the nearest `.env` that can be trusted, and its bytes."""
+    owners = {0, start.stat().st_uid, os.geteuid()} if hasattr(os, "geteuid") else None
+    for folder in (start, *start.parents):
+        path = folder / ".env"
+        try:
+            # A pipe, opened so, keeps nobody waiting.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+        except OSError as error:
+            if folder != start and not os.access(folder, os.X_OK):  # closed to this user
+                continue
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            continue
+        with open(descriptor, "rb") as stream:
+            if folder != start and owners is not None and status.st_mode & stat.S_IWOTH:
+                notes.append(f"{path} is passed over: everybody may write it (`chmod o-w` if it is yours)")
+            elif folder != start and owners is not None and status.st_uid not in owners:
+                notes.append(f"{path} is passed over: it is neither yours nor of the owner of the current folder")
+            else:
+                return path, stream.read(_MAX_SIZE + 1)
+    return None, b""
+
+
+def _read(
+    path: Path, raw: bytes, settings: Collection[str], paths: Collection[str], start: Path, notes: list[str]
+) -> dict[str, str]:
+    """Return what takes effect of a file: the values of names that the environment does not set.
+
+    Raises:
+        UsageError: a line of a file that names a setting of ours cannot be read.
+    """
+    text = raw.decode("utf-8-sig", "surrogateescape")
+    is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(settings)})\b", text, re.MULTILINE) is not None
+    if len(raw) > _MAX_SIZE:
+        if is_ours:
             raise UsageError(f"{path} is larger than 1 MiB; a file of settings is smaller")
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        return {}
+
+    def refuse(line: int, why: str) -> None:
+        if is_ours:
+            raise UsageError(f"{path}, line {line}: {why}")
+
+    values: dict[str, str] = {}
+    undefined: dict[str, tuple[int, str]] = {}
+    for binding, line in _bindings(text):
+        string = binding.original.string
+        if _NO_TEXT.search(string):
+            before = string[: _NO_TEXT.search(string).start()]  # type: ignore[union-attr]
+            refuse(binding.original.line + before.count("\n"), "this is not UTF-8 text; save the file as UTF-8")
+        elif binding.error or "\0" in string or (binding.key and binding.value is None):
+            refuse(line, "expected NAME=VALUE, a comment or an empty line")
+        elif binding.key:
+            undefined.pop(binding.key, None)
+            try:
+                values[binding.key] = _expand(binding, values)
+            except KeyError as error:
+                values.pop(binding.key, None)
+                undefined[binding.key] = (line, error.args[0])
+    notes += _mistaken(path, [*values, *undefined], settings)
+    for name, (line, missing) in undefined.items():
+        if name in settings:
+            raise UsageError(
+                f"{path}, line {line}: {name} has ${{{missing}}}, which is set neither in the environment nor above "
+                "this line; single quotation marks keep a text as it is"
+            )
+    taken = {name for name in values if name in settings or name in JAX_VARIABLES}
+    return {
+        name: _absolute(values[name], path.parent, start) if name in paths else values[name]
+        for name in taken
+        if values[name] and not os.environ.get(name)
+    }
+
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # how bytes that are not UTF-8 are decoded
+
+
+def _bindings(text: str) -> "Iterator[tuple[Binding, int]]":
+    """Yield what is bound in a file, with its line."""
+    from dotenv.parser import parse_stream
+
+    for binding in parse_stream(io.StringIO(text)):
+        string = binding.original.string
+        yield binding, binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
+
+
+def _expand(binding: "Binding", above: Mapping[str, str]) -> str:
+    """Return a value with `${NAME}` and `${NAME:-default}` replaced, but within single quotation marks.
+
+    Raises:
+        KeyError: such a name is set neither in the environment nor `above`, and has no default.
+    """
+    from dotenv.variables import Variable, parse_variables
+
+    value = binding.value or ""
+    if re.search(r"=\s*'", binding.original.string):
+        return value
+    parts = []
+    for atom in parse_variables(value):
+        if isinstance(atom, Variable):
+            known = os.environ.get(atom.name) or above.get(atom.name) or atom.default
+            if known is None and atom.name not in os.environ and atom.name not in above:
+                raise KeyError(atom.name)
+            parts.append(known or "")
+        else:
+            parts.append(atom.resolve({}))
+    return "".join(parts)
+
+
+def _absolute(value: str, folder: Path, start: Path) -> str:
+    """Return a path of the file in `folder`: `~` is the home folder, and what is relative is relative to `folder`."""
+    path = os.path.expanduser(value)
+    return path if folder == start else os.path.join(folder, path)
+
+
+def _mistaken(path: Path, names: Collection[str], settings: Collection[str]) -> Iterator[str]:
+    """Yield a line for each name that has no effect and looks as if it were to have one."""
+    for name in names:
+        if name in settings or name in JAX_VARIABLES:
+            continue
+        if name.startswith(("JAX_", "XLA_")):
+            yield f"{name} in {path} has no effect; set it in the environment"
+        else:
+            near = [one for one in settings if _distance(name.upper(), one) <= (1 if len(one) <= 6 else 2)]
+            if near:
+                yield f"{name} in {path} has no effect; did you mean {near[0]}?"
+
+
+def _distance(a: str, b: str) -> int:
+    """Return how many letters must be changed, added or left out, or swapped with their neighbour, to get from a to b.
+
+    Optimal string alignment; as far as it matters here, where a distance above 2 is far.
+    """
+    if abs(len(a) - len(b)) > 2:
+        return 3
+    rows = [list(range(len(b) + 1))]
+    for i, one in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(row[-1] + 1, rows[-1][j] + 1, rows[-1][j - 1] + (one != other)))
+            if i > 1 and j > 1 and one == b[j - 2] and a[i - 2] == other:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]

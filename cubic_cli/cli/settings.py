@@ -13,9 +13,8 @@ import typer
 
 from cubic_cli import config as cfg
 from cubic_cli.analysis.findings import LIMITS
+from cubic_cli.cli.help import CHECKS, DATA, MACHINES, NETWORK, RUN
 from cubic_cli.errors import UsageError
-
-DATA, NETWORK, RUN, CHECKS, MACHINES = "Data", "Network", "Run", "Checks", "Many machines"  # the panels of --help
 
 
 def option(
@@ -81,7 +80,7 @@ def repeatable(
         return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
     return option(
-        *flags, help=help, variable=variable, parse=parts, metavar=f"{metavar},…", panel=panel, callback=flatten
+        *flags, help=help, variable=variable, parse=parts, metavar=f"{metavar},...", panel=panel, callback=flatten
     )
 
 
@@ -144,20 +143,16 @@ NumDataset = Annotated[
 ]
 Dataset = Annotated[
     str,
-    _setting("DATASET", cfg.check_dataset, "PATH", DATA, "The dataset is this .csv or .parquet file.", is_path=True),
+    _setting("DATASET", cfg.check_dataset, "PATH", DATA, "Use this .csv or .parquet file.", is_path=True),
 ]
-NoiseStd = Annotated[float, _setting("NOISE_STD", cfg.parse_size, "FLOAT", DATA, "Spread y by noise of this std.")]
-XColumn = Annotated[
-    str, _setting("X_COLUMN", cfg.check_column, "NAME", DATA, "This column of the dataset is x.", "--x")
-]
-YColumn = Annotated[
-    str, _setting("Y_COLUMN", cfg.check_column, "NAME", DATA, "This column of the dataset is y.", "--y")
-]
+NoiseStd = Annotated[float, _setting("NOISE_STD", cfg.parse_size, "FLOAT", DATA, "Add noise of this std to y.")]
+XColumn = Annotated[str, _setting("X_COLUMN", cfg.check_column, "NAME", DATA, "Read x from this column.", "--x")]
+YColumn = Annotated[str, _setting("Y_COLUMN", cfg.check_column, "NAME", DATA, "Read y from this column.", "--y")]
 NumSamples = Annotated[
     int | None,
     _setting("NUM_SAMPLES", cfg.parse_num_samples, "INT|all", DATA, "Use at most this many of the first rows, or all."),
 ]
-Seed = Annotated[int, _setting("SEED", cfg.parse_integer(0, 2**32 - 1), "INT", DATA, "Draw by this seed.")]
+Seed = Annotated[int, _setting("SEED", cfg.parse_integer(0, 2**32 - 1), "INT", DATA, "Draw with this seed.")]
 HiddenSize = Annotated[int, _setting("HIDDEN_SIZE", positive, "INT", NETWORK, "Give the hidden layer H units.")]
 Initializer = Annotated[
     cfg.Initializer,
@@ -166,16 +161,22 @@ Initializer = Annotated[
         cfg.parse_choice(cfg.Initializer),
         "NAME",
         NETWORK,
-        f"Set the first parameters by {_words(cfg.Initializer)}.",
+        f"Initialise the parameters by {_words(cfg.Initializer)}.",
     ),
 ]
 Activation = Annotated[
     cfg.Activation,
-    _setting("ACTIVATION", cfg.parse_choice(cfg.Activation), "NAME", NETWORK, f"Activate by {_words(cfg.Activation)}."),
+    _setting(
+        "ACTIVATION",
+        cfg.parse_choice(cfg.Activation),
+        "NAME",
+        NETWORK,
+        f"Activate the hidden layer by {_words(cfg.Activation)}.",
+    ),
 ]
 Scaling = Annotated[
     cfg.Scaling,
-    _setting("SCALING", cfg.parse_choice(cfg.Scaling), "NAME", NETWORK, f"Rescale x and y by {_words(cfg.Scaling)}."),
+    _setting("SCALING", cfg.parse_choice(cfg.Scaling), "NAME", NETWORK, f"Scale x and y by {_words(cfg.Scaling)}."),
 ]
 BatchSize = Annotated[int, _setting("BATCH_SIZE", positive, "INT", RUN, "Take B samples in a batch.")]
 NumEpochs = Annotated[int, _setting("NUM_EPOCHS", positive, "INT", RUN, "Pass over the samples this often.")]
@@ -185,7 +186,7 @@ Device = Annotated[
 ]
 RunName = Annotated[str, _setting("RUN_NAME", cfg.check_run_name, "NAME", RUN, "The run has this name.")]
 ArtifactDir = Annotated[
-    str, _setting("ARTIFACT_DIR", cfg.check_folder, "FOLDER", RUN, "All runs are in this folder.", is_path=True)
+    str, _setting("ARTIFACT_DIR", cfg.check_folder, "FOLDER", RUN, "The runs are in this folder.", is_path=True)
 ]
 Verify = Annotated[
     bool,
@@ -210,11 +211,11 @@ Gradients = Annotated[
     ),
 ]
 FailOn = Annotated[
-    list[str], _setting("FAIL_ON", _finding, "ID", CHECKS, "Exit 1 if the run has such a finding.", several=True)
+    list[str], _setting("FAIL_ON", _finding, "ID", CHECKS, "Exit 1 if the run has one of these findings.", several=True)
 ]
 Distributed = Annotated[
     bool,
-    option("--distributed", panel=MACHINES, help="Share the work with the processes of JAX's distributed runtime."),
+    option("--distributed", panel=MACHINES, help="Share the work with other processes."),
 ]
 CoordinatorAddress = Annotated[
     str | None,
@@ -223,7 +224,7 @@ CoordinatorAddress = Annotated[
         cfg.check_address,
         "ADDR",
         MACHINES,
-        "Meet process 0 at this host:port. JAX finds this and the next two by itself on a cluster.",
+        "Meet process 0 at this host:port. On a cluster JAX finds this and the next two by itself.",
     ),
 ]
 NumProcesses = Annotated[

@@ -1,6 +1,5 @@
 """Every setting, bad by flag, by variable and in `.env`: exit 2, a message that names it, and nothing is touched."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cubic_cli import config
-from cubic_cli.cli import dotenv
-from cubic_cli.cli import settings as options
 from cubic_cli.config import check_run_name, parse_integer
-from cubic_cli.errors import UsageError
 
-KNOWN = frozenset(options.SETTINGS)
 FLAGS = {
     "NUM_DATASET": "--num-dataset",
     "GENERATE_DATASET": None,
@@ -104,13 +99,6 @@ def test_an_empty_flag_is_refused_and_an_empty_variable_is_not_set(cubic, tmp_pa
     assert "there is no dataset data.csv" in err
 
 
-def test_an_empty_variable_leaves_the_word_to_dotenv(tmp_path, monkeypatch):
-    (tmp_path / ".env").write_text("SEED=5\nBATCH_SIZE=\n")
-    monkeypatch.setenv("SEED", "")
-    found = dotenv.load(KNOWN)
-    assert found.names == {"SEED"}
-
-
 @given(st.text(max_size=25))
 @example("0" * 25)
 def test_what_is_an_integer(text):
@@ -137,99 +125,6 @@ def test_a_run_name_is_one_portable_folder(name):
     assert len(name) <= 100
     assert name == name.strip(" .-_") or name.endswith(("-", "_"))
     assert not any(c in name for c in '<>:"/\\|?*\n\0 ')
-
-
-@pytest.mark.parametrize(
-    ("raw", "seed"),
-    [
-        (b"SEED=1\r\nHIDDEN_SIZE=2\r\n", "1"),
-        (b"\xef\xbb\xbfSEED=1\n", "1"),
-        (b"SEED=1\nSEED=2\n", "2"),
-        (b"SEED=2\nSEED=\n", None),
-        (b"SEED='1'\n", "1"),
-        (b'SEED="1" # one\n', "1"),
-        (b"SEED=1 # one\n", "1"),
-        (b"export SEED=1\n", "1"),
-        (b"  SEED = 1\n", "1"),
-        (b"# SEED=1\n\n", None),
-        (b"SEED=${HOME}\n", "${HOME}"),
-        (b"SEED=$HOME", "$HOME"),
-        (b"OTHER=\xc3\xa9\nSEED=1", "1"),
-    ],
-)
-def test_what_dotenv_may_look_like(tmp_path, monkeypatch, raw, seed):
-    monkeypatch.setenv("HOME", "/somewhere")
-    (tmp_path / ".env").write_bytes(raw)
-    values = {}
-    monkeypatch.setattr(dotenv.os, "environ", values)
-    dotenv.load(KNOWN)
-    assert values.get("SEED") == seed
-
-
-@pytest.mark.parametrize(
-    ("raw", "line"),
-    [
-        (b"SEED=1\n\nthis is = not 'a line\n", 3),
-        (b"SEED=1\nSEED\n", 2),
-        (b"just words\n", 1),
-        (b"SEED=1\nPASSWORD\n", 2),
-        (b"A=1\nB='open\n", 2),
-        (b"A=1\nSEED=\xff\xfe\n", 2),
-        (b"A=1\nSE\0ED=1\n", 2),
-        (b"A=1\nB=2\0\n", 2),
-        (b"A=1\n=1\n", 2),
-        (b"\x1f\x8b\x08\x00\x00", 1),
-    ],
-)
-def test_a_line_of_dotenv_that_is_none(cubic, tmp_path, raw, line):
-    (tmp_path / ".env").write_bytes(raw)
-    status, out, err = cubic("inspect")
-    assert (status, out) == (2, "")
-    assert f"{tmp_path / '.env'}, line {line}:" in err
-
-
-def test_only_settings_and_those_of_jax_take_effect(tmp_path, monkeypatch):
-    (tmp_path / ".env").write_text(
-        "SEED=1\nPATH=/evil\nJAX_X=1\nXLA_X=2\nAWS_SECRET_ACCESS_KEY=hunter2\nLD_PRELOAD=x\n"
-    )
-    values = {"PATH": "/bin"}
-    monkeypatch.setattr(dotenv.os, "environ", values)
-    dotenv.load(KNOWN)
-    assert values == {"PATH": "/bin", "SEED": "1", "JAX_X": "1", "XLA_X": "2"}
-
-
-@pytest.mark.parametrize(
-    "secret", ["PASSWORD=hunter2 'x\n", "PASSWORD 'hunter2\n", "hunter2\n", "PASSWORD=\xff hunter2"]
-)
-def test_no_secret_is_shown(cubic, tmp_path, secret):
-    (tmp_path / ".env").write_text(f"TOKEN=hunter2\n{secret}", encoding="latin-1")
-    _, out, err = cubic("forward")
-    assert "hunter2" not in out + err
-
-
-def test_a_secret_is_not_saved(cubic, tmp_path):
-    cubic("generate", "--n", 10)
-    (tmp_path / ".env").write_text("TOKEN=hunter2\nNUM_SAMPLES=10\n")
-    status, out, err = cubic("forward", "--json")
-    assert status == 0, err
-    assert json.loads(out)["sources"]["num_samples"] == ".env"
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".env"]
-    assert len(files) == 4
-    assert not any(b"hunter2" in path.read_bytes() for path in files)
-
-
-def test_a_dotenv_that_is_a_folder_is_passed_over(tmp_path, monkeypatch):
-    (tmp_path / ".env").write_text("SEED=1\n")
-    (tmp_path / "below" / ".env").mkdir(parents=True)
-    monkeypatch.setattr(dotenv.os, "environ", {})
-    assert dotenv.load(KNOWN, tmp_path / "below").path == tmp_path / ".env"
-
-
-def test_a_huge_dotenv_is_refused_without_reading_it(tmp_path):
-    with (tmp_path / ".env").open("wb") as stream:
-        stream.truncate(1 << 40)
-    with pytest.raises(UsageError, match="1 MiB"):
-        dotenv.load(KNOWN)
 
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["", "1", "-1", "1e400", "all", "true", "..", "CON", "x.csv", "9" * 40])

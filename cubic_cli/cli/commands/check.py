@@ -1,7 +1,7 @@
 """`cubic check`: prove the JAX installation."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 def check(
     ctx: typer.Context,
     device: options.Device = Device.auto,
-    distributed: Annotated[
-        bool,
-        typer.Option(
-            "--distributed", help="Check the devices of every process that JAX's distributed runtime joins, as one."
-        ),
-    ] = False,
+    distributed: options.Distributed = False,
     coordinator_address: options.CoordinatorAddress = None,
     num_processes: options.NumProcesses = None,
     process_id: options.ProcessId = None,
     json: options.Json = False,
 ) -> None:
-    """Say whether this JAX installation computes right on this device. It reads and writes nothing."""
+    """Say whether this JAX installation computes right on this device. It reads and writes nothing.
+
+    cubic check                                  the devices that JAX prefers
+    cubic check --device gpu --json              for a script
+    cubic check --distributed                    every device of a pod, started as `forward` is
+    """
     where = options.place(ctx, distributed)
     if distributed:
         _share(ctx, device, where, json)

@@ -40,7 +40,12 @@ def forward(
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     json: options.Json = False,
 ) -> None:
-    """Run the forward pass over the dataset, verify it, show every tensor's statistics and save the run."""
+    """Run the forward pass over the dataset, verify it, show every tensor's statistics and save the run.
+
+    cubic forward --generate                     a first run, with its dataset
+    cubic forward --initializer he_normal --scaling standard --run-name he
+    cubic forward --dataset mine.csv --x height --y weight --num-samples all
+    """
     config = options.configure(ctx, ForwardConfig)
     origins = options.sources(ctx)
     data = options.configure(ctx, GenerateConfig) if generate else None

@@ -7,6 +7,7 @@ import typer
 
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
+from cubic_cli.cli.help import DATA
 from cubic_cli.config import GenerateConfig
 
 if TYPE_CHECKING:
@@ -20,11 +21,16 @@ def generate(
     noise_std: options.NoiseStd = GenerateConfig.noise_std,
     seed: options.Seed = GenerateConfig.seed,
     force: Annotated[
-        bool, options.option("--force", panel=options.DATA, help="Replace a file that is not cubic's own.")
+        bool, options.option("--force", panel=DATA, help="Replace a file that is not cubic's own.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write the dataset: samples of a noisy cubic, the same bytes for the same seed."""
+    """Write the dataset: samples of a noisy cubic, the same bytes for the same seed.
+
+    cubic generate                               100,000 rows in data.csv
+    cubic generate --n 1000000 --dataset big.parquet
+    cubic generate --noise-std 0 --seed 7 --dataset clean.csv
+    """
     summary = write_dataset(options.configure(ctx, GenerateConfig), force)
     from cubic_cli.cli.views import dataset as view
     from cubic_cli.runs import store as runs

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
+from cubic_cli.cli.help import SHOW
 from cubic_cli.config import ForwardConfig, check_run_name, parse_size
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
@@ -18,40 +19,48 @@ if TYPE_CHECKING:
 def inspect(
     run_name: options.RunName = ForwardConfig.run_name,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
-    list_: Annotated[bool, options.option("--list", help="List the runs.")] = False,
+    list_: Annotated[bool, options.option("--list", panel=SHOW, help="List the runs.")] = False,
     sort: Annotated[
         str | None,
-        options.option(metavar="COLUMN", help="With --list: sort by a column; with - before it, the other way round."),
+        options.option(panel=SHOW, metavar="COLUMN", help="With --list: sort by this column, -COLUMN downward."),
     ] = None,
     epoch: Annotated[
         int | None,
-        options.option(parse=options.positive, metavar="INT", help="With --batch: show one iteration."),
+        options.option(panel=SHOW, parse=options.positive, metavar="INT", help="With --batch: show one iteration."),
     ] = None,
     batch: Annotated[
         int | None,
-        options.option(parse=options.positive, metavar="INT", help="With --epoch: show one iteration."),
+        options.option(panel=SHOW, parse=options.positive, metavar="INT", help="With --epoch: show one iteration."),
     ] = None,
     compare: Annotated[
         list[str],
         options.option(
-            metavar="OTHER", help="Set this other run beside this one: its name, or its folder; repeatable."
+            panel=SHOW, metavar="OTHER", help="Set this other run beside this one: its name, or its folder; repeatable."
         ),
     ] = [],  # noqa: B006
     tolerance: Annotated[
         float | None,
         options.option(
+            panel=SHOW,
             parse=parse_size,
             metavar="R",
             help="With --compare: exit 1 where a loss or a range differs by more than R, relatively.",
         ),
     ] = None,
     save: Annotated[
-        str | None, options.option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")
+        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep the screen (.svg, .html, .txt, .md).")
     ] = None,
-    plot: Annotated[str | None, options.option(metavar="FILE", help="Draw the run: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        str | None, options.option(panel=SHOW, metavar="FILE", help="Draw the run (.png, .svg, .pdf).")
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX."""
+    """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX.
+
+    cubic inspect                                the newest run
+    cubic inspect he --compare default_run       two runs side by side
+    cubic inspect --list --sort loss             all runs, the best first
+    """
     _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot)
     folder = Path(artifact_dir) / run_name
     if list_:

@@ -7,6 +7,7 @@ import typer
 
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
+from cubic_cli.cli.help import RUN, SHOW
 from cubic_cli.config import ForwardConfig
 from cubic_cli.errors import CubicError, UsageError
 
@@ -34,18 +35,23 @@ def sweep(
     fail_on: options.FailOn = [],  # noqa: B006
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     rerun: Annotated[
-        bool, typer.Option("--rerun", help="Run again what is saved already with these settings and samples.")
+        bool,
+        options.option("--rerun", panel=RUN, help="Run what is saved already again, too."),
     ] = False,
     plot: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="With several widths: draw how the tensors grow with H (.png, .svg, .pdf)."),
+        options.option(panel=SHOW, metavar="FILE", help="Draw how the tensors grow with H (.png, .svg, .pdf)."),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Run the forward pass for each combination of settings, save each run as <RUN_NAME>-…, and rank them in a table.
 
+        cubic sweep --initializer ones,he_normal --scaling none,standard
+        cubic sweep --hidden-size 16,64,256 --initializer he_normal --plot growth.png
+        cubic sweep --seed 0,1,2,3 --initializer he_normal --gradients
+
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
-    Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
+    Where the table is too wide, these columns go first: rank, dead, distinct, range, rate, gradient.
     """
     from cubic_cli.experiments import sweep as grid
 

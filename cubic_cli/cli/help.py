@@ -1,0 +1,121 @@
+"""The help of a command: a sentence an option, with its variable and default beside it, in panels."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from cubic_cli.cli import terminal
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+PANELS = ("Data", "Network", "Run", "Show", "Checks", "Many machines")
+DATA, NETWORK, RUN, SHOW, CHECKS, MACHINES = PANELS
+_WIDEST = 100  # cells: longer lines are hard to read
+_LEGEND = (
+    "NAME=value is the variable of an option, and its default. A flag beats the environment, "
+    "which beats .env, which beats the default."
+)
+
+
+class Command(TyperCommand):
+    """A command, whose help is ours. It begins by saying what there is to say of `.env`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        panels: dict[str, list[Any]] = {name: [] for name in PANELS}
+        for parameter in self.get_params(ctx):
+            if not getattr(parameter, "hidden", False):
+                panels[getattr(parameter, "rich_help_panel", None) or RUN].append(parameter)
+        rows = {name: [(_flags(p), _sentence(p)) for p in parameters] for name, parameters in panels.items()}
+        legend = _LEGEND if any(p.envvar for p in self.params) else ""
+        formatter.write(_page(self.get_usage(ctx), self.help or "", rows, legend))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        found = ctx.find_root().obj
+        for note in found.notes:
+            terminal.tell(f"note: {note}")
+        if found.error is not None:
+            raise found.error
+        return super().invoke(ctx)
+
+
+class Group(TyperGroup):
+    """The commands together."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from rich.text import Text
+
+        commands = [(Text(name, "bold cyan"), Text(_summary(command))) for name, command in self.commands.items()]
+        options = [(_flags(p), _sentence(p)) for p in self.get_params(ctx)]
+        rows = {"Commands": commands, "Options": options}
+        formatter.write(_page(self.get_usage(ctx), self.help or "", rows, "`cubic COMMAND --help` has its options."))
+
+
+def _summary(command: Any) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def _flags(parameter: Any) -> "Text":
+    """Return how an option is given, as in `--[no-]verify` or `--seed INT`."""
+    from rich.text import Text
+
+    if parameter.param_type_name == "argument":
+        return Text(f"[{parameter.metavar}]", "bold cyan")
+    flags = sorted(parameter.opts, key=len)
+    if parameter.secondary_opts:
+        flags = [flag.replace("--", "--[no-]") for flag in flags]
+    text = Text(", ".join(flags), "bold cyan")
+    return text.append(f" {parameter.metavar}", "not bold yellow") if parameter.metavar else text
+
+
+def _sentence(parameter: Any) -> "Text":
+    from rich.text import Text
+
+    text = Text(parameter.help or "")
+    if not parameter.envvar:
+        return text
+    default = parameter.default
+    if isinstance(default, list):
+        default = default[0] if default else None
+    if isinstance(default, bool | float):
+        default = f"{default:g}" if isinstance(default, float) else str(default).lower()
+    return text.append(f" {parameter.envvar}" + ("" if default is None else f"={default}"), "dim")
+
+
+def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text]]]", legend: str) -> str:
+    from rich.panel import Panel
+    from rich.table import Table
+
+    console = terminal.console()
+    console.width = min(console.width, _WIDEST)
+    left = max(len(flags) for rows in panels.values() for flags, _ in rows)
+
+    def parts() -> "Iterator[RenderableType]":
+        yield from (usage, "", *_paragraphs(description))
+        for name, rows in panels.items():
+            if rows:
+                table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+                table.add_column(width=left, no_wrap=True)
+                table.add_column(ratio=1)
+                for row in rows:
+                    table.add_row(*row)
+                yield Panel(table, title=name, title_align="left", border_style="dim")
+        yield legend
+
+    with console.capture() as captured:
+        for part in parts():
+            console.print(part, markup=False)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def _paragraphs(text: str) -> Iterable[str]:
+    """Yield the paragraphs of a text, each followed by an empty line; examples keep their lines."""
+    for paragraph in text.split("\n\n"):
+        lines = [line.strip() for line in paragraph.splitlines()]
+        yield "\n".join(f"  {line}" for line in lines) if lines[0].startswith("cubic ") else " ".join(lines)
+        yield ""

@@ -1,0 +1,270 @@
+"""The `.env` file: what takes effect of it, what is told, and whose is taken."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from cubic_cli.cli import dotenv
+from cubic_cli.cli import settings as options
+
+PATHS = [name for name, known in options.SETTINGS.items() if known.is_path]
+
+
+def load(start=None):
+    return dotenv.load(options.SETTINGS, PATHS, start)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """What stands in for the environment."""
+    values = {"HOME": "/somewhere"}
+    monkeypatch.setattr(dotenv.os, "environ", values)
+    return values
+
+
+def test_an_empty_variable_leaves_the_word_to_dotenv(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("SEED=5\nBATCH_SIZE=\n")
+    monkeypatch.setenv("SEED", "")
+    found = load()
+    assert found.names == {"SEED"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "seed"),
+    [
+        (b"SEED=1\r\nHIDDEN_SIZE=2\r\n", "1"),
+        (b"\xef\xbb\xbfSEED=1\n", "1"),
+        (b"SEED=1\nSEED=2\n", "2"),
+        (b"SEED=2\nSEED=\n", None),
+        (b"SEED='1'\n", "1"),
+        (b'SEED="1" # one\n', "1"),
+        (b"SEED=1 # one\n", "1"),
+        (b"export SEED=1\n", "1"),
+        (b"  SEED = 1\n", "1"),
+        (b"# SEED=1\n\n", None),
+        (b"SEED=${HOME}\n", "/somewhere"),
+        (b"SEED='${HOME}'\n", "${HOME}"),
+        (b"A=1\nB=${A}2\nSEED=${B}3\n", "123"),
+        (b"A=${SEED:-7}\nSEED=${A}\n", "7"),
+        (b"SEED=${A}\nSEED=1\n", "1"),
+        (b"SEED=$HOME", "$HOME"),
+        (b"OTHER=\xc3\xa9\nSEED=1", "1"),
+    ],
+)
+def test_what_dotenv_may_look_like(tmp_path, monkeypatch, raw, seed):
+    (tmp_path / ".env").write_bytes(raw)
+    values = {"HOME": "/somewhere"}
+    monkeypatch.setattr(dotenv.os, "environ", values)
+    load()
+    assert values.get("SEED") == seed
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        (b"SEED=1\n\nthis is = not 'a line\n", 3),
+        (b"SEED=1\nSEED\n", 2),
+        (b"SEED=1\nPASSWORD\n", 2),
+        (b"SEED=1\nB='open\n", 2),
+        (b"A=1\nSEED=\xff\xfe\n", 2),
+        (b"SEED=1\nSE\0ED=1\n", 2),
+        (b"SEED=1\nB=2\0\n", 2),
+        (b"SEED=1\n=1\n", 2),
+        (b"export SEED\n", 1),
+        (b"A=1\n'SEED'=\xff\n", 2),
+    ],
+)
+def test_a_line_of_dotenv_that_is_none(cubic, tmp_path, raw, line):
+    (tmp_path / ".env").write_bytes(raw)
+    status, out, err = cubic("inspect")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path / '.env'}, line {line}:" in err
+
+
+def test_only_settings_and_what_chooses_of_jax_take_effect(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text(
+        "SEED=1\nPATH=/evil\nJAX_PLATFORMS=cpu\nJAX_COMPILATION_CACHE_DIR=/evil\nXLA_FLAGS=--xla_dump_to=/evil\n"
+        "JAX_DUMP_IR_TO=/evil\nAWS_SECRET_ACCESS_KEY=hunter2\nLD_PRELOAD=x\n"
+    )
+    values = {"PATH": "/bin"}
+    monkeypatch.setattr(dotenv.os, "environ", values)
+    notes = load().notes
+    assert values == {"PATH": "/bin", "SEED": "1", "JAX_PLATFORMS": "cpu"}
+    assert [note.split()[0] for note in notes] == ["JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS", "JAX_DUMP_IR_TO"]
+    assert not any("evil" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "secret", ["PASSWORD=hunter2 'x\n", "PASSWORD 'hunter2\n", "hunter2\n", "PASSWORD=\xff hunter2"]
+)
+def test_no_secret_is_shown(cubic, tmp_path, secret):
+    (tmp_path / ".env").write_text(f"SEED=1\nTOKEN=hunter2\n{secret}", encoding="latin-1")
+    _, out, err = cubic("forward")
+    assert "hunter2" not in out + err
+
+
+def test_a_secret_is_not_saved(cubic, tmp_path):
+    cubic("generate", "--n", 10)
+    (tmp_path / ".env").write_text("TOKEN=hunter2\nNUM_SAMPLES=10\n")
+    status, out, err = cubic("forward", "--json")
+    assert status == 0, err
+    assert json.loads(out)["sources"]["num_samples"] == ".env"
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".env"]
+    assert len(files) == 4
+    assert not any(b"hunter2" in path.read_bytes() for path in files)
+
+
+def test_a_dotenv_that_is_a_folder_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("SEED=1\n")
+    (tmp_path / "below" / ".env").mkdir(parents=True)
+    monkeypatch.setattr(dotenv.os, "environ", {})
+    assert load(tmp_path / "below").path == tmp_path / ".env"
+
+
+def test_a_huge_dotenv_is_refused_without_reading_it(tmp_path):
+    with (tmp_path / ".env").open("wb") as stream:
+        stream.truncate(1 << 40)
+    assert load().error is None  # a stranger to us
+    with (tmp_path / ".env").open("r+b") as stream:
+        stream.write(b"SEED=1\n")
+    assert "1 MiB" in str(load().error)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"source ~/.bashrc\n", b"\xff\xfe\0", b"\x1f\x8b\x08\x00\x00", b"if [ x ]; then\n  A=1\nfi\n"]
+)
+def test_a_file_of_another_kind_is_passed_over(cubic, tmp_path, monkeypatch, raw):
+    (tmp_path / ".env").write_bytes(raw + b"\nJAX_PLATFORMS=cpu\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert cubic("check", "--help")[::2] == (0, "")
+    status, _, err = cubic("inspect", "--list")
+    assert (status, err) == (0, "")
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+
+
+def test_help_is_there_though_a_setting_is_not(cubic, tmp_path):
+    (tmp_path / ".env").write_text("SEED=${NOWHERE}\n")
+    assert cubic("forward", "--help")[0] == 0
+    status, out, err = cubic("forward")
+    assert (status, out) == (2, "")
+    assert f"{tmp_path / '.env'}, line 1: SEED has ${{NOWHERE}}, which is set neither" in err
+
+
+def test_an_undefined_name_behind_a_name_is_one_too(environment, tmp_path):
+    (tmp_path / ".env").write_text("A=1\nB=${C}/x\nARTIFACT_DIR=${B}\n")
+    assert "line 3: ARTIFACT_DIR has ${B}" in str(load().error)
+    environment["B"] = "/y"
+    assert load().error is None
+    assert environment["ARTIFACT_DIR"] == "/y"
+
+
+def test_the_environment_beats_the_file_in_what_is_expanded_too(environment, tmp_path):
+    (tmp_path / ".env").write_text("RUN_NAME=file\nDATASET=${RUN_NAME}.csv\n")
+    environment["RUN_NAME"] = "shell"
+    load()
+    assert environment["DATASET"] == "shell.csv"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("~/runs", "/somewhere/runs"), ("${HOME}/runs", "/somewhere/runs"), ("/abs", "/abs"), ("runs", "{folder}/runs")],
+)
+def test_a_path_is_relative_to_the_folder_of_its_file(environment, tmp_path, written, meant):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / ".env").write_text(f"ARTIFACT_DIR={written}\nDATASET=~/x.csv\nRUN_NAME=~\n")
+    load(tmp_path / "a" / "b")
+    assert environment["ARTIFACT_DIR"] == meant.format(folder=tmp_path)
+    assert environment["DATASET"] == "/somewhere/x.csv"
+    assert environment["RUN_NAME"] == "~"
+
+
+def test_a_path_stays_as_it_is_beside_its_file(environment, tmp_path):
+    (tmp_path / ".env").write_text("DATASET=x.csv\n")
+    load(tmp_path)
+    assert environment["DATASET"] == "x.csv"
+
+
+def test_cubic_works_from_any_folder_below(cubic, tmp_path, monkeypatch):
+    cubic("generate", "--n", 20)
+    (tmp_path / ".env").write_text("DATASET=data.csv\nARTIFACT_DIR=runs\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert cubic("forward", "--num-samples", 20)[0] == 0
+    assert (tmp_path / "runs" / "default_run" / "run.json").exists()
+    assert not list((tmp_path / "below").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HIDEN_SIZE", "HIDDEN_SIZE"),
+        ("HIDDNE_SIZE", "HIDDEN_SIZE"),
+        ("HIDENSIZE", "HIDDEN_SIZE"),
+        ("hidden_size", "HIDDEN_SIZE"),
+        ("SEEDS", "SEED"),
+        ("SEDE", "SEED"),
+        ("VERIFYY", "VERIFY"),
+        ("FEED", "SEED"),
+        ("SEA", None),
+        ("DATABASE", None),
+        ("HIDE_SIZES", None),
+    ],
+)
+def test_a_name_that_is_nearly_one_of_ours_is_told(cubic, tmp_path, name, meant):
+    (tmp_path / ".env").write_text(f"{name}=hunter2\n")
+    status, _, err = cubic("inspect", "--list")
+    assert status == 0
+    expected = f"note: {name} in {tmp_path / '.env'} has no effect; did you mean {meant}?\n"
+    assert err == (expected if meant else "")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("owner", "mode", "here", "taken"),
+    [
+        (0, 0o644, 0, True),
+        (0, 0o664, 0, True),
+        (0, 0o646, 0, False),
+        (12345, 0o644, 0, False),
+        (12345, 0o644, 12345, True),
+        (12345, 0o666, 12345, False),
+    ],
+)
+def test_whose_file_above_is_taken(environment, tmp_path, owner, mode, here, taken):
+    """Another's, or one that everybody may write, is passed over with a line, and the search goes on upward."""
+    (tmp_path / ".env").write_text("SEED=1\n")
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    (tmp_path / "a" / ".env").write_text("SEED=2\n")
+    os.chown(tmp_path / "a" / ".env", owner, 0)
+    os.chown(folder, here, 0)
+    (tmp_path / "a" / ".env").chmod(mode)
+    found = load(folder)
+    assert environment["SEED"] == ("2" if taken else "1")
+    assert found.path == (tmp_path / "a" if taken else tmp_path) / ".env"
+    assert [str(tmp_path / "a" / ".env") in note for note in found.notes] == ([] if taken else [True])
+
+
+def test_a_file_here_is_taken_as_it_is_and_one_above_is_not_if_others_may_write_it(environment, tmp_path):
+    (tmp_path / ".env").write_text("SEED=1\n")
+    (tmp_path / ".env").chmod(0o666)
+    (tmp_path / "below").mkdir()
+    assert load(tmp_path / "below").names == frozenset()
+    assert load(tmp_path).names == {"SEED"}
+
+
+def test_the_file_behind_a_link_is_judged(environment, tmp_path):
+    (tmp_path / "theirs").write_text("SEED=1\n")
+    (tmp_path / "theirs").chmod(0o666)
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".env").symlink_to("theirs")
+    assert load(tmp_path / "below").names == frozenset()
+
+
+def test_a_pipe_is_passed_over(environment, tmp_path):
+    os.mkfifo(tmp_path / ".env")
+    assert stat.S_ISFIFO((tmp_path / ".env").stat().st_mode)
+    assert load(tmp_path) == dotenv.DotEnv(load(tmp_path).path)
