@@ -1,9 +1,16 @@
+"""The pages show what the commands print, their links lead somewhere, and the program that keeps them so works."""
+
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
+from cubic_cli.analysis import findings
+from cubic_cli.cli import settings as options
+
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
 _spec = importlib.util.spec_from_file_location("refresh", ROOT / "tools" / "refresh.py")
 refresh = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(refresh)
@@ -13,18 +20,77 @@ SCREEN = (
 )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/exploding-numbers.md"])
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", sorted(page for page in PAGES if "$ cubic" in read(page)))
 def test_pages_show_what_the_commands_print(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = read(page)
     assert refresh.refresh(text) == text
 
 
-def test_the_numbers_in_the_story_stand_in_its_screens():
-    text = (ROOT / "docs" / "exploding-numbers.md").read_text(encoding="utf-8")
+def test_every_number_in_the_story_stands_in_its_screens():
+    text = read("docs/exploding-numbers.md")
     shown = set(refresh.numbers("\n".join(refresh.console_blocks(text))))
     quoted = set(refresh.numbers(refresh.prose(text)))
     assert len(quoted) > 15
     assert not quoted - shown
+
+
+def anchors(text):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", refresh.without_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_links_lead_somewhere(page):
+    text = refresh.without_blocks(read(page))
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent / path if path else ROOT / page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def test_every_page_can_be_reached_from_the_index():
+    index = read("docs/README.md")
+    assert "(docs/README.md)" in read("README.md")
+    for page in (ROOT / "docs").iterdir():
+        assert page.name == "README.md" or page.suffix not in (".md", ".svg") or f"({page.name})" in index, page.name
+
+
+def test_the_readme_is_short():
+    lines = read("README.md").splitlines()
+    assert len(lines) <= 130
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_readme_names_every_room():
+    package = ROOT / "cubic_cli"
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    shown = set(re.findall(r"^[├└]── (\S+)", read("README.md"), re.MULTILINE))
+    assert rooms <= shown
+    assert all((package / name).exists() for name in shown)
+
+
+def test_every_setting_has_its_row():
+    text = read("docs/commands.md")
+    assert not [name for name in options.SETTINGS if f"`{name}`" not in text]
+
+
+def test_the_limits_are_those_of_the_code():
+    assert findings.limits_markdown().strip() in read("docs/numbers.md")
+
+
+def test_no_hint_names_an_index_entry_that_nobody_holds():
+    """`cubic-cli` is installed from a clone; a package of that name on an index would be a stranger's."""
+    texts = [*map(read, PAGES), *(path.read_text(encoding="utf-8") for path in (ROOT / "cubic_cli").rglob("*.py"))]
+    assert not [text for text in texts if re.search(r"(pip|pipx|uvx|uv) \w*\s*'?cubic", text)]
 
 
 @pytest.mark.parametrize(
@@ -42,12 +108,12 @@ def test_the_numbers_in_the_story_stand_in_its_screens():
         ("R²", "R² 1", False),
     ],
 )
-def test_what_may_differ(old, new, alike):
+def test_times_and_last_digits_may_differ(old, new, alike):
     assert old in SCREEN
     assert refresh.same(SCREEN, SCREEN.replace(old, new)) is alike
 
 
-def test_what_rounding_leaves_of_a_zero_and_exponents():
+def test_exponents_and_what_rounding_leaves_of_a_zero_may_differ():
     assert refresh.same("mean 8.7e-10", "mean -3.2e-09")
     assert refresh.same("loss 1.207e+11", "loss 1.208e+11")
     assert not refresh.same("loss 1.207e+11", "loss 1.210e+11")
@@ -73,9 +139,3 @@ def test_a_page_out_of_date_is_found_and_mended(tmp_path, capsys):
 def test_nothing_but_cubic_is_run():
     with pytest.raises(SystemExit, match="only"):
         refresh.refresh("```console\n$ rm -r x\n```\n")
-
-
-def test_the_limits_in_the_readme_are_those_of_the_code():
-    from cubic_cli.analysis import findings
-
-    assert findings.limits_markdown().strip() in (ROOT / "README.md").read_text(encoding="utf-8")

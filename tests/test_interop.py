@@ -1,4 +1,4 @@
-"""What a run saves, opened with the tools that people have: the snippets of the README, against the record.
+"""What a run saves, opened with the tools that people have: the snippets of docs/files.md, against the record.
 
 pandas, DuckDB and PyTorch are no dependencies; where one is not installed, its test is skipped.
 """

@@ -66,10 +66,14 @@ def console_blocks(text: str) -> list[str]:
     return _BLOCK.findall(text)
 
 
+def without_blocks(text: str) -> str:
+    """Return a page without its blocks of code and screens."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def prose(text: str) -> str:
     """Return a page without its blocks, code and the targets of links."""
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"`[^`]*`|\]\([^)]*\)", " ", text)
+    return re.sub(r"`[^`]*`|\]\([^)]*\)", " ", without_blocks(text))
 
 
 def numbers(text: str) -> list[str]:

@@ -110,7 +110,7 @@ def find(record: "Record") -> list[dict[str, Any]]:
 
 
 def limits_markdown() -> str:
-    """Return `LIMITS` as the table of the README."""
+    """Return `LIMITS` as the table of `docs/numbers.md`."""
     lines = ["| finding | level | limit | of what | source |", "|---|---|---|---|---|"]
     lines += [
         f"| `{id}` | {rule.level} | {rule.limit:g} | {rule.meaning.replace('|', chr(92) + '|')} | {rule.source} |"
