@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.problem import draw
-from cubic_cli.reference import verify
+from cubic_cli.reference.network import activate
 
 LOSS, HISTORY, ALL = "loss", "history", "all"
 LEVELS = (LOSS, HISTORY, ALL)
@@ -92,7 +92,7 @@ def reference(problem: Problem) -> tuple[Figures, NDArray[np.float64]]:
     for start in range(0, problem.samples, _BLOCK):
         here = slice(start, start + _BLOCK)
         z1 = np.outer(problem.x[here].astype(np.float64), w1) + b1
-        a1 = verify.activate(problem.activation, z1)
+        a1 = activate(problem.activation, z1)
         z2 = a1 @ w2[:, None] + float(problem.b2)
         for i, tensor in enumerate((z1, a1, z2)):
             low[i, here], high[i, here] = tensor.min(axis=1), tensor.max(axis=1)

@@ -9,11 +9,12 @@ import numpy as np
 
 from cubic_cli import __version__
 from cubic_cli.analysis import distribution
-from cubic_cli.analysis.units import hidden_activations
 from cubic_cli.config import ForwardConfig
 from cubic_cli.data.problem import Float32
 from cubic_cli.data.source import Column, Source
-from cubic_cli.reference.verify import FLOAT32_MAX
+from cubic_cli.float32 import FLOAT32_MAX
+from cubic_cli.parameters import from_names
+from cubic_cli.reference.network import forward32
 from cubic_cli.runs.store import shortest
 
 _PIECE_VALUES = 1 << 21  # of a1 held at a time
@@ -132,18 +133,17 @@ def _first_beyond(
 
     The samples go through piece by piece, for a batch may be larger than the memory holds of `a1`.
     """
-    w2, b2 = values["output_layer.weight"], values["output_layer.bias"]
+    parameters = from_names(values)
     rows = max(1, _PIECE_VALUES // config.hidden_size)
     found: dict[str, int] = {}
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
+        z1, a1, z2 = forward32(parameters, x[part], config.activation)
         with np.errstate(all="ignore"):
-            z1 = np.outer(x[part], values["input_layer.weight"][0]) + values["input_layer.bias"]
-            a1 = hidden_activations(values, config.activation, x[part]).astype(np.float32)
-            z2 = a1 @ w2 + b2
             # A sum may pass the limit on its way, and come back in another order.
-            reached = z2 if limit == FLOAT32_MAX else np.abs(a1) @ np.abs(w2) + np.abs(b2)
-            tensors = {"z1": z1, "a1": a1, "z2": reached, "loss": np.square(z2[:, 0] - y[part])[:, None]}
+            terms = np.abs(a1) @ np.abs(parameters.w2) + np.abs(parameters.b2)
+            reached = z2[:, None] if limit == FLOAT32_MAX else terms
+            tensors = {"z1": z1, "a1": a1, "z2": reached, "loss": np.square(z2 - y[part])[:, None]}
             for name, tensor in tensors.items():
                 beyond = ~(np.abs(tensor) <= limit).all(axis=1)
                 if beyond.any():

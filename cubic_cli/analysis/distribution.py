@@ -11,7 +11,8 @@ import numpy as np
 
 from cubic_cli.config import Activation
 from cubic_cli.data.problem import Float32
-from cubic_cli.reference import verify
+from cubic_cli.parameters import from_names
+from cubic_cli.reference.network import forward32
 from cubic_cli.runs.store import shortest
 
 LIMIT = 1 << 20  # values looked at
@@ -57,14 +58,10 @@ def choose_edges(low: float, high: float) -> list[float]:
 
 def of_tensors(values: dict[str, Float32], activation: Activation, x: Float32) -> dict[str, dict[str, Any]]:
     """Return the distributions of z1, a1 and z2 over evenly spread samples `x [n]`, as the network got them."""
-    w1, b1 = values["input_layer.weight"][0], values["input_layer.bias"]
-    w2, b2 = values["output_layer.weight"][:, 0], values["output_layer.bias"][0]
-    x = x[:: -(-x.size // max(1, LIMIT // w1.size))]
-    units = slice(None, None, -(-w1.size // LIMIT))
-    with np.errstate(all="ignore"):
-        z1 = np.outer(x, w1) + b1
-        a1 = verify.activate(activation, z1.astype(np.float64)).astype(np.float32)
-        z2 = a1 @ w2 + b2
+    parameters = from_names(values)
+    x = x[:: -(-x.size // max(1, LIMIT // parameters.hidden_size))]
+    units = slice(None, None, -(-parameters.hidden_size // LIMIT))
+    z1, a1, z2 = forward32(parameters, x, activation)
     return {"z1": describe(z1[:, units]), "a1": describe(a1[:, units]), "z2": describe(z2)}
 
 

@@ -16,7 +16,10 @@ from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Sha256
 from cubic_cli.errors import DatasetError, RunError
-from cubic_cli.reference import verify
+from cubic_cli.float32 import TENSORS
+from cubic_cli.parameters import from_names
+from cubic_cli.reference import expected, verify
+from cubic_cli.reference.network import forward
 from cubic_cli.runs import damage as saved
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.store import Record
@@ -54,7 +57,7 @@ def _row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]
         )
     found = saved.collect(folder, saved.scan_history(folder).slice((epoch - 1) * batches + batch - 1, 1))
     row = found.row(0, named=True) if found.height else {}
-    whole = {"epoch", "batch", "size", "loss"} | {f"{t}_{end}" for t in verify.TENSORS for end in ("min", "max")}
+    whole = {"epoch", "batch", "size", "loss"} | {f"{t}_{end}" for t in TENSORS for end in ("min", "max")}
     largest = record["config"]["batch_size"]
     size = min(largest, record["dataset"]["rows"] - (batch - 1) * largest)
     if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
@@ -110,13 +113,13 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
         choose_scale(Scaling(config["scaling"]), record["dataset"][name]).apply(values)
         for name, values in (("x", x), ("y", y))
     )
-    values = _parameters(folder, config["hidden_size"])
-    reference = verify.compute(values, x, y, len(x), Activation(config["activation"]))
+    parameters = from_names(_parameters(folder, config["hidden_size"]))
+    reference = expected.compute(parameters, x, y, len(x), Activation(config["activation"]))
     error, quantity = _distance(row, reference)
     with np.errstate(all="ignore"):
-        _, a1, z2 = verify.forward(verify.unpack(values), x.astype(float), Activation(config["activation"]))
-    allowed = verify.tolerance(config["hidden_size"])
-    return Values(x.astype(float), y.astype(float), a1, z2, start + 1, error, quantity, allowed, unchanged, note)
+        _, a1, z2 = forward(parameters, x, Activation(config["activation"]))
+    wide = x.astype(float), y.astype(float)
+    return Values(*wide, a1, z2, start + 1, error, quantity, reference.tolerance, unchanged, note)
 
 
 def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
@@ -160,22 +163,8 @@ def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, b
     return np.concatenate([x for x, _ in kept]), np.concatenate([y for _, y in kept]), unchanged, note
 
 
-def _distance(row: dict[str, Any], reference: verify.Reference) -> tuple[float, str]:
+def _distance(row: dict[str, Any], reference: expected.Reference) -> tuple[float, str]:
     """Return the largest relative error of what the history recorded of a batch, and of which quantity it is."""
-    worst, where = 0.0, "loss"
-    pairs = [("loss", row["loss"], float(reference.loss[0]), float(reference.loss_scale[0]))]
-    for name, tensor in reference.tensors.items():
-        if tensor.must[0] == tensor.may[0]:
-            pairs += [
-                (f"{name}_min", row[f"{name}_min"], float(tensor.low[0]), float(tensor.scale[0])),
-                (f"{name}_max", row[f"{name}_max"], float(tensor.high[0]), float(tensor.scale[0])),
-            ]
-    for quantity, found, expected, scale in pairs:
-        beyond = not abs(expected) <= verify.FLOAT32_MAX
-        if found is None or not np.isfinite(found):
-            error = 0.0 if beyond else np.inf
-        else:
-            error = np.inf if beyond else abs(found - expected) / scale
-        if error > worst:
-            worst, where = error, quantity
-    return worst, where
+    columns = {name: np.array([np.nan if value is None else value], float) for name, value in row.items()}
+    compared = verify.compare(reference, verify.Seen(columns, {}))
+    return max(((float(one.error[0]), one.quantity) for one in compared), default=(0.0, "loss"))

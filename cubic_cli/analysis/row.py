@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from cubic_cli.config import Activation
 from cubic_cli.float32 import Float32, Float64
 from cubic_cli.parameters import Parameters
-from cubic_cli.reference.gradients import differentiate
-from cubic_cli.reference.verify import activate
+from cubic_cli.reference.network import activate, differentiate
 
 
 class Gradients(NamedTuple):

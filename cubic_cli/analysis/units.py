@@ -4,14 +4,8 @@ import numpy as np
 
 from cubic_cli.config import Activation
 from cubic_cli.data.problem import Float32, Float64
-from cubic_cli.reference import verify
-
-
-def hidden_activations(values: dict[str, Float32], activation: Activation, x: Float32) -> Float64:
-    """Return `a1 [N, H]` over `x [N]`: z1 in float32, as on the device, the activation in float64."""
-    with np.errstate(all="ignore"):
-        z1 = np.outer(x, values["input_layer.weight"][0]) + values["input_layer.bias"]
-        return verify.activate(activation, z1.astype(np.float64))
+from cubic_cli.parameters import from_names
+from cubic_cli.reference.network import forward32
 
 
 def describe_units(
@@ -25,7 +19,7 @@ def describe_units(
     spread = spread[np.isfinite(spread)]
     if spread.size == 0:
         return {"count": values["input_layer.bias"].size, "distinct": 0, "dead": 0, "always_on": 0, "rank": 0}
-    a1 = hidden_activations(values, activation, np.concatenate([ends, spread]))
+    _, a1, _ = forward32(from_names(values), np.concatenate([ends, spread]), activation)
     a1[np.isnan(a1)] = 0.0
     columns = np.ascontiguousarray(a1.T)
     distinct = {column.tobytes(): column for column in columns}

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.analysis.describe import describe_tensor
 from cubic_cli.config import Activation, Device, GenerateConfig, Initializer
 from cubic_cli.data.problem import Float32, draw
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.experiments.report import STANDARD_ERRORS, Report, Row, count_differing, guard, name_devices, number
-from cubic_cli.reference import closed_form, verify
+from cubic_cli.parameters import from_names
+from cubic_cli.reference import closed_form, expected, verify
 
 if TYPE_CHECKING:
     from cubic_cli.engine.passes import Epoch, Pass
@@ -144,13 +144,14 @@ def pass_cases(making: "Future[Callable[[Case, Parameters], Pass]]", drawn: "Fut
     return {case: Twice(passing.epoch(), passing.epoch()) for case, passing in passes}
 
 
-def refer(samples: tuple[Float32, Float32], drawn: "Future[Drawn]") -> dict[Case, verify.Reference]:
+def refer(samples: tuple[Float32, Float32], drawn: "Future[Drawn]") -> dict[Case, expected.Reference]:
     """Return the float64 reference of every case."""
     from cubic_cli.network import by_name
 
-    values = {kind: by_name(parameters) for kind, parameters in drawn.result().first.items()}
+    values = {kind: from_names(by_name(parameters)) for kind, parameters in drawn.result().first.items()}
     return {
-        case: verify.compute(values[case.initializer], *_part(samples, case), BATCH, case.activation) for case in CASES
+        case: expected.compute(values[case.initializer], *_part(samples, case), BATCH, case.activation)
+        for case in CASES
     }
 
 
@@ -160,7 +161,7 @@ def _part(samples: tuple[Float32, Float32], case: Case) -> tuple[Float32, Float3
 
 
 def check_cases(
-    future: "Future[dict[Case, Twice]]", referring: "Future[dict[Case, verify.Reference]]", devices: list[Any]
+    future: "Future[dict[Case, Twice]]", referring: "Future[dict[Case, expected.Reference]]", devices: list[Any]
 ) -> Iterator[Row]:
     """Compare each activation with float64, the losses and means with closed forms, and two runs bit for bit."""
     epochs, references, where = future.result(), referring.result(), name_devices(devices)
@@ -169,7 +170,7 @@ def check_cases(
         for case in (case for case in CASES if case.activation is activation):
             error, text = compare(references[case], epochs[case].first)
             worst, failure = max(worst, error), failure or (text and f"{case}: {text}")
-        limit = verify.tolerance(HIDDEN)
+        limit = expected.tolerance(HIDDEN)
         yield Row(f"{activation} against float64", where, number(worst), limit, "relative", failure)
     ones = {case.activation: pair.first for case, pair in epochs.items() if case.initializer is Initializer.ones}
     means = " and means" if any(epoch.tensors for epoch in ones.values()) else ""
@@ -177,23 +178,21 @@ def check_cases(
     yield _row_of_bits("all of these, two runs", where, {case: differing(*pair) for case, pair in epochs.items()})
 
 
-def compare(reference: verify.Reference, epoch: "Epoch") -> tuple[float, str | None]:
+def compare(reference: expected.Reference, epoch: "Epoch") -> tuple[float, str | None]:
     """Compare every figure of an epoch with float64; returns the largest relative error, and what is wrong."""
     nonfinite = epoch.nonfinite + ~np.isfinite(epoch.batch_loss)
     history: dict[str, NDArray[Any]] = {"loss": epoch.batch_loss, "nonfinite": nonfinite}
     for name in TENSORS:
         history |= _extremes(epoch, name)
-    tensors = {name: describe_tensor(name, [], statistics) for name, statistics in epoch.tensors.items()}
-    seen = verify.Seen(history, tensors, [epoch.loss], [], epoch.loss)
-    result = verify.verify(reference, seen, np.arange(len(epoch.sizes)), HIDDEN)
-    return result["max_relative_error"], _explain(result.get("failure"))
+    verdict = verify.verify(reference, verify.Seen(history, epoch.tensors, epoch.loss), np.arange(len(epoch.sizes)))
+    return verdict.max_relative_error, _explain(verdict.failure)
 
 
-def _explain(failure: dict[str, Any] | None) -> str | None:
+def _explain(failure: verify.Failure | None) -> str | None:
     if failure is None:
         return None
-    where = "" if failure["batch"] is None else f" of batch {failure['batch']}"
-    return f"{failure['quantity']}{where} is {failure['found']:.9g} and float64 says {failure['expected']:.9g}"
+    where = "" if failure.batch is None else f" of batch {failure.batch}"
+    return f"{failure.quantity}{where} is {failure.found:.9g} and float64 says {failure.expected:.9g}"
 
 
 def check_closed_form(what: str, ones: "dict[Activation, Epoch]", where: str) -> Row:

@@ -19,7 +19,9 @@ from cubic_cli.data.read import Tell, quietly, read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.engine.devices import keep_compiled, pick_devices
-from cubic_cli.reference import verify
+from cubic_cli.parameters import from_names
+from cubic_cli.reference import expected, verify
+from cubic_cli.reference import gradients as reference_gradients
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import EXTREMES, Batches, HistoryWriter, recording
 from cubic_cli.runs.store import Record, shortest
@@ -146,11 +148,12 @@ def observe(
                 progress(number, seen.epoch(number, forward, more=number < config.num_epochs))
         verification = None
         if reference is not None:
-            found = seen.verified(forward, source)
-            verification = verify.verify(reference.result(), found, picked, config.hidden_size)
+            verification = verify.verify(reference.result(), seen.verified(forward, source), picked)
         gradients = None
         if config.gradients:
-            gradients = _measure_gradients(config, parameters, values, source, picked, devices, verification)
+            gradients, verification = _measure_gradients(
+                config, parameters, values, source, picked, devices, verification
+            )
     nonfinite = None
     if seen.first_nonfinite is not None:
         nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
@@ -163,7 +166,7 @@ def observe(
         tensors=seen.tensors,
         losses=seen.losses,
         first_nonfinite=nonfinite,
-        verification=verification,
+        verification=None if verification is None else describe_verdict(verification),
         gradients=gradients,
         compile_seconds=forward.compile_seconds,
         platform=forward.devices[0].platform,
@@ -197,9 +200,11 @@ def write(
     for name, described in distribution.of_tensors(values, config.activation, some).items():
         next(tensor for tensor in written["tensors"] if tensor["name"] == name).update(described)
     if outcome.gradients is not None:
-        from cubic_cli.engine import gradients
+        from cubic_cli.analysis import learning_rate
 
-        written["gradients"] = gradients.describe(outcome.gradients, values, search, config.activation)
+        found, moved = from_names(outcome.gradients), from_names(values)
+        described_gradients = learning_rate.describe(found, moved, search, config.activation)
+        written["gradients"] = described_gradients.model_dump(mode="json")
     written["findings"] = findings.find(written)
     runs.write_record(scratch, written)
     return written
@@ -207,9 +212,15 @@ def write(
 
 def _reference(
     config: ForwardConfig, values: dict[str, Float32], source: Source, picked: NDArray[np.int64]
-) -> verify.Reference:
+) -> expected.Reference:
     x, y = _read_batches(source, config.batch_size, picked)
-    return verify.compute(values, x, y, config.batch_size, config.activation)
+    return expected.compute(from_names(values), x, y, config.batch_size, config.activation)
+
+
+def describe_verdict(verdict: verify.Verdict) -> dict[str, Any]:
+    """Return the record's `verification`."""
+    described = asdict(verdict) | {"passed": verdict.passed}
+    return {name: value for name, value in described.items() if value is not None}
 
 
 def _measure_gradients(
@@ -219,11 +230,10 @@ def _measure_gradients(
     source: Source,
     picked: NDArray[np.int64],
     devices: list[Any],
-    verification: dict[str, Any] | None,
-) -> dict[str, Float64]:
-    """Return the gradients over `source`; what they say of the picked batches is added to the `verification`."""
+    verification: verify.Verdict | None,
+) -> tuple[dict[str, Float64], verify.Verdict | None]:
+    """Return the gradients over `source`, and the `verification` with what they say of the picked batches."""
     from cubic_cli.engine import gradients
-    from cubic_cli.reference import gradients as verify_gradients
 
     found = gradients.measure(parameters, source, config.activation, devices)
     if verification is not None:
@@ -231,13 +241,9 @@ def _measure_gradients(
         of_picked = found
         if len(x) < source.count:
             of_picked = gradients.measure(parameters, Arrays(x, y), config.activation, devices)
-        expected = verify_gradients.compute(values, x, y, config.activation)
-        error, failure = verify_gradients.verify(of_picked, expected, verification["tolerance"])
-        verification["max_relative_error"] = max(verification["max_relative_error"], error)
-        if failure is not None:
-            verification["passed"] = False
-            verification.setdefault("failure", failure)
-    return found
+        by_hand = reference_gradients.compute(from_names(values), x, y, config.activation)
+        verification = verification.joined(*reference_gradients.verify(from_names(of_picked), by_hand))
+    return found, verification
 
 
 def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:
@@ -306,13 +312,8 @@ class Watch:
         if not every:
             # The statistics of a spread of batches: they once more, alone, through the same program.
             tensors = forward.observe(*_read_batches(source, forward.batch, self._picked))
-        return verify.Seen(
-            history,
-            {name: record.describe_tensor(name, [], statistics) for name, statistics in tensors.items()},
-            self._losses,
-            self._digests,
-            self._losses[0] if every else None,
-        )
+        alike = len({np.float32(loss).tobytes() for loss in self._losses}) == 1 and len(set(self._digests)) == 1
+        return verify.Seen(history, tensors, self._losses[0] if every else None, alike)
 
 
 def history_columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:

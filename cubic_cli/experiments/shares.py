@@ -33,6 +33,7 @@ from cubic_cli.runs.history import Batches, HistoryWriter
 from cubic_cli.runs.store import Record
 
 _OWN = ("dataset", "run_name", "artifact_dir", "fail_on", "device")  # settings that may differ among the processes
+_SEARCHED = 1 << 14  # samples among which the gradients' largest learning rate is looked for
 _PIECE = 1 << 16  # rows of the history in one message: about 3 MB
 
 
@@ -81,9 +82,7 @@ def run(
     parameters, values = first_parameters(config)
     seen: dict[str, Any] = {"some": _take(source, share, spread_indices(samples))}
     if config.gradients:
-        from cubic_cli.engine.gradients import search_indices
-
-        seen["search"] = _take(source, share, search_indices(samples, config.hidden_size))
+        seen["search"] = _take(source, share, spread_indices(samples, _SEARCHED))
     with Spool(scratch) as spool:
         if share.first < share.last:
             picked = _pick(config, samples, share)

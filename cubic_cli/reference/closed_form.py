@@ -6,7 +6,7 @@ With x ~ U[-100, 100) and all weights and biases one, z1 = x + 1, z2 = H f(x + 1
     E[(g − ε)²] = E[g²] + σ²                          the loss
     E[(g − ε)⁴] = E[g⁴] + 6 σ² E[g²] + 3 σ⁴           which gives the spread of the loss over samples
 
-The expectations over x are Gauss-Legendre quadratures, in float64. No JAX here.
+The expectations over x are Gauss-Legendre quadratures, in float64.
 """
 
 import functools
@@ -18,7 +18,7 @@ import numpy as np
 
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.problem import X_LIMIT, Float64, cubic
-from cubic_cli.reference.verify import activate
+from cubic_cli.reference.network import activate
 
 # Panels end where an activation bends: at z1 = 0, which is x = -1, and are short where it turns smoothly.
 _EDGES = (-X_LIMIT, -31.0, *range(-11, 10), 29.0, X_LIMIT)

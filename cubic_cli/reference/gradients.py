@@ -1,97 +1,128 @@
-"""The independent reference of the gradients: derived by hand, in NumPy float64. No JAX here.
+"""The reference of the gradients: derived by hand, in NumPy float64, with the bound of their float32 error.
 
 r = 2 (z2 − y) / N     ∂L/∂b2 = Σ r          ∂L/∂W2 = a1ᵀ r
 δ = r W2ᵀ · f′(z1)     ∂L/∂b1 = Σ δ          ∂L/∂W1 = xᵀ δ           (Rumelhart, Hinton and Williams, 1986)
 
-N samples, H hidden
+The bound runs along with them as in `expected`: a product's relative errors add up, a sum's magnitudes, and where z1
+lies so near the bend of an activation that float32 may find it on the other side, the slope is off by all of it.
+
+    N samples, H hidden
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cubic_cli.config import Activation
-from cubic_cli.reference.verify import FLOAT32_MAX, Float64, forward, unpack
+from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, Float32, Float64
+from cubic_cli.parameters import NAMES, Parameters
+from cubic_cli.reference.expected import ACTIVATION_ROUNDING, GELU_ZERO, ROUNDING, tolerance
+from cubic_cli.reference.network import differentiate, forward, in_float64
+from cubic_cli.reference.verify import Failure
 
-_CHUNK_VALUES = 1 << 20
-_NEAR = 1e-5  # a z1 this close to zero, relatively, may lie on the other side of the bend in float32
-_SMALLEST_SCALE = 2.0**-100  # of an error: devices may take what is below 2⁻¹²⁶ for zero
-_GELU_END = 50.0  # beyond ±50 the slope of gelu is 1 or 0 to the last digit, and its formula may be 0 · ∞
-
-
-def differentiate(kind: Activation, z: Float64) -> Float64:
-    """Return f′(z), 0 on the left of a bend and at it."""
-    if kind is Activation.relu:
-        return (z > 0).astype(float)
-    if kind is Activation.leaky_relu:
-        return np.where(z > 0, 1.0, 0.01)
-    if kind is Activation.tanh:
-        return 1.0 - np.tanh(z) ** 2
-    if kind is Activation.gelu:
-        factor = math.sqrt(2.0 / math.pi)
-        inner = np.tanh(factor * (z + 0.044715 * z**3))
-        slope = (1.0 + inner) / 2.0 + z / 2.0 * (1.0 - inner**2) * factor * (1.0 + 3 * 0.044715 * z**2)
-        return np.where(np.abs(z) > _GELU_END, (z > 0).astype(float), slope)
-    return np.ones_like(z)
+_CHUNK_VALUES = 1 << 15  # of z1 held at a time
 
 
-def compute(
-    parameters: dict[str, NDArray[np.float32]], x: NDArray[np.float32], y: NDArray[np.float32], activation: Activation
-) -> dict[str, tuple[Float64, Float64]]:
-    """Return each parameter's gradient over `x [N]` and `y [N]`, and the scale that its float32 error is relative to.
+@dataclass(frozen=True)
+class Gradients:
+    """By parameter, in its shape: the gradient of the loss, and the bound of its float32 error.
 
-    The scale is the sum of the magnitudes of what is added up, the largest of the parameter's entries.
+    `told` is false where a float32 may overflow on the way: what follows from it is not compared.
     """
-    weights = unpack(parameters)
-    w1, b1, w2, b2 = weights
-    totals = {name: np.zeros(array.shape) for name, array in parameters.items()}
-    scales = {name: np.zeros(array.shape) for name, array in parameters.items()}
-    rows = max(1, _CHUNK_VALUES // len(w1))
+
+    value: Parameters
+    rounding: Parameters
+    told: Parameters
+    tolerance: float
+
+
+def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activation) -> Gradients:
+    """Return the gradients over `x [N]` and `y [N]`."""
+    wide = in_float64(parameters)
+    value, rounding, reach = (Parameters(*(np.zeros(array.shape) for array in wide)) for _ in range(3))
+    rows = max(1, _CHUNK_VALUES // wide.hidden_size)
     with np.errstate(all="ignore"):
         for start in range(0, len(x), rows):
-            xs, ys = (column[start : start + rows].astype(float)[:, None] for column in (x, y))
-            z1, a1, z2 = forward(weights, xs[:, 0], activation)
-            r = 2.0 * (z2[:, None] - ys) / len(x)
-            rough = 2.0 * (np.abs(a1) @ np.abs(w2)[:, None] + abs(b2) + np.abs(ys)) / len(x)
-            near = _NEAR * (np.abs(xs) * np.abs(w1) + np.abs(b1))
-            slope = differentiate(activation, z1)
-            steepest = np.maximum(np.abs(slope), np.abs(z1) <= near)
-            delta, rough_delta = r * w2 * slope, rough * np.abs(w2) * steepest
-            for name, terms, sizes in (
-                ("output_layer.bias", r.sum(axis=0), rough.sum(axis=0)),
-                ("output_layer.weight", a1.T @ r, np.abs(a1).T @ rough),
-                ("input_layer.bias", delta.sum(axis=0), rough_delta.sum(axis=0)),
-                ("input_layer.weight", xs.T @ delta, np.abs(xs).T @ rough_delta),
-            ):
-                totals[name] += terms
-                scales[name] += sizes
-    return {name: (totals[name], scales[name]) for name in totals}
+            xs, ys = (column[start : start + rows].astype(float) for column in (x, y))
+            for totals, parts in zip((value, rounding, reach), _of_samples(wide, xs, ys, activation), strict=True):
+                for total, part in zip(totals, parts, strict=True):
+                    total += part.reshape(total.shape)
+        allowed = tolerance(wide.hidden_size)
+        told = Parameters(*(magnitude <= FLOAT32_MAX * (1 - allowed) for magnitude in reach))
+        value, rounding = (Parameters(*(total / len(x) for total in totals)) for totals in (value, rounding))
+    return Gradients(value, rounding, told, allowed)
 
 
-def verify(
-    found: dict[str, Float64], expected: dict[str, tuple[Float64, Float64]], tolerance: float
-) -> tuple[float, dict[str, Any] | None]:
-    """Return the largest relative error, and what differs most if that is beyond the tolerance.
+def _of_samples(
+    parameters: Parameters, x: Float64, y: Float64, activation: Activation
+) -> tuple[Parameters, Parameters, Parameters]:
+    """Return sums over the samples `[n]`: the gradients times N, their bounds, and how large the sums may become."""
+    w1, b1, w2, b2 = (array.ravel() for array in parameters)
+    z1, a1, z2 = forward(parameters, x, activation)
+    slope = differentiate(activation, z1)
+    inside = np.where(np.abs(z1) > GELU_ZERO, 0.0, np.abs(z1)) if activation is Activation.gelu else np.abs(a1)
+    magnitude = np.abs(a1) + inside if activation is Activation.gelu else inside
+    terms = magnitude @ np.abs(w2) + abs(b2)
 
-    Where float32 is near its end, nothing can be told, and nothing is compared.
+    k, tiny = ACTIVATION_ROUNDING[activation], SMALLEST_NORMAL
+    flushed = tiny * (3 + np.abs(w1) + np.abs(x)[:, None])
+    near = ROUNDING * np.abs(b1) + flushed  # of z1
+    of_a1 = ROUNDING * k * magnitude + near + tiny
+    of_z2 = ROUNDING * ((math.sqrt(len(w1)) + k) * terms + len(w1) / 8 * np.abs(z2))
+    of_z2 += (near + tiny) @ np.abs(w2) + len(w1) * tiny * (1 + magnitude.max(axis=1))
+    if activation in (Activation.relu, Activation.leaky_relu):
+        of_slope = (np.abs(z1) <= near).astype(float)
+    elif activation is Activation.gelu:  # 1 + tanh, and z/2 (1 − tanh²) times the derivative of what tanh is of
+        of_slope = ROUNDING * k * (1 + inside * (1 + 0.134 * inside**2)) + near
+    else:
+        of_slope = ROUNDING * k + near if activation is Activation.tanh else np.zeros_like(z1)
+
+    r = 2.0 * (z2 - y)
+    size = np.abs(r)
+    of_r = 2 * of_z2 + ROUNDING * size + 3 * tiny
+    # Columns: by sample 1, and x. δ, what it is off by, and how large r W2 becomes.
+    ones_and_x = np.stack([np.ones_like(x), x], axis=1)
+    both = np.abs(ones_and_x)
+    delta = (slope.T @ (r[:, None] * ones_and_x)) * w2[:, None]
+    off = np.abs(slope).T @ ((of_r + 4 * ROUNDING * size)[:, None] * both) + of_slope.T @ (size[:, None] * both)
+    off = off * np.abs(w2)[:, None] + tiny * ((3 + np.abs(w2))[:, None] * both.sum(axis=0) + (size @ both))
+    off[:, 1] += tiny * (len(x) + size.sum() * np.abs(w2))
+    reached = float(size.sum() + terms.sum() + (both[:, 1:] * np.abs(w1)).max(initial=0.0))
+    backward = reached * (1 + np.abs(w2))
+    of_w2 = np.abs(a1).T @ (of_r + 2 * ROUNDING * size) + of_a1.T @ size + tiny * len(x)
+    return (
+        Parameters(delta[:, 1], delta[:, 0], a1.T @ r, r.sum(keepdims=True)),
+        Parameters(off[:, 1], off[:, 0], of_w2, of_r.sum(keepdims=True)),
+        Parameters(
+            backward + (size @ both[:, 1]) * np.abs(w2), backward, reached + np.abs(a1).T @ size, np.array([reached])
+        ),
+    )
+
+
+def verify(found: Parameters, expected: Gradients) -> tuple[float, Failure | None]:
+    """Return the largest relative error, and the first parameter that differs by more than the tolerance.
+
+    An error is relative to the largest entry of the parameter's gradient plus, over the tolerance, its own bound.
     """
     worst, failure = 0.0, None
-    for name, (reference, scale) in expected.items():
-        told = scale <= FLOAT32_MAX * 1e-3
+    for name, values, reference, rounding, told in zip(
+        NAMES, found, expected.value, expected.rounding, expected.told, strict=True
+    ):
         if not told.any():
             continue
-        error = np.abs(found[name] - reference) / max(float(scale[told].max()), _SMALLEST_SCALE)
+        with np.errstate(all="ignore"):
+            scale = np.abs(reference[told]).max() + rounding / expected.tolerance
+            error = np.where(values == reference, 0.0, np.abs(values - reference) / scale)
         error = np.where(told, np.where(np.isnan(error), np.inf, error), 0.0)
         index = int(np.argmax(error))
-        if failure is None and error.flat[index] > tolerance:
-            failure = {
-                "quantity": f"gradient of {name}",
-                "batch": None,
-                "found": float(found[name].flat[index]),
-                "expected": float(reference.flat[index]),
-                "relative_error": float(error.flat[index]),
-            }
         worst = max(worst, float(error.flat[index]))
+        if failure is None and error.flat[index] > expected.tolerance:
+            failure = Failure(
+                f"gradient of {name}",
+                None,
+                float(values.flat[index]),
+                float(reference.flat[index]),
+                float(error.flat[index]),
+            )
     return worst, failure

@@ -8,7 +8,7 @@ from cubic_cli.engine import layout, schedule
 from cubic_cli.engine import passes as forward
 from cubic_cli.engine.passes import Pass
 from cubic_cli.network import Layer, Parameters, initialise
-from cubic_cli.reference import verify
+from cubic_cli.reference.network import activate
 
 TENSORS = ("z1", "a1", "z2")
 
@@ -19,7 +19,7 @@ def reference(parameters, x, y, batch, activation=Activation.relu):
     for start in range(0, len(x), batch):
         xs, ys = x[start : start + batch, None].astype(np.float64), y[start : start + batch, None]
         z1 = xs @ w1 + b1
-        a1 = verify.activate(activation, z1)
+        a1 = activate(activation, z1)
         z2 = a1 @ w2 + b2
         yield z1, a1, z2, ((z2 - ys) ** 2).mean()
 

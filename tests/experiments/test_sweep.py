@@ -23,7 +23,7 @@ from cubic_cli.engine import passes as forward
 from cubic_cli.engine import schedule
 from cubic_cli.experiments import run, sweep
 from cubic_cli.experiments.sweep import Outcome
-from cubic_cli.reference import verify
+from cubic_cli.reference import expected
 from cubic_cli.runs import store as runs
 
 ONE_POINT = {name: [getattr(ForwardConfig, name)] for name in sweep.AXES}
@@ -389,9 +389,16 @@ def test_a_run_that_fails_stops_no_other(swept, cubic, data, tmp_path, monkeypat
 
 
 def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, monkeypatch, tmp_path):
+    compute = expected.compute
+
+    def wrong_for_three(*arguments):
+        reference = compute(*arguments)
+        reference.loss += reference.hidden_size == 3
+        return reference
+
     grid = ("--initializer", "he_normal", *flags("--hidden-size", (2, 3)))
     with monkeypatch.context() as patch:
-        patch.setattr(verify, "tolerance", lambda hidden: 0.0 if hidden == 3 else 1e-5)
+        patch.setattr(expected, "compute", wrong_for_three)
         status, document, err = swept(*grid)
         assert status == 1
         row = next(row for row in document["runs"] if row["hidden_size"] == 3)

@@ -8,7 +8,7 @@ import pytest
 from records import RECORD
 
 from cubic_cli.config import Activation, Initializer, Scaling
-from cubic_cli.reference import verify
+from cubic_cli.reference import expected
 from cubic_cli.runs import store as runs
 
 SCHEMA = json.loads((importlib.resources.files("cubic_cli.runs") / "record.schema.json").read_text("utf-8"))
@@ -63,14 +63,14 @@ def test_no_finite_value_at_all_is_valid(cubic, tmp_path):
 
 def test_a_failed_verification_is_valid(cubic, monkeypatch):
     cubic("generate", "--n", 40)
-    original = verify.compute
+    original = expected.compute
 
     def wrong(*arguments):
         reference = original(*arguments)
         reference.tensors["z1"].low += 1
         return reference
 
-    monkeypatch.setattr(verify, "compute", wrong)
+    monkeypatch.setattr(expected, "compute", wrong)
     status, out, _ = cubic("forward", "--num-samples", 40, "--json")
     document = json.loads(out)
     assert status == 1

@@ -16,7 +16,8 @@ from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Sha256, spread_indices
 from cubic_cli.errors import CubicError, DatasetError, UsageError
-from cubic_cli.reference import verify
+from cubic_cli.parameters import from_names
+from cubic_cli.reference.network import forward
 from cubic_cli.runs import damage as saved
 from cubic_cli.runs.store import Record, Run
 
@@ -182,7 +183,7 @@ def predict(record: Record, parameters: dict[str, Float32], x: Float64) -> Float
     kind = Scaling(record["config"]["scaling"])
     scale_x, scale_y = (choose_scale(kind, record["dataset"][column]) for column in ("x", "y"))
     scaled = (x - scale_x.shift) / scale_x.factor if scale_x.factor else np.zeros_like(x)
-    _, _, z2 = verify.forward(verify.unpack(parameters), scaled, Activation(record["config"]["activation"]))
+    _, _, z2 = forward(from_names(parameters), scaled, Activation(record["config"]["activation"]))
     return z2 * scale_y.factor + scale_y.shift
 
 
