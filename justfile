@@ -27,4 +27,5 @@ bench *arguments:
 # odd settings, datasets and runs, and faults for real
 fuzz seconds="60":
     {{bin}}/python tools/fuzz.py --seconds {{seconds}}
+    {{bin}}/python tools/fuzz_files.py --seconds {{seconds}}
     {{bin}}/python tools/faults.py --tries 10
