@@ -3,9 +3,9 @@
     python tools/refresh.py README.md docs/exploding-numbers.md
     python tools/refresh.py --check README.md docs/exploding-numbers.md
 
-The commands of a page share a temporary folder, so that later ones see the runs of earlier ones. They run in this
-process, 100 columns wide, without colours and without the settings of whoever runs this. What is shown is standard
-output and, where a command fails, its error.
+The commands of a page share a temporary folder, so that later ones see the runs of earlier ones; `$ printf … > FILE`
+makes a small file there. They run in this process, 100 columns wide, without colours and without the settings of
+whoever runs this. What is shown is standard output and, where a command fails, its error.
 
 What a clock or a machine decides may differ: dates, durations, speeds, devices, rounding errors; so may the last digit
 of a number. A block in which nothing else differs is left as it stands.
@@ -16,6 +16,7 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -108,8 +109,12 @@ def _refresh_block(block: str) -> str:
     parts = []
     for command in _commands(block):
         words = shlex.split(command.removeprefix("$ ").replace("\\\n", " "))
-        if words[:1] != ["cubic"]:
-            raise SystemExit(f"only `$ cubic …` can be run here, not {command!r}")
+        if words[0] == "printf":  # makes a file
+            subprocess.run(["bash", "-c", command.removeprefix("$ ")], check=True)
+            parts.append(command)
+            continue
+        if words[0] != "cubic":
+            raise SystemExit(f"only `$ cubic …` and `$ printf … > FILE` can be run here, not {command!r}")
         parts.append(f"{command}\n{_run(words[1:])}")
     fresh = "\n".join(parts)
     return block if same(block, fresh) else fresh

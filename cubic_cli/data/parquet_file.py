@@ -55,7 +55,7 @@ def _to_float32(path: Path, column: pl.Series, seen: int) -> Float32:
             row = seen + int(where.arg_true()[0]) + 1
             raise DatasetError(f"{path}, row {row}: column {column.name!r} {what}")
 
-    refuse(column.is_null(), "is null; expected a number: leave such rows out, or write NaN")
+    refuse(column.is_null(), "is null, as pandas writes NaN; leave such rows out, or write NaN as a number")
     if column.dtype.is_decimal():  # goes by its text, for its own cast would round to float64 first
         return column.cast(pl.String).cast(pl.Float32).to_numpy()
     values = column.cast(pl.Float32)
