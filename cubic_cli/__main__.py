@@ -73,6 +73,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:
         exit_on_interrupt()
+    os.environ.setdefault("RUST_BACKTRACE", "0")  # polars would print one at a panic
     from cubic_cli.cli.app import run
 
     status = run()

@@ -38,7 +38,7 @@ class PeerError(CubicError):
 NO_MEMORY = "there is not enough memory; give a smaller --hidden-size, --batch-size or --num-samples"
 
 
-def is_no_memory(error: Exception) -> bool:
+def is_no_memory(error: BaseException) -> bool:
     """Return whether the memory of the machine or of a device was not enough."""
     text = str(error).split("\n", 1)[0]
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text  # XLA's words

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import cubic_cli
-from cubic_cli.cli import dotenv, terminal
+from cubic_cli.cli import dotenv, jax_variables, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
 from cubic_cli.cli.help import Command, Group
@@ -53,6 +53,8 @@ app.command(cls=Command)(check.check)
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status; the one place where errors become messages."""
+    if sys.platform not in ("linux", "darwin"):
+        return terminal.fail(f"cubic runs on Linux and macOS, and on Windows in WSL; this is {sys.platform}", 1)
     if sys.stdout is None:
         return terminal.fail("standard output is closed; send it to a file, or to /dev/null", 1)
     try:
@@ -61,8 +63,6 @@ def run(arguments: list[str] | None = None) -> int:
         status = app(arguments, standalone_mode=False, prog_name="cubic")
         sys.stdout.flush()
         return int(status or 0)
-    except CubicError as error:
-        return terminal.fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):  # polars takes the signal for itself
         return 130
     except typer.Exit as error:
@@ -70,20 +70,38 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         terminal.discard_stdout()
         return 1
+    except CubicError as error:
+        return terminal.fail(_noted(error, str(error)), error.exit_code)
     except OSError as error:
         return terminal.fail(_describe(error), 1)
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, typer.TyperException):  # its usage errors
+            message = terminal.usage_message(error, _command(sys.argv[1:] if arguments is None else arguments))
+            return terminal.fail(message, error.exit_code)
+        # A panic of Rust, in polars, is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if is_no_memory(error):
             return terminal.fail(NO_MEMORY, 1)
-        if hasattr(error, "format_message"):  # Typer's usage errors
-            message = terminal.usage_message(error, _command(sys.argv[1:] if arguments is None else arguments))
-            return terminal.fail(message, getattr(error, "exit_code", 2))
         if os.environ.get("CUBIC_DEBUG"):
             raise
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
-            return terminal.fail(NO_MEMORY, 1)
-        return terminal.fail(f"{type(error).__name__}: {text}; CUBIC_DEBUG=1 shows where", 1)
+        return terminal.fail(_unforeseen(error), 1)
+
+
+def _unforeseen(error: BaseException) -> str:
+    """Return the message of an error of a library: all that it says, and where to look."""
+    lines = str(error).strip().splitlines()[:_MOST_LINES] or [""]
+    return _noted(error, f"{type(error).__name__}: " + "\n".join(lines)) + f"\n{_DEBUG}"
+
+
+def _noted(error: BaseException, message: str) -> str:
+    """Return a message with what was noted on the error."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(jax_variables.MARK)]
+    return "\n".join([message, *notes])
+
+
+_MOST_LINES = 20  # of an error of a library
+_DEBUG = "CUBIC_DEBUG=1 shows where"
 
 
 def _command(arguments: list[str]) -> str:

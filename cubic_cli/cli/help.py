@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from typer import Exit, TyperException
 from typer.core import TyperCommand, TyperGroup
 
-from cubic_cli.cli import terminal
+from cubic_cli.cli import jax_variables, terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,7 +41,14 @@ class Command(TyperCommand):
             terminal.tell(f"note: {note}")
         if found.error is not None:
             raise found.error
-        return super().invoke(ctx)
+        variables = jax_variables.snapshot()
+        try:
+            return super().invoke(ctx)
+        except (Exit, TyperException, OSError):
+            raise
+        except Exception as error:
+            jax_variables.note(error, variables, found)
+            raise
 
 
 class Group(TyperGroup):

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 
+import helpers
 import numpy as np
 import polars as pl
 import pytest
@@ -226,3 +227,62 @@ def test_fail_on_makes_a_finding_exit_1_and_keeps_the_run(cubic, tmp_path, monke
     assert (status, out) == (2, "")
     assert "FAIL_ON" in err
     assert "'explode'" in err
+
+
+# The edge, where errors become messages
+
+
+class PanicException(BaseException):  # noqa: N818: as pyo3 names it
+    """What a panic of Rust raises."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PanicException("worker threads cannot be set to 0"), "PanicException: worker threads cannot be set to 0"),
+        (RuntimeError("first\nsecond \x1b[31m"), "error: RuntimeError: first\n  second \\x1b[31m\n"),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "there is not enough memory"),
+        (MemoryError(), "there is not enough memory"),
+        (ValueError(), "error: ValueError: \n"),
+        (OSError(28, "No space left", "/x"), "No space left (/x)"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_an_error_of_a_library_is_a_message(cubic, monkeypatch, error, said):
+    def raise_it(*arguments):
+        raise error
+
+    monkeypatch.setattr("cubic_cli.cli.commands.generate.write_dataset", raise_it)
+    status, out, err = cubic("generate")
+    assert (status, out) == (1, "")
+    assert said in err
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_the_variable_of_jax_that_an_error_is_about_is_named_with_its_place(cubic, tmp_path, monkeypatch, from_file):
+    def raise_it(*arguments):
+        raise ValueError('Invalid value "foo" for JAX flag jax_default_matmul_precision')
+
+    monkeypatch.setattr("cubic_cli.cli.commands.generate.write_dataset", raise_it)
+    if from_file:
+        (tmp_path / ".env").write_text("JAX_DEFAULT_MATMUL_PRECISION=foo\n")
+    else:
+        monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "foo")
+    place = tmp_path / ".env" if from_file else "the environment"
+    assert f"JAX_DEFAULT_MATMUL_PRECISION=foo stands in {place}" in cubic("generate")[2]
+
+
+@pytest.mark.process
+def test_flags_that_xla_does_not_take_are_told(cubic):
+    assert cubic("generate", "--n", 20)[0] == 0
+    status, _, err = helpers.outside("forward", *helpers.QUICK, environment={"XLA_FLAGS": "--nonsense=1"})
+    assert status == 2
+    assert "XLA_FLAGS: found '--nonsense=1'; XLA says: Unknown flag" in err
+
+
+def test_elsewhere_there_is_one_clear_word(cubic, monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    status, out, err = cubic("check")
+    assert (status, out) == (1, "")
+    assert "WSL" in err
+    assert len(err.splitlines()) == 1

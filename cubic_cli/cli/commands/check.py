@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.cli import terminal
 from cubic_cli.config import Device, Place
 from cubic_cli.errors import CubicError
 
@@ -33,6 +33,7 @@ def check(
     if distributed:
         _share(ctx, device, where, json)
         return
+    jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import check as checking
 
     with terminal.status("checking"):

@@ -5,8 +5,8 @@ from typing import Any
 
 import typer
 
+from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.cli import terminal
 from cubic_cli.cli.commands.generate import write_dataset
 from cubic_cli.config import ForwardConfig, GenerateConfig, Place
 from cubic_cli.errors import CubicError, UsageError
@@ -55,6 +55,7 @@ def forward(
     if distributed:
         _share(ctx, config, origins, data, where, json)
         return
+    jax_variables.refuse_bad_flags()
     _generate(data)
     from cubic_cli.experiments import run
     from cubic_cli.runs import damage as saved

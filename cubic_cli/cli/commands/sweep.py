@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.cli import terminal
 from cubic_cli.cli.help import RUN, SHOW
 from cubic_cli.config import ForwardConfig
 from cubic_cli.errors import CubicError, UsageError
@@ -53,6 +53,7 @@ def sweep(
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
     Where the table is too wide, these columns go first: rank, dead, distinct, range, rate, gradient.
     """
+    jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import sweep as grid
 
     base = options.configure(ctx, ForwardConfig, without=grid.AXES)
