@@ -119,6 +119,30 @@ def _several(variable: str) -> Any:
     return repeatable(variable=variable, parse=known.parse, metavar=known.metavar, panel=known.panel, help=known.help)
 
 
+def _again(variable: str, *flags: str, complete: Callable[..., Any] | None = None) -> Any:
+    """Return the option of a setting of which a command asks whether it is given at all."""
+    known = SETTINGS[variable]
+    return option(
+        *flags,
+        variable=variable,
+        parse=known.parse,
+        metavar=known.metavar,
+        panel=known.panel,
+        help=known.help,
+        complete=complete,
+    )
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the runs that a shell can complete a word to, the newest first."""
+    from pathlib import Path
+
+    from cubic_cli.runs import names
+
+    folder = ctx.params.get("artifact_dir") or os.environ.get("ARTIFACT_DIR") or cfg.ForwardConfig.artifact_dir
+    return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
+
+
 def _words(kind: type[cfg.Word]) -> str:
     *words, last = kind
     return f"{', '.join(words)} or {last}"
@@ -233,6 +257,7 @@ NumProcesses = Annotated[
 ProcessId = Annotated[
     int | None, _setting("PROCESS_ID", cfg.parse_integer(0), "INT", MACHINES, "Be this process, from 0.")
 ]
+SavedRunName = Annotated[str | None, _again("RUN_NAME", complete=complete_run)]
 HiddenSizes = Annotated[list[int], _several("HIDDEN_SIZE")]
 BatchSizes = Annotated[list[int], _several("BATCH_SIZE")]
 Initializers = Annotated[list[cfg.Initializer], _several("INITIALIZER")]

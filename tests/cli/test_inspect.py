@@ -1,8 +1,11 @@
 import copy
 import json
+import os
+import re
 import shutil
 import string
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -58,7 +61,7 @@ def test_forward_and_inspect_show_the_same_screen(cubic, here):
     status, out, err = cubic("forward", "--num-samples", 205)
     assert status == 0
     assert err.splitlines()[-1].startswith("saved in ")
-    assert cubic("inspect") == (0, out, "")
+    assert cubic("inspect", "default_run") == (0, out, "")
     assert out.startswith("default_run")
 
 
@@ -233,7 +236,8 @@ def test_every_column_and_key_sorts(cubic, here):
     [
         ("--epoch", 1), ("--batch", 1), ("--sort", "loss"), ("--tolerance", 1), ("--list", "--compare", "plain"),
         ("--compare", "plain", "--tolerance", -1), ("--compare", "plain", "--tolerance", "nan"),
-        ("--save", "out.png"), ("--save", "out"), ("--list", "--epoch", 1, "--batch", 1), ("--compare", "../x"),
+        ("--save", "out.png"), ("--save", "out"), ("--list", "--epoch", 1, "--batch", 1),
+        ("plain",), ("plain", "--list"),
     ],
 )  # fmt: skip
 def test_usage(cubic, here, arguments):
@@ -466,3 +470,88 @@ def test_foreign_names_and_records_control_no_terminal(cubic, here):
     assert cubic("inspect", "--run-name", "plain", "--save", "out.md")[0] == 0
     assert "<script>" not in Path("out.md").read_text(encoding="utf-8")
     assert "\x1b" not in cubic("inspect", "--compare", f"{esc}/x")[2]
+
+
+# Which run is meant
+
+
+@pytest.fixture
+def three(here):
+    """Three runs: "old", "new" and "newest", by their records."""
+    for name, when in (("old", "10:00:00Z"), ("new", "10:31:00Z"), ("newest", "10:31:00.000001Z")):
+        shutil.copytree(here / "model" / "plain", here / "model" / name)
+        change_record(here / "model" / name, run_name=name, created=f"2126-11-26T{when}")
+    return here
+
+
+def named(cubic, *arguments):
+    """Return the status, which run is shown, and what is said of it."""
+    status, out, err = cubic("inspect", *arguments, "--json")
+    return status, json.loads(out)["run_name"] if out else None, err
+
+
+def test_the_newest_run_is_shown_where_none_is_named(cubic, three):
+    assert named(cubic) == (0, "newest", "newest is the newest run\n")
+    os.utime(three / "model" / "new")
+    change_record(three / "model" / "newest", created="2126-11-26T10:31:00Z")
+    assert named(cubic)[1] == "new"  # the same moment: the folder's time decides
+
+
+def test_a_run_is_named_by_its_name_or_the_path_of_its_folder(cubic, three, tmp_path):
+    assert named(cubic, "old") == (0, "old", "")
+    assert named(cubic, "--run-name", "old") == (0, "old", "")
+    assert named(cubic, "./model/old") == (0, "old", "")
+    shutil.move(three / "model" / "old", tmp_path / "kept")
+    assert named(cubic, tmp_path / "kept")[0] == 0
+    assert named(cubic, "kept")[0] == 1
+    assert cubic("inspect", "new", "--compare", tmp_path / "kept", "--compare", "newest")[0] == 0
+    assert "there is no run model/kept" in cubic("inspect", "new", "--compare", "kept")[2]
+
+
+def test_a_name_of_dotenv_is_a_default(cubic, three, tmp_path):
+    (tmp_path / ".env").write_text("RUN_NAME=old\n")
+    status, name, err = named(cubic)
+    assert (status, name) == (0, "old")
+    assert err == f"note: newest is newer than RUN_NAME in {tmp_path / '.env'}; `cubic inspect newest` shows it\n"
+    assert named(cubic, "new") == (0, "new", "")
+    del os.environ["RUN_NAME"]  # which the command before laid there
+    (tmp_path / ".env").write_text("RUN_NAME=newest\n")
+    assert named(cubic) == (0, "newest", "")
+    del os.environ["RUN_NAME"]  # which the command before laid there
+    (tmp_path / ".env").write_text("RUN_NAME=gone\n")
+    assert named(cubic) == (0, "newest", "newest is the newest run\n")
+
+
+@pytest.mark.parametrize("how", ["argument", "flag", "environment"])
+def test_a_name_that_is_not_there_is_told_with_the_nearest_and_the_newest(cubic, three, monkeypatch, how):
+    if how == "environment":
+        monkeypatch.setenv("RUN_NAME", "plian")
+    arguments = {"argument": ("plian",), "flag": ("--run-name", "plian"), "environment": ()}[how]
+    status, out, err = cubic("inspect", *arguments)
+    assert (status, out) == (1, "")
+    assert "there is no run model/plian; did you mean plain?; the newest: newest, new, old; " in " ".join(err.split())
+
+
+def test_without_any_run_the_way_to_make_one_is_told(cubic):
+    for arguments in ((), ("x",)):
+        status, _, err = cubic("inspect", *arguments)
+        assert status == 1
+        assert "`cubic forward` makes one" in err
+
+
+def test_names_of_runs_are_completed(three):
+    assert options.complete_run(SimpleNamespace(params={"artifact_dir": None}), "ne") == ["newest", "new"]
+
+
+def test_a_pipe_for_a_record_keeps_nobody_waiting(cubic, three):
+    (three / "model" / "pipe").mkdir()
+    os.mkfifo(three / "model" / "pipe" / "run.json")
+    assert named(cubic)[1] == "newest"
+
+
+def test_forward_says_which_run_it_replaces(cubic, here):
+    arguments = ("forward", "--num-samples", 20, "--run-name", "again")
+    assert cubic(*arguments)[2] == "saved in model/again\n"
+    change_record(here / "model" / "again", created="2026-11-24T10:31:00Z")
+    assert re.search(r"saved in model/again; it replaces the run of 2026-11-2\d \d\d:\d\d\n", cubic(*arguments)[2])
+    assert re.search(r"; it replaces the run of \d\d:\d\d\n", cubic(*arguments)[2])

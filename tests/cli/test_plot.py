@@ -109,7 +109,7 @@ def test_other_samples_than_the_run_has_seen_are_not_shown(run, cubic):
 def test_the_files_hold_the_figure(run, cubic, tmp_path, ending):
     run()
     path = tmp_path / f"a.{ending}"
-    status, out, err = cubic("inspect", "--plot", path)
+    status, out, err = cubic("inspect", "default_run", "--plot", path)
     assert (status, err) == (0, f"drawn in {path}\n")
     raw = path.read_bytes()
     if ending == "svg":

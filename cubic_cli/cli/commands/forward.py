@@ -1,5 +1,6 @@
 """`cubic forward`: run the pass, verify it, show it, save it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,15 @@ def forward(
     _generate(data)
     from cubic_cli.experiments import run
     from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import names
     from cubic_cli.runs import store as runs
 
     folder = Path(artifact_dir) / run_name
+    earlier = names.created(folder)
     with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
         record = run.run(config, origins, scratch, lambda epoch, loss: advance(1), tell=terminal.tell)
         losses = None if json else saved.losses_of(scratch, record)
-    _show(record, losses, folder, json)
+    _show(record, losses, folder, json, earlier)
     refuse(record)
 
 
@@ -117,7 +120,7 @@ def _generate(config: GenerateConfig | None) -> None:
         terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
 
 
-def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool) -> None:
+def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool, earlier: datetime | None = None) -> None:
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs import store as runs
 
@@ -125,7 +128,10 @@ def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool) -> None
         print(runs.to_json(record))
     else:
         terminal.show(lambda width: view.screen(record, losses, width))
-        terminal.tell(f"saved in {folder}")
+        from cubic_cli.cli.views.format import clock
+
+        replaced = f"; it replaces the run of {clock(earlier, datetime.now(UTC))}" if earlier else ""
+        terminal.tell(f"saved in {folder}{replaced}")
 
 
 def refuse(record: dict[str, Any]) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
-from cubic_cli.cli.help import SHOW
-from cubic_cli.config import ForwardConfig, check_run_name, parse_size
+from cubic_cli.cli.help import RUN, SHOW
+from cubic_cli.config import ForwardConfig, parse_size
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +19,17 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    run_name: options.RunName = ForwardConfig.run_name,
+    ctx: typer.Context,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="The run: a name, or the path of its folder. Without one it is the newest.",
+            autocompletion=options.complete_run,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    run_name: options.SavedRunName = None,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     list_: Annotated[bool, options.option("--list", panel=SHOW, help="List the runs.")] = False,
     sort: Annotated[
@@ -35,7 +47,10 @@ def inspect(
     compare: Annotated[
         list[str],
         options.option(
-            panel=SHOW, metavar="OTHER", help="Set this other run beside this one: its name, or its folder; repeatable."
+            panel=SHOW,
+            metavar="OTHER",
+            help="Set this other run beside it: its name, or its folder's path; repeatable.",
+            complete=options.complete_run,
         ),
     ] = [],  # noqa: B006
     tolerance: Annotated[
@@ -62,15 +77,42 @@ def inspect(
     cubic inspect --list --sort loss             all runs, the best first
     """
     _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot)
-    folder = Path(artifact_dir) / run_name
+    if run is not None and options.source(ctx, "run_name") == "flag":
+        raise UsageError("RUN and --run-name both name the run; give one of them")
     if list_:
+        if run is not None:
+            raise UsageError(f"--list lists all runs; leave {run!r} out, or leave --list out")
         _list(Path(artifact_dir), sort, save, json)
-    elif compare:
-        _compare(folder, compare, tolerance, save, json)
+        return
+    folder = _choose(ctx, run, Path(artifact_dir))
+    if compare:
+        _compare(folder, compare, Path(artifact_dir), tolerance, save, json)
     elif epoch is not None and batch is not None:
         _iteration(folder, epoch, batch, save, json)
     else:
         _run(folder, save, plot, json)
+
+
+def _choose(ctx: typer.Context, run: str | None, artifact_dir: Path) -> Path:
+    """Return the folder of the run that is meant; says on standard error where that is not what was named.
+
+    Raises:
+        RunError: it is not there, or there is none.
+    """
+    from cubic_cli.runs import names
+
+    named, source = run or ctx.params["run_name"], options.source(ctx, "run_name")
+    if run is not None or source in ("flag", "environment"):
+        return names.find(named, artifact_dir)
+    newest = next(iter(names.newest_first(artifact_dir)), None)
+    if source == ".env" and (artifact_dir / named).is_dir():
+        if newest not in (None, named):
+            terminal.tell(f"note: {newest} is newer than RUN_NAME in {ctx.obj.path}; `cubic inspect {newest}` shows it")
+        return artifact_dir / named
+    if newest is None:
+        raise RunError(f"there is no run in {artifact_dir}; `cubic forward` makes one")
+    terminal.tell(f"{newest} is the newest run")
+    return artifact_dir / newest
 
 
 def _check_usage(
@@ -113,20 +155,17 @@ def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) ->
     _give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
 
 
-def _compare(folder: Path, names: list[str], tolerance: float | None, save: str | None, json: bool) -> None:
+def _compare(
+    folder: Path, names: list[str], artifact_dir: Path, tolerance: float | None, save: str | None, json: bool
+) -> None:
     from cubic_cli.analysis import compare
     from cubic_cli.cli.views import compare as view
-    from cubic_cli.runs import store as saved_runs
+    from cubic_cli.runs.names import find
 
     record = _whole_record(folder)
     others = []
     for name in names:
-        other = Path(name)
-        if not (other / saved_runs.RECORD).is_file():
-            try:
-                other = folder.with_name(check_run_name(name))
-            except ValueError as error:
-                raise UsageError(f"--compare: found {name!r}; expected a run's name or folder ({error})") from None
+        other = find(name, artifact_dir)
         others.append(_whole_record(other) | {"run_name": other.resolve().name})
     document = compare.document(record, others, tolerance)
     _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
@@ -196,7 +235,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         lambda width: view.screen(found.record, found.losses, width, found.broken),
         json,
         save,
-        f"cubic inspect --run-name {folder.name}",
+        f"cubic inspect {folder.name}",
         None if found.problems else runs.load_run(folder),
     )
     _report(found)

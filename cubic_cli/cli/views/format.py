@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,12 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g}{GLUE}{unit}"
     return f"{seconds / 1e-6:.3g}{GLUE}µs"
+
+
+def clock(when: datetime, now: datetime) -> str:
+    """Return a moment as a person here would say it: the time of today, or the date and time."""
+    here = when.astimezone()
+    return f"{here:%H:%M}" if here.date() == now.astimezone().date() else f"{here:%Y-%m-%d %H:%M}"
 
 
 def size(count: int) -> str:

@@ -1,0 +1,72 @@
+"""Which run is meant: by a name, by a folder, or the newest."""
+
+import difflib
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cubic_cli.errors import RunError
+from cubic_cli.runs.store import RECORD, recover, recover_all
+
+_CREATED = re.compile(rb'"created"\s*:\s*"([^"]{1,40})"')
+_HEAD = 1 << 16  # bytes: a record says early when it was made
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_FEW = 3  # names in a message
+
+
+def find(name: str, artifact_dir: Path) -> Path:
+    """Return the folder of the run that is meant: text without a separator is a name in `artifact_dir`, else a path.
+
+    Raises:
+        RunError: there is no such folder; names the nearest and the newest runs.
+    """
+    is_path = any(separator and separator in name for separator in (os.sep, os.altsep))
+    folder = Path(name) if is_path else artifact_dir / name
+    if folder.name not in ("", "."):
+        recover(folder)
+    if folder.is_dir():
+        return folder
+    known = newest_first(folder.parent)
+    if not known:
+        raise RunError(f"there is no run {folder}; `cubic forward` makes one")
+    near = difflib.get_close_matches(folder.name, known, n=_FEW)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    newest = [one for one in known if one not in near][:_FEW]
+    more = f"; the newest: {', '.join(newest)}" if newest else ""
+    raise RunError(f"there is no run {folder}{hint}{more}; `cubic inspect --list` shows them all")
+
+
+def newest_first(artifact_dir: Path) -> list[str]:
+    """Return the names of the runs in `artifact_dir`, by when they were made, the folder's time and the name."""
+    recover_all(artifact_dir)
+    found = []
+    try:
+        with os.scandir(artifact_dir) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir():
+                    when = created(artifact_dir / entry.name)
+                    if when is not None:
+                        found.append((when, entry.stat().st_mtime_ns, entry.name))
+    except OSError:
+        pass
+    return [name for _, _, name in sorted(found, reverse=True)]
+
+
+def created(folder: Path) -> datetime | None:
+    """Return when a run says it was made: the beginning of time if it does not tell, None where there is no run."""
+    try:
+        descriptor = os.open(folder / RECORD, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would keep its reader waiting
+            return None
+        match = _CREATED.search(os.read(descriptor, _HEAD))
+        when = datetime.fromisoformat(match[1].decode()) if match else _NEVER
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+    except (OSError, ValueError):
+        return _NEVER
+    finally:
+        os.close(descriptor)
