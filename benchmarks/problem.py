@@ -67,8 +67,7 @@ def make(samples: int, batch: int, hidden: int, activation: Activation = Activat
         raise ValueError(f"{samples} samples are no whole number of batches of {batch}")
     columns = zip(*draw(samples, 10.0, 0), strict=True)
     x, y = (np.concatenate(parts) for parts in columns)
-    one, two = initialise(Initializer.he_normal, hidden, 0)
-    w1, b1, w2, b2 = (np.array(value).reshape(-1) for value in (*one, *two))
+    w1, b1, w2, b2 = (np.array(value).reshape(-1) for value in initialise(Initializer.he_normal, hidden, 0))
     return Problem(x, y, w1, b1, w2, b2[0], batch, activation)
 
 

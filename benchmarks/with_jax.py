@@ -11,11 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.problem import ALL, LOSS, Figures, Problem
 from cubic_cli.config import Activation, Device
 from cubic_cli.data.source import Arrays
-from cubic_cli.engine import layout, schedule
-from cubic_cli.engine import passes as forward
+from cubic_cli.engine.compiler import compile_ahead, options_by_unit
 from cubic_cli.engine.devices import pick_devices
-from cubic_cli.network import Layer, Parameters
-from cubic_cli.statistics import merge
+from cubic_cli.engine.layout import TUNINGS, lay_out, place
+from cubic_cli.engine.passes import Pass, gather, map_blocks
+from cubic_cli.engine.schedule import by_unit
+from cubic_cli.float32 import TENSORS
+from cubic_cli.parameters import Parameters
 
 
 def plain(matmul: bool) -> Callable[[Problem, str], Callable[[], Figures]]:
@@ -46,33 +48,25 @@ def plain(matmul: bool) -> Callable[[Problem, str], Callable[[], Figures]]:
 
 
 def _parameters(problem: Problem) -> Parameters:
-    return Parameters(
-        Layer(jnp.asarray(problem.w1[None, :]), jnp.asarray(problem.b1)),
-        Layer(jnp.asarray(problem.w2[:, None]), jnp.asarray(problem.b2[None])),
-    )
+    return Parameters(problem.w1[None, :], problem.b1, problem.w2[:, None], problem.b2[None])
 
 
 def cubic(problem: Problem, level: str) -> Callable[[], Figures]:
     """Return an epoch of cubic's own pass, one of many, with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
-    observed = forward.Pass(_parameters(problem), source, problem.batch, problem.activation, devices, num_epochs=1000)
-    observed.wait_for_programs()
+    given = _parameters(problem), source, problem.batch, problem.activation, devices
+    observed = Pass(*given, statistics=level == ALL)
 
     def run() -> Figures:
-        chunks = list(observed.chunks(statistics=level == ALL))
-        loss = np.concatenate([chunk.loss for chunk in chunks])
-        low = np.array([np.concatenate([chunk.low[name] for chunk in chunks]) for name in forward.TENSORS])
-        high = np.array([np.concatenate([chunk.high[name] for chunk in chunks]) for name in forward.TENSORS])
+        epoch = gather(observed.run())
+        low, high = (np.array([epoch.columns[f"{name}_{end}"] for name in TENSORS]) for end in ("min", "max"))
         if level != ALL:
-            return Figures(loss, low, high)
-        tensors = []
-        for name in forward.TENSORS:
-            first, *others = (chunk.tensors[name] for chunk in chunks)  # type: ignore[index]
-            for other in others:
-                first = merge(first, other)
-            tensors.append(first)
-        fields = (np.array([getattr(t, name) for t in tensors]) for name in ("mean", "std", "zeros", "nonfinite"))
-        return Figures(loss, low, high, *fields)
+            return Figures(epoch.columns["loss"], low, high)
+        seen = [epoch.tensors[name] for name in TENSORS]
+        fields = (
+            np.array([getattr(tensor, name) for tensor in seen]) for name in ("mean", "std", "zeros", "nonfinite")
+        )
+        return Figures(epoch.columns["loss"], low, high, *fields)
 
     return run
 
@@ -81,24 +75,23 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
     """Return cubic's schedule of which only the loss is kept: XLA removes what observes."""
     assert level == LOSS
     devices = pick_devices(Device.auto)
-    places = layout.lay_out(problem.samples, problem.batch, len(devices))
+    tuning = TUNINGS[devices[0].platform]
+    places = lay_out(problem.samples, problem.batch, len(devices), tuning.block)
 
-    def see(parameters: Parameters, *block: Any) -> Any:
-        return schedule.by_unit(Activation.relu, False, places.axis, parameters, *block).squared_error
+    def see(parameters: Parameters, *blocks: Any) -> Any:
+        def loss(block: Any) -> Any:
+            return by_unit(Activation.relu, tuning, places.axis, parameters, None, *block).loss
 
-    loop, mesh = forward.map_blocks(see, tuple(devices[: places.blocks]))
-    samples = (
-        layout.place(places, problem.x),
-        layout.place(places, problem.y),
-        layout.piece_sizes(places, problem.samples),
-    )
+        return jax.lax.map(loss, blocks)
+
+    loop, mesh = map_blocks(see, tuple(devices[: places.blocks]))
+    samples = place(places, problem.x), place(places, problem.y), places.piece_sizes(problem.samples)
     parameters = jax.device_put(_parameters(problem), NamedSharding(mesh, PartitionSpec()))
     placed = jax.device_put(samples, NamedSharding(mesh, PartitionSpec("devices")))
-    options = forward.compiler_options("history", devices[0])
-    program = forward.compile_ahead(jax.jit(loop), (parameters, *placed), options)
+    program = compile_ahead(jax.jit(loop), (parameters, *placed), options_by_unit(devices[0]))
 
     def run() -> Figures:
-        error = np.asarray(program(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
-        return Figures(error.reshape(problem.batches, -1).sum(axis=1) / problem.batch)
+        loss = np.asarray(program(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
+        return Figures(loss.reshape(problem.batches, -1).mean(axis=1))
 
     return run

@@ -13,23 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from cubic_cli.config import Activation, Initializer
-
-
-class Layer(NamedTuple):
-    """A linear layer: `weight [in, out]` and `bias [out]`."""
-
-    weight: jax.Array
-    bias: jax.Array
-
-
-class Parameters(NamedTuple):
-    """The parameters of the network, both layers."""
-
-    input_layer: Layer
-    output_layer: Layer
+from cubic_cli.parameters import Parameters
 
 
 class Tensors(NamedTuple):
@@ -72,18 +58,16 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def activate(activation: Activation | jax.Array, z: jax.Array) -> jax.Array:
-    """Return `f(z)`; of an index into `Activation`, which may be traced, all are computed and one is taken."""
-    if isinstance(activation, Activation):
-        return ACTIVATIONS[activation](z)
-    return jax.lax.select_n(activation, *(ACTIVATIONS[kind](z) for kind in Activation))
-
-
 def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array) -> Parameters:
     """Return the first parameters, float32; the seed may be traced.
 
     `ones` and `zeros` fill weights and biases alike. The others draw the weights from one key of `seed` for each layer,
-    of variance 2 / (in + out) (Glorot and Bengio, 2010) or 2 / in (He et al., 2015), and their biases are zero.
+    of variance 2 / (in + out) (Glorot and Bengio, 2010) or 2 / in (He et al., 2015), and their biases are zero. The
+    normal ones are truncated at two standard deviations, as `jax.nn.initializers` has them. The generator is always
+    threefry2x32 in its partitionable form, whatever JAX is told elsewhere, so that the seed alone decides.
+
+    Raises:
+        MemoryError: `hidden_size` is beyond 2³¹.
     """
     if hidden_size >= 2**31:
         raise MemoryError  # XLA, which counts in 32 bits here and there, would abort
@@ -94,8 +78,9 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array
             array: jax.Array = jax.device_put(np.full(shape, initializer is Initializer.ones, np.float32))
             return array
 
-        return Parameters(Layer(filled(1, hidden_size), filled(hidden_size)), Layer(filled(hidden_size, 1), filled(1)))
-    drawn: Parameters = _draw(initializer, hidden_size, jnp.asarray(seed, jnp.uint32))
+        return Parameters(filled(1, hidden_size), filled(hidden_size), filled(hidden_size, 1), filled(1))
+    with jax.threefry_partitionable(True):
+        drawn: Parameters = _draw(initializer, hidden_size, jnp.asarray(seed, jnp.uint32))
     return drawn
 
 
@@ -103,7 +88,7 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array
 def _draw(initializer: Initializer, hidden_size: int, seed: jax.Array) -> Parameters:
     fan_in, fan_out = np.array([1.0, hidden_size]), np.array([hidden_size, 1.0])  # of both layers
     variance = 2 / (fan_in + fan_out if initializer.value.startswith("glorot") else fan_in)
-    keys = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     if initializer.value.endswith("uniform"):
         unit = jax.vmap(lambda key: jax.random.uniform(key, (hidden_size,), jnp.float32, -1, 1))(keys)
         scale = np.sqrt(3 * variance)
@@ -111,42 +96,40 @@ def _draw(initializer: Initializer, hidden_size: int, seed: jax.Array) -> Parame
         unit = jax.vmap(lambda key: jax.random.truncated_normal(key, -2, 2, (hidden_size,), jnp.float32))(keys)
         scale = np.sqrt(variance) / _TRUNCATED_STD
     one, two = unit * scale.astype(np.float32)[:, None]
-    return Parameters(
-        Layer(one[None, :], jnp.zeros(hidden_size, jnp.float32)), Layer(two[:, None], jnp.zeros(1, jnp.float32))
-    )
+    return Parameters(one[None, :], jnp.zeros(hidden_size, jnp.float32), two[:, None], jnp.zeros(1, jnp.float32))
 
 
-def by_name(parameters: Parameters) -> dict[str, NDArray[np.float32]]:
-    """Return the parameters on the host, named `input_layer.weight` and so on, as files hold them."""
-    return {
-        f"{layer}.{name}": np.asarray(array)
-        for layer, fields in parameters._asdict().items()
-        for name, array in fields._asdict().items()
-    }
+def linear(weight: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
+    """Return `x W + b`; `x [..., in]`, `W [in, out]` and `b [out]` give `[..., out]`.
+
+    Products keep full float32 on every device.
+    """
+    product = jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST)
+    return product + jnp.broadcast_to(bias, product.shape)
 
 
-def linear(layer: Layer, x: jax.Array) -> jax.Array:
-    """Return `x W + b`; `x [..., in]` gives `[..., out]`. Products keep full float32 on every device."""
-    return jnp.matmul(x, layer.weight, precision=jax.lax.Precision.HIGHEST) + jnp.broadcast_to(
-        layer.bias, (*x.shape[:-1], layer.bias.size)
-    )
-
-
-def forward(parameters: Parameters, x: jax.Array, activation: Callable[[jax.Array], jax.Array] = relu) -> Tensors:
+def forward(parameters: Parameters, x: jax.Array, activation: Activation = Activation.relu) -> Tensors:
     """Return the tensors of the forward pass over `x [..., B, 1]`."""
-    z1 = linear(parameters.input_layer, x)
-    a1 = activation(z1)
-    z2 = linear(parameters.output_layer, a1)
+    z1 = linear(parameters.w1, parameters.b1, x)
+    a1 = ACTIVATIONS[activation](z1)
+    z2 = linear(parameters.w2, parameters.b2, a1)
     return Tensors(z1, a1, z2)
 
 
-def mean_squared_error(z2: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Return `mean((z2 − y)²)` over the samples, a scalar; where a `mask` is given, over those it marks.
+def mean_squared_error(
+    z2: jax.Array, y: jax.Array, mask: jax.Array | None = None, scale: jax.Array | float = 1.0
+) -> jax.Array:
+    """Return `mean((scale · (z2 − y))²)` over the samples, a scalar; where a `mask` is given, over those it marks.
+
+    A `scale` that is a power of two keeps squares in float32's range that would leave it; the loss is then the result
+    over scale².
 
     Raises:
         ValueError: the shapes differ, while tracing; `[B, 1] − [B]` would silently be `[B, B]`.
     """
     if z2.shape != y.shape:
         raise ValueError(f"predictions {z2.shape} and targets {y.shape} must have one shape")
-    squared = jnp.square(z2 - y)
-    return jnp.mean(squared) if mask is None else jnp.sum(squared, where=mask) / jnp.sum(mask, dtype=squared.dtype)
+    squared = jnp.square(scale * (z2 - y))
+    if mask is None:
+        return jnp.mean(squared)
+    return jnp.sum(squared, where=mask) / jnp.maximum(jnp.sum(mask, dtype=squared.dtype), 1)

@@ -7,7 +7,6 @@ same text serves NumPy and JAX: a NumPy array is summed in float64, a traced one
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 class Statistics(NamedTuple):
@@ -37,12 +36,15 @@ class Statistics(NamedTuple):
 EMPTY = Statistics(0, 0, 0, 0, 0, np.inf, -np.inf, 0.0, 0.0)
 
 
-def summarise(values: Any, mask: Any = True, axis: int | tuple[int, ...] | None = None) -> Statistics:
+def summarise(values: Any, mask: Any = True, axis: int | tuple[int, ...] | None = None, about: Any = 0.0) -> Statistics:
     """Return the statistics of `values` over `axis` (all for None) where `mask`, of a shape that broadcasts, is true.
 
     The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983): what the rounding of the mean leaves is taken from
     mean and variance both, so that neither is spoilt however far the values lie from zero. Very large and very small
     values are scaled by powers of two, which is exact, so that no square leaves the range.
+
+    The `mean` is that of the differences from `about`, a scalar. A float32 mean far from zero is off by 2⁻²⁴ of itself,
+    which would look like a variance between the pieces that are merged; about a number near all of them it is not.
     """
     xp = values.__array_namespace__()
     if xp is np:
@@ -59,15 +61,15 @@ def summarise(values: Any, mask: Any = True, axis: int | tuple[int, ...] | None 
     count = xp.sum(used, axis=axis, dtype=integer)
     low = xp.min(xp.where(used, values, np.inf), axis=axis, initial=np.inf)
     high = xp.max(xp.where(used, values, -np.inf), axis=axis, initial=-np.inf)
-    largest = xp.where(count > 0, xp.maximum(xp.abs(low), xp.abs(high)), 1.0)
+    largest = xp.where(count > 0, xp.maximum(xp.maximum(xp.abs(low), xp.abs(high)), abs(about)), 1.0)
     scale = xp.where(largest > 2.0**40, 2.0**-80, xp.where(largest < 2.0**-40, 2.0**80, 1.0)).astype(values.dtype)
-    scaled = xp.where(used, values, 0.0) * expand(scale)
+    scaled = xp.where(used, values * expand(scale) - expand(about * scale), 0.0)
     n = xp.maximum(count, 1).astype(values.dtype)
     rough = xp.sum(scaled, axis=axis) / n
     deviation = xp.where(used, scaled - expand(rough), 0.0)
     correction = xp.sum(deviation, axis=axis) / n
     variance = xp.sum(deviation * deviation, axis=axis) / n - correction * correction
-    mean = xp.clip((rough + correction) / scale, low, high)
+    mean = xp.clip((rough + correction) / scale, low - about, high - about)
     return Statistics(
         count=count,
         nan=total(xp.isnan(values)),
@@ -107,20 +109,8 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
     )
 
 
-def merge_by_name(a: dict[str, Statistics], b: dict[str, Statistics]) -> dict[str, Statistics]:
-    """Return the statistics of the tensors of `b` together with those in `a`, which may not know them yet."""
-    return {name: merge(a.get(name, EMPTY), statistics) for name, statistics in b.items()}
-
-
-def to_host(statistics: Statistics) -> Statistics:
-    """Return the same statistics as int64 and float64 NumPy arrays, which `merge` takes."""
-    kinds = (np.int64,) * 5 + (np.float64,) * 4
-    return Statistics(*(np.asarray(field, kind) for field, kind in zip(statistics, kinds, strict=True)))
-
-
-def merge_all(statistics: Statistics) -> Statistics:
+def merge_all(parts: Statistics) -> Statistics:
     """Merge the pieces along the last axis into one, pairwise, so that rounding grows with the logarithm."""
-    parts = to_host(statistics)
     while (n := parts.count.shape[-1]) > 1:
         half = n // 2
         left = Statistics(*(field[..., :half] for field in parts))
@@ -128,30 +118,3 @@ def merge_all(statistics: Statistics) -> Statistics:
         rest = Statistics(*(field[..., 2 * half :] for field in parts))
         parts = Statistics(*(np.concatenate(pair, axis=-1) for pair in zip(merge(left, right), rest, strict=True)))
     return Statistics(*(field[..., 0] for field in parts))
-
-
-# Raw moments cancel where the spread is small against the mean, and squares leave float32's range at either end.
-_MIN_RELATIVE_VARIANCE = 1 / 64
-_SQUARES = (2.0**-40, 2.0**50)
-
-
-def from_moments(
-    count: Any, low: Any, high: Any, zeros: Any, total: NDArray[np.float64], squares: NDArray[np.float64]
-) -> Statistics | None:
-    """Return the statistics of finite values from their raw moments, or None where these do not tell them.
-
-    `total` and `squares` are the sums of the values and of their squares, in float64 of float32 parts.
-    """
-    largest = max(abs(float(low)), abs(float(high)))
-    if largest > 0 and not _SQUARES[0] <= largest <= _SQUARES[1]:
-        return None
-    mean, square = float(total) / count, float(squares) / count
-    variance = square - mean * mean
-    if not variance >= _MIN_RELATIVE_VARIANCE * square:
-        return None
-    return Statistics(
-        np.int64(count),
-        *(np.int64(0),) * 3,
-        np.int64(zeros),
-        *(np.float64(value) for value in (low, high, mean, np.sqrt(variance))),
-    )

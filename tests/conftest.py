@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
-from cubic_cli.engine import devices
+from cubic_cli.engine import compiler
 
 settings.register_profile("developer", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
@@ -41,7 +41,7 @@ def pytest_configure(config):
         "NO_COLOR": "1",
     }
     os.environ.pop("COLUMNS", None)
-    devices.prepare_cpu()
+    compiler.prepare_cpu()
 
 
 def pytest_xdist_auto_num_workers(config):

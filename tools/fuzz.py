@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
-from cubic_cli.engine import devices
+from cubic_cli.engine import compiler
 
 WORDS = [
     "", " ", "0", "1", "2", "7", "-1", "1_0", "2.0", "1e3", "nan", "inf", "99999999999999999999", "١", "ones", "zeros",
@@ -116,7 +116,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     given = parser.parse_args()
     os.environ |= {"JAX_NUM_CPU_DEVICES": "2", "JAX_ENABLE_COMPILATION_CACHE": "false", "NO_COLOR": "1"}
-    devices.prepare_cpu()
+    compiler.prepare_cpu()
     rng = random.Random(given.seed)
     end, cases = time.monotonic() + given.seconds, 0
     with tempfile.TemporaryDirectory() as folder:

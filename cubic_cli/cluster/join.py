@@ -23,7 +23,7 @@ from cubic_cli.cli import terminal
 from cubic_cli.cluster import supervisor
 from cubic_cli.cluster.rendezvous import meet
 from cubic_cli.config import Place
-from cubic_cli.engine.devices import prepare_cpu
+from cubic_cli.engine.compiler import prepare_cpu
 from cubic_cli.errors import PeerError
 
 _FAILED = "cubic/failed"  # the key under which the first process that fails says why

@@ -1,7 +1,6 @@
 """The devices of JAX: which there are, and which a run uses."""
 
 import importlib.util
-import itertools
 import logging
 import os
 import re
@@ -11,40 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cubic_cli.config import Device
+from cubic_cli.engine.compiler import prepare_cpu
 from cubic_cli.errors import DeviceError
-
-_FUSE = "xla_cpu_use_multi_output_fusion"
-
-
-def prepare_cpu() -> None:
-    """Make the cores of a CPU JAX's devices, and have XLA see all figures of a value at once; before JAX's first use.
-
-    What the environment says of either stays as it is.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if not os.environ.get("JAX_NUM_CPU_DEVICES") and "host_platform_device_count" not in flags:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(cores)
-    if "xla_backend_extra_options" not in flags:
-        # Otherwise each of a unit's eight figures computes the unit again: it takes 1.5 times as long.
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_extra_options={_FUSE}".strip()
-
-
-def has_wide_vectors(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether XLA had better use vectors of 512 bits here, of which it prefers 256.
-
-    AMD's processors compute the whole of one at once from Zen 5 on (family 26). Before, they compute halves, and LLVM
-    has been seen to abort on some shapes; of others we know too little. What XLA_FLAGS says of it stays as it is.
-    """
-    if "xla_cpu_prefer_vector_width" in os.environ.get("XLA_FLAGS", ""):
-        return False
-    try:
-        with cpuinfo.open(encoding="utf-8") as lines:
-            pairs = (line.split(":", 1) for line in itertools.islice(lines, 4))
-            fields = {name.strip(): value.strip() for name, value in pairs}
-        return fields["vendor_id"] == "AuthenticAMD" and int(fields["cpu family"]) >= 26
-    except (OSError, KeyError, ValueError):  # no Linux, or no x86
-        return False
 
 
 def keep_compiled() -> None:

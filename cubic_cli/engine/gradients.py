@@ -16,7 +16,8 @@ from cubic_cli.config import Activation
 from cubic_cli.data.problem import Float64
 from cubic_cli.data.source import Source
 from cubic_cli.engine.passes import map_blocks
-from cubic_cli.network import ACTIVATIONS, Parameters, by_name, forward
+from cubic_cli.network import forward, mean_squared_error
+from cubic_cli.parameters import Parameters, by_name
 
 _BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
 _BLOCKS = 32  # blocks of one device dispatched at a time
@@ -27,7 +28,7 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
 
     Blocks are differentiated in float32 on the devices and added in float64 on the host.
     """
-    hidden = parameters.input_layer.bias.size
+    hidden = parameters.hidden_size
     samples = max(1, min(source.count, _BLOCK_VALUES // hidden))
     blocks = len(devices) * min(_BLOCKS, -(-source.count // (samples * len(devices))))
     run, over = _compile(activation, tuple(devices))
@@ -39,7 +40,7 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
         padded = (np.pad(column, (0, used.size - len(x)), mode="edge") for column in (x, y))
         arrays = jax.device_put([column.reshape(blocks, samples) for column in (*padded, used)], over)
         for name, parts in by_name(run(parameters, *arrays)).items():
-            totals[name] += parts.sum(axis=0, dtype=np.float64)
+            totals[name] += np.asarray(parts).sum(axis=0, dtype=np.float64)
     return {name: total / source.count for name, total in totals.items()}
 
 
@@ -47,11 +48,16 @@ def squared_error(
     activation: Activation, parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array
 ) -> jax.Array:
     """Return the sum of the squared errors over the samples of `x [S]` and `y [S]` where `used [S]` is 1, a scalar."""
-    z2 = forward(parameters, x[:, None], ACTIVATIONS[activation]).z2[:, 0]
-    return jnp.sum(used * jnp.square(z2 - y))
+    z2 = forward(parameters, x[:, None], activation).z2[:, 0]
+    return mean_squared_error(z2, y, used > 0) * jnp.sum(used)
 
 
 @functools.lru_cache(16)
 def _compile(activation: Activation, devices: tuple[Any, ...]) -> tuple[Callable[..., Parameters], NamedSharding]:
-    loop, mesh = map_blocks(jax.grad(functools.partial(squared_error, activation)), devices)
+    slope = jax.grad(functools.partial(squared_error, activation))
+
+    def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array) -> Any:
+        return jax.lax.map(lambda block: slope(parameters, *block), (x, y, used))
+
+    loop, mesh = map_blocks(blocks, devices)
     return jax.jit(loop), NamedSharding(mesh, PartitionSpec("devices"))

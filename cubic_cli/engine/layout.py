@@ -4,21 +4,50 @@ A batch of `B` samples is observed in pieces of at most a block, so that a batch
 Pieces are laid out in blocks of one shape, `[pieces, S]` or `[S, pieces]`, the rest padded; a chunk is what is
 dispatched at a time.
 
-    N samples, B batch, K batches, S samples of a piece
+    N samples, B batch, K batches, S samples of a piece, H hidden
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.data.problem import Float32
+from cubic_cli.float32 import Float32
 
-# Samples of a block of the schedule by units: what is known of each stays in the cache, and starting costs little.
-_BLOCK = 10_000
+
+class Tuning(NamedTuple):
+    """How much of the work one kind of device likes at a time.
+
+    Attributes:
+        chunk: samples dispatched at a time.
+        block: samples of a block of the schedule by units.
+        unroll: units of the hidden layer in one step of its scan.
+        written_out: whether a step's units are written out one after the other, or are an axis that is reduced.
+        plain_values: values of z1 in a block of the plain schedule; bounds its memory.
+        history_values: values of z1 in the epochs after the first, beyond which a program for the history alone is
+            compiled beside the first epochs.
+    """
+
+    chunk: int = 1 << 20
+    block: int = 10_000
+    unroll: int = 4
+    written_out: bool = True
+    plain_values: int = 1 << 21
+    history_values: int = 1 << 26
+
+
+# On a CPU what is known of a block of samples stays in the cache, and more units in a step compile longer and run no
+# faster. On an accelerator all samples are one block, for blocks run one after the other, and a step's kernel costs
+# microseconds to start. The TPU's is by its documentation alone: nobody has tried it.
+CPU = Tuning()
+GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, plain_values=1 << 26, history_values=1 << 34)
+TPU = GPU
+TUNINGS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+
 # XLA has a fast reduction for wide rows, the batches here; narrow ones are columns: a vector reduces many at once.
 _WIDE_BATCH = 100
-_CHUNK = 1 << 20  # samples dispatched at a time
+_PLAIN_PIECE = 1 << 9  # samples whose statistics are summed in float32; the host adds these in float64
 
 
 class Layout(NamedTuple):
@@ -41,20 +70,66 @@ class Layout(NamedTuple):
         """The shape of the samples of a chunk."""
         return self.blocks, *((self.pieces, self.piece) if self.axis else (self.piece, self.pieces))
 
+    def sizes(self, samples: int) -> NDArray[np.int64]:
+        """Return the sizes of the batches of `samples`, `[K]`; read-only."""
+        return _sizes(self, samples)
 
-def lay_out(samples: int, batch: int, devices: int, limit: int | None = None) -> Layout:
-    """Choose pieces and blocks for batches of `batch` of `samples` on `devices`.
+    def piece_sizes(self, samples: int) -> NDArray[np.int32]:
+        """Return how many of `samples` each piece holds, `[blocks, pieces]`; read-only."""
+        return _piece_sizes(self, samples)
 
-    A block has at most `limit` samples and rows for pieces; without a limit it is as the schedule by units likes it.
+    @property
+    def nothing(self) -> NDArray[np.int64]:
+        """Zeros for all batches, `[K]`; read-only."""
+        return _nothing(self.batches)
+
+
+# The same for nearly all chunks, and as large as the figures themselves.
+@functools.lru_cache(4)
+def _sizes(layout: Layout, samples: int) -> NDArray[np.int64]:
+    sizes = np.full(-(-samples // layout.batch), layout.batch, np.int64)
+    sizes[-1] = samples - (len(sizes) - 1) * layout.batch
+    sizes.flags.writeable = False
+    return sizes
+
+
+@functools.lru_cache(4)
+def _piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:
+    of_batch = np.clip(samples - np.arange(layout.batches) * layout.batch, 0, layout.batch)
+    sizes = np.clip(of_batch[:, None] - np.arange(layout.pieces_per_batch) * layout.piece, 0, layout.piece)
+    placed = np.zeros((layout.blocks, layout.pieces), np.int32)
+    placed.reshape(-1)[: sizes.size] = sizes.reshape(-1)
+    placed.flags.writeable = False
+    return placed
+
+
+@functools.lru_cache(2)
+def _nothing(batches: int) -> NDArray[np.int64]:
+    nothing = np.zeros(batches, np.int64)
+    nothing.flags.writeable = False
+    return nothing
+
+
+def lay_out(samples: int, batch: int, devices: int, block: int) -> Layout:
+    """Choose pieces and blocks, of at most `block` samples, for batches of `batch` of `samples` on `devices`.
+
+    Narrow batches stand in columns, wide ones in rows.
     """
     batch = min(batch, samples)
-    axis = 0 if limit is None and batch < _WIDE_BATCH else 1
-    limit = limit or _BLOCK
-    pieces_per_batch = -(-batch // limit)
+    return _lay_out(samples, batch, devices, block, block, axis=0 if batch < _WIDE_BATCH else 1)
+
+
+def lay_out_plain(samples: int, batch: int, devices: int, block: int) -> Layout:
+    """Choose pieces and blocks for the plain schedule: rows, of pieces short enough to be summed in float32."""
+    return _lay_out(samples, min(batch, samples), devices, block, min(block, _PLAIN_PIECE), axis=1)
+
+
+def _lay_out(samples: int, batch: int, devices: int, block: int, longest: int, axis: int) -> Layout:
+    pieces_per_batch = -(-batch // longest)
     piece = -(-batch // pieces_per_batch)
     batches = -(-samples // batch)
     total = batches * pieces_per_batch
-    pieces = min(-(-total // devices), max(1, limit // piece))
+    pieces = min(-(-total // devices), max(1, block // piece))
     blocks = -(-total // pieces)
     if blocks > 1:
         blocks = -(-blocks // devices) * devices
@@ -76,21 +151,12 @@ def place(layout: Layout, values: Float32) -> Float32:
     return blocks if layout.axis else np.ascontiguousarray(blocks.swapaxes(1, 2))
 
 
-def piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:
-    """Return how many of `samples` each piece holds, `[blocks, pieces]`."""
-    of_batch = np.clip(samples - np.arange(layout.batches) * layout.batch, 0, layout.batch)
-    sizes = np.clip(of_batch[:, None] - np.arange(layout.pieces_per_batch) * layout.piece, 0, layout.piece)
-    placed = np.zeros(layout.blocks * layout.pieces, np.int32)
-    placed[: sizes.size] = sizes.reshape(-1)
-    return placed.reshape(layout.blocks, layout.pieces)
-
-
-def spans(samples: int, batch: int) -> list[tuple[int, int]]:
+def spans(samples: int, batch: int, chunk: int) -> list[tuple[int, int]]:
     """Return the samples `(start, stop)` of each chunk: whole batches, or a part of one that is larger than a chunk."""
-    if batch > _CHUNK:
-        part = -(-batch // -(-batch // _CHUNK))
+    if batch > chunk:
+        part = -(-batch // -(-batch // chunk))
         starts = (at for first in range(0, samples, batch) for at in range(first, min(first + batch, samples), part))
         return [(at, min(at + part, at - at % batch + batch, samples)) for at in starts]
     batches = -(-samples // batch)
-    chunk = -(-batches // -(-samples // _CHUNK)) * batch
-    return [(at, min(at + chunk, samples)) for at in range(0, samples, chunk)]
+    size = -(-batches // -(-samples // chunk)) * batch
+    return [(at, min(at + size, samples)) for at in range(0, samples, size)]

@@ -24,13 +24,12 @@ from cubic_cli.data.problem import Float32, draw
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.experiments.report import STANDARD_ERRORS, Report, Row, count_differing, guard, name_devices, number
-from cubic_cli.parameters import from_names
 from cubic_cli.reference import closed_form, expected, verify
 
 if TYPE_CHECKING:
     from cubic_cli.engine.passes import Epoch, Pass
     from cubic_cli.experiments.primitives import Drawn
-    from cubic_cli.network import Parameters
+    from cubic_cli.parameters import Parameters
 
 HIDDEN, BATCH, BATCHES = 2, 4, 250
 MISSING = 2  # samples that the last batch lacks, where it is shorter
@@ -118,7 +117,7 @@ def check_all(devices: list[Any]) -> list[Row]:
 def make_passes(
     devices: list[Any], samples: tuple[Float32, Float32], statistics: bool
 ) -> "Callable[[Case, Parameters], Pass]":
-    """Return what makes the pass of a case, with or without the statistics of tensors, from one program, compiled."""
+    """Return what makes the pass of a case, with or without the statistics of tensors; compiles."""
     from cubic_cli.engine.passes import Pass
     from cubic_cli.network import initialise
 
@@ -129,11 +128,11 @@ def make_passes(
             BATCH,
             case.activation,
             devices,
-            any_activation=True,
             statistics=statistics,
         )
 
-    make(CASES[0], initialise(Initializer.ones, HIDDEN, _SEED))  # compiles, while the parameters are drawn
+    for case in CASES[: len(Activation)]:  # compiles, while the parameters are drawn
+        make(case, initialise(Initializer.ones, HIDDEN, _SEED))
     return make
 
 
@@ -141,14 +140,16 @@ def pass_cases(making: "Future[Callable[[Case, Parameters], Pass]]", drawn: "Fut
     """Run every case, twice."""
     make, parameters = making.result(), drawn.result().first
     passes = ((case, make(case, parameters[case.initializer])) for case in CASES)
-    return {case: Twice(passing.epoch(), passing.epoch()) for case, passing in passes}
+    from cubic_cli.engine.passes import gather
+
+    return {case: Twice(gather(passing.run()), gather(passing.run())) for case, passing in passes}
 
 
 def refer(samples: tuple[Float32, Float32], drawn: "Future[Drawn]") -> dict[Case, expected.Reference]:
     """Return the float64 reference of every case."""
-    from cubic_cli.network import by_name
+    from cubic_cli.parameters import Parameters
 
-    values = {kind: from_names(by_name(parameters)) for kind, parameters in drawn.result().first.items()}
+    values = {kind: Parameters(*map(np.asarray, parameters)) for kind, parameters in drawn.result().first.items()}
     return {
         case: expected.compute(values[case.initializer], *_part(samples, case), BATCH, case.activation)
         for case in CASES
@@ -180,11 +181,8 @@ def check_cases(
 
 def compare(reference: expected.Reference, epoch: "Epoch") -> tuple[float, str | None]:
     """Compare every figure of an epoch with float64; returns the largest relative error, and what is wrong."""
-    nonfinite = epoch.nonfinite + ~np.isfinite(epoch.batch_loss)
-    history: dict[str, NDArray[Any]] = {"loss": epoch.batch_loss, "nonfinite": nonfinite}
-    for name in TENSORS:
-        history |= _extremes(epoch, name)
-    verdict = verify.verify(reference, verify.Seen(history, epoch.tensors, epoch.loss), np.arange(len(epoch.sizes)))
+    seen = verify.Seen(epoch.columns, epoch.tensors, epoch.loss)
+    verdict = verify.verify(reference, seen, np.arange(len(epoch.columns["size"])))
     return verdict.max_relative_error, _explain(verdict.failure)
 
 
@@ -204,7 +202,7 @@ def check_closed_form(what: str, ones: "dict[Activation, Epoch]", where: str) ->
             expected = closed_form.values(name, activation, HIDDEN)
             quantities.append((f"mean of {name}", float(statistics.mean), expected))
         for name, found, expected in quantities:
-            error = abs(found - expected.mean) / (expected.deviation / math.sqrt(epoch.sizes.sum()))
+            error = abs(found - expected.mean) / (expected.deviation / math.sqrt(epoch.columns["size"].sum()))
             worst = max(worst, math.inf if math.isnan(error) else error)
             if not error <= STANDARD_ERRORS and failure is None:
                 failure = f"{activation}: the {name} is {found:.6g}, not about {expected.mean:.6g}"
@@ -214,19 +212,18 @@ def check_closed_form(what: str, ones: "dict[Activation, Epoch]", where: str) ->
 # --- run against run ------------------------------------------------------------------------------------------------
 
 
-def _extremes(epoch: "Epoch", name: str) -> dict[str, NDArray[Any]]:
-    """Return the extremes of one tensor by batch, as the history names them."""
-    return {f"{name}_min": epoch.low[name], f"{name}_max": epoch.high[name]}
-
-
 def _figures(epoch: "Epoch") -> dict[str, NDArray[Any]]:
     """Return every figure of an epoch by name, in the order of the data flow."""
     figures: dict[str, NDArray[Any]] = {}
     for name in TENSORS:
-        figures |= _extremes(epoch, name)
+        figures |= {f"{name}_{end}": epoch.columns[f"{name}_{end}"] for end in ("min", "max")}
         whole = epoch.tensors[name]._asdict() if epoch.tensors else {}
         figures |= {f"{name}_{field}": np.array([whole[field]]) for field in whole if field not in ("min", "max")}
-    return figures | {"nonfinite": epoch.nonfinite, "loss": epoch.batch_loss, "epoch_loss": np.array([epoch.loss])}
+    return figures | {
+        "nonfinite": epoch.columns["nonfinite"],
+        "loss": epoch.columns["loss"],
+        "epoch_loss": np.array([epoch.loss]),
+    }
 
 
 def differing(a: "Epoch", b: "Epoch", endings: tuple[str, ...] = ("",)) -> dict[str, int]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from cubic_cli import network
 from cubic_cli.config import Initializer
 from cubic_cli.data.problem import Float32
-from cubic_cli.engine.passes import compile_ahead, compiler_options
+from cubic_cli.engine.compiler import compile_ahead, options_plain
 from cubic_cli.experiments.report import STANDARD_ERRORS, Row, count_differing, name_devices, number
-from cubic_cli.network import Layer, Parameters
+from cubic_cli.parameters import Parameters
 from cubic_cli.reference import closed_form
 from cubic_cli.statistics import summarise
 
@@ -31,14 +31,14 @@ FACTOR = 1.0 + 2.0**-8 - 2.0**-15
 def _compile_quickly(function: Any, device: jax.Device, *arguments: Any) -> Callable[..., Any]:
     """Compile what a library computes, or what has loose limits: on a CPU not optimised, in half the time."""
     quickly: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": "0"}
-    program: Callable[..., Any] = compile_ahead(function, arguments, quickly if device.platform == "cpu" else None)
+    program: Callable[..., Any] = compile_ahead(function, arguments, quickly if device.platform == "cpu" else {})
     return program
 
 
 class Product(NamedTuple):
     """What `network.linear` made of `x [16 D, K]`, twice, and its operands."""
 
-    layer: Layer
+    layer: tuple[Float32, Float32]
     x: Float32
     found: tuple[Float32, Float32]
 
@@ -50,12 +50,12 @@ def multiply(devices: list[Any]) -> Product:
     weight = np.float32(FACTOR) * np.exp2(np.add.outer(np.arange(INNER), np.arange(columns)) % 3).astype(np.float32)
     over, everywhere = _shardings(devices)
     bias = np.arange(columns, dtype=np.float32)
-    layer, placed = jax.device_put((Layer(weight, bias), x), (everywhere, over))  # type: ignore[arg-type]
+    layer, placed = jax.device_put(((weight, bias), x), (everywhere, over))
     # A function of its own: what is traced for it does not outlive the check.
-    linear = jax.jit(lambda layer, x: network.linear(layer, x), out_shardings=over)
+    linear = jax.jit(lambda layer, x: network.linear(layer[0], layer[1], x), out_shardings=over)
     program = _compile_quickly(linear, devices[0], layer, placed)
     first, second = (jax.device_get(program(layer, placed)) for _ in range(2))
-    return Product(layer, x, (first, second))
+    return Product((weight, bias), x, (first, second))
 
 
 def _shardings(devices: list[Any]) -> tuple[NamedSharding, NamedSharding]:
@@ -124,7 +124,8 @@ def check_drawn(drawn: Drawn, devices: list[Any]) -> Iterator[Row]:
     where = name_devices(devices)
     for kind, parameters in drawn.every.items():
         judge = functools.partial(_judge_filled if kind in FILLED else _judge, kind)
-        errors, failures = zip(*(judge(*item) for item in parameters._asdict().items()), strict=True)
+        layers = {"input_layer": parameters[:2], "output_layer": parameters[2:]}
+        errors, failures = zip(*(judge(*item) for item in layers.items()), strict=True)
         limit, unit = (0.0, "values") if kind in FILLED else (STANDARD_ERRORS, "standard errors")
         failure = next((text for text in failures if text), None)
         pairs = zip(jax.tree.leaves(parameters), jax.tree.leaves(drawn.again[kind]), strict=True)
@@ -133,19 +134,23 @@ def check_drawn(drawn: Drawn, devices: list[Any]) -> Iterator[Row]:
         yield Row(f"initializer {kind}", where, number(max(errors)), limit, unit, failure)  # type: ignore[arg-type]
 
 
-def _judge_filled(kind: Initializer, name: str, layer: Layer) -> tuple[float, str | None]:
+def _judge_filled(kind: Initializer, name: str, layer: tuple[Any, Any]) -> tuple[float, str | None]:
     """Return how many parameters of a layer are not what they are filled with, and what to say of them."""
     value = float(kind is Initializer.ones)
-    wrong = {f"{name}.{part}": int(np.count_nonzero(array != value)) for part, array in layer._asdict().items()}
+    wrong = {
+        f"{name}.{part}": int(np.count_nonzero(array != value))
+        for part, array in zip(("weight", "bias"), layer, strict=True)
+    }
     failure = next((f"{count} values of {part} are not {value:g}" for part, count in wrong.items() if count), None)
     return sum(wrong.values()), failure
 
 
-def _judge(kind: Initializer, name: str, layer: Layer) -> tuple[float, str | None]:
+def _judge(kind: Initializer, name: str, layer: tuple[Any, Any]) -> tuple[float, str | None]:
     """Return the error of a layer's drawn weights `[DRAWS, in, out]`, in standard errors, and what to say of it."""
-    fan_in, fan_out = layer.weight.shape[1:]
+    weights, bias = layer
+    fan_in, fan_out = weights.shape[1:]
     expected, largest = closed_form.weights(kind, fan_in, fan_out)
-    weight = np.asarray(layer.weight, np.float64)
+    weight = np.asarray(weights, np.float64)
     count, mean, square = weight.size, float(weight.mean()), float(np.square(weight).mean())
     errors = {
         f"the mean of {name}.weight is {mean:.3g}, not about 0": abs(mean) / math.sqrt(expected.mean / count),
@@ -158,7 +163,7 @@ def _judge(kind: Initializer, name: str, layer: Layer) -> tuple[float, str | Non
         failure = f"{name}.weight holds only {different} different numbers of {count}"
     if beyond:
         failure = f"{beyond} values of {name}.weight lie beyond ±{largest:.6g}"
-    if np.any(layer.bias != 0):
+    if np.any(bias != 0):
         failure = f"{name}.bias is not 0"
     worst = max(errors.values())
     return (math.inf if math.isnan(worst) else worst), failure
@@ -183,7 +188,7 @@ def count(devices: list[Any]) -> NDArray[np.int32]:
 
     over, _ = _shardings(devices)
     z1 = jax.device_put(np.array([[np.nan, np.inf, -np.inf, -1, 1]] * len(devices), np.float32), over)
-    program = compile_ahead(jax.jit(counts, out_shardings=over), (z1,), compiler_options("plain", devices[0]))
+    program = compile_ahead(jax.jit(counts, out_shardings=over), (z1,), options_plain(devices[0]))
     counted: NDArray[np.int32] = jax.device_get(program(z1))
     return counted
 

@@ -1,9 +1,10 @@
 """A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,13 @@ from cubic_cli.parameters import from_names
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.history import EXTREMES, Batches, HistoryWriter, recording
+from cubic_cli.runs.history import Batches, HistoryWriter, recording
 from cubic_cli.runs.store import Record, shortest
 
 if TYPE_CHECKING:
-    from cubic_cli.engine.passes import Chunk, Pass
-    from cubic_cli.network import Parameters
+    from cubic_cli.engine.observed import Chunk
+    from cubic_cli.engine.passes import Pass
+    from cubic_cli.parameters import Parameters
     from cubic_cli.statistics import Statistics
 
 Progress = Callable[[int, float], None]
@@ -80,10 +82,11 @@ def rescale(config: ForwardConfig, data: Ingested) -> Source:
 
 def first_parameters(config: ForwardConfig) -> "tuple[Parameters, dict[str, Float32]]":
     """Return the network's parameters, for JAX and by name for NumPy."""
-    from cubic_cli.network import by_name, initialise
+    from cubic_cli.network import initialise
+    from cubic_cli.parameters import by_name
 
     parameters = initialise(config.initializer, config.hidden_size, config.seed)
-    return parameters, by_name(parameters)
+    return parameters, {name: np.asarray(array) for name, array in by_name(parameters).items()}
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,11 @@ def observe(
 
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
         reference = pool.submit(_reference, config, values, source, picked) if config.verify else None
-        forward = Pass(parameters, source, config.batch_size, config.activation, devices, config.num_epochs)
+        forward = Pass(parameters, source, config.batch_size, config.activation, devices)
         with recording(append) as record_batches:
             seen = Watch(record_batches, picked)
-            for number in range(1, config.num_epochs + 1):
-                progress(number, seen.epoch(number, forward, more=number < config.num_epochs))
+            for number, chunks in groupby(forward.run(config.num_epochs), lambda chunk: chunk.epoch):
+                progress(number, seen.epoch(number, chunks, source.count))
         verification = None
         if reference is not None:
             verification = verify.verify(reference.result(), seen.verified(forward, source), picked)
@@ -168,7 +171,7 @@ def observe(
         first_nonfinite=nonfinite,
         verification=None if verification is None else describe_verdict(verification),
         gradients=gradients,
-        compile_seconds=forward.compile_seconds,
+        compile_seconds=forward.clock.compile_seconds,
         platform=forward.devices[0].platform,
         kind=forward.devices[0].device_kind,
         devices=len(forward.devices),
@@ -270,35 +273,35 @@ class Watch:
         self._picked_columns: list[dict[str, NDArray[Any]]] = []
         self._digests: list[int] = []
 
-    def epoch(self, number: int, forward: "Pass", more: bool) -> float:
-        """Run one epoch, hand over its history, and return its loss; `more` epochs may follow."""
-        total, digest = 0.0, 0
-        for chunk in forward.chunks(statistics=number == 1, more=more):
-            columns = history_columns(chunk)
-            self._record_batches(Batches(number, chunk.first_batch, columns))
+    def epoch(self, number: int, chunks: "Iterable[Chunk]", samples: int) -> float:
+        """Watch the chunks of one epoch over `samples`, hand over their history, and return its loss."""
+        total, digest, seconds = 0.0, 0, 0.0
+        for chunk in chunks:
+            self._record_batches(Batches(number, chunk.first_batch, chunk.columns))
             with np.errstate(over="ignore"):
                 total += float(chunk.squared_error.sum())
-            digest = zlib.crc32(columns["loss"].data, digest)
+            digest = zlib.crc32(chunk.columns["loss"].data, digest)
+            seconds += chunk.seconds
             if number == 1:
-                self._first(chunk, columns)
-        loss = _loss(total, forward.source.count)
+                self._first(chunk, chunk.columns)
+        loss = _loss(total, samples)
         self.totals.append(total)
-        self.seconds.append(forward.epoch_seconds)
+        self.seconds.append(seconds)
         self._losses.append(loss)
         self._digests.append(digest)
         return loss
 
     def _first(self, chunk: "Chunk", columns: dict[str, NDArray[Any]]) -> None:
-        from cubic_cli.statistics import merge_by_name
+        from cubic_cli.statistics import EMPTY, merge
 
         assert chunk.tensors is not None
-        self.tensors = merge_by_name(self.tensors, chunk.tensors)
+        self.tensors = {name: merge(self.tensors.get(name, EMPTY), seen) for name, seen in chunk.tensors.items()}
         self.losses.add(columns["loss"])
-        self.batches += len(chunk.sizes)
+        self.batches += len(chunk)
         if self.first_nonfinite is None and columns["nonfinite"].any():
             self.first_nonfinite = chunk.first_batch + int(np.argmax(columns["nonfinite"] > 0))
         here = self._picked[np.searchsorted(self._picked, chunk.first_batch) :] - chunk.first_batch
-        here = here[here < len(chunk.sizes)]
+        here = here[here < len(chunk)]
         self._picked_columns.append({name: values[here] for name, values in columns.items()})
 
     def verified(self, forward: "Pass", source: Source) -> verify.Seen:
@@ -314,16 +317,6 @@ class Watch:
             tensors = forward.observe(*_read_batches(source, forward.batch, self._picked))
         alike = len({np.float32(loss).tobytes() for loss in self._losses}) == 1 and len(set(self._digests)) == 1
         return verify.Seen(history, tensors, self._losses[0] if every else None, alike)
-
-
-def history_columns(chunk: "Chunk") -> dict[str, NDArray[Any]]:
-    """Return the history's columns of a chunk; `nonfinite` counts the loss too."""
-    loss, nonfinite = chunk.loss, chunk.nonfinite
-    if not np.isfinite(loss).all():
-        nonfinite = nonfinite + ~np.isfinite(loss)
-    ends = {"min": chunk.low, "max": chunk.high}
-    extremes = {name: ends[name[3:]][name[:2]] for name in EXTREMES}
-    return {"size": chunk.sizes, "loss": loss, **extremes, "nonfinite": nonfinite}
 
 
 def _describe(

@@ -168,8 +168,6 @@ def _pick(config: ForwardConfig, samples: int, share: Share) -> NDArray[np.int64
 
 def _to_json(outcome: Outcome, share: Share) -> dict[str, Any]:
     """Return an outcome as JSON, batches and rows numbered as in the whole."""
-    from cubic_cli.statistics import to_host
-
     numbered = asdict(replace(outcome, losses=None))  # type: ignore[arg-type]
     if (found := numbered["first_nonfinite"]) is not None:
         found |= {"batch": found["batch"] + share.first, "row": found["row"] + share.start}
@@ -180,20 +178,21 @@ def _to_json(outcome: Outcome, share: Share) -> dict[str, Any]:
     if outcome.gradients is not None:
         numbered["gradients"] = {name: values.ravel().tolist() for name, values in outcome.gradients.items()}
     numbered["tensors"] = {
-        name: [field.item() for field in to_host(statistics)] for name, statistics in outcome.tensors.items()
+        name: [np.asarray(field).item() for field in statistics] for name, statistics in outcome.tensors.items()
     }
     return numbered
 
 
 def _merge(parts: list[dict[str, Any]], processes: int, values: dict[str, Float32]) -> Outcome:
     """Return the outcome over all samples from those of the processes, in their order; some may have had no batch."""
-    from cubic_cli.statistics import Statistics, merge_by_name
+    from cubic_cli.statistics import EMPTY, Statistics, merge
 
     parts = [part for part in parts if "samples" in part]
     first = parts[0]
     tensors: dict[str, Statistics] = {}
     for part in parts:
-        tensors = merge_by_name(tensors, {name: Statistics(*fields) for name, fields in part["tensors"].items()})
+        for name, fields in part["tensors"].items():
+            tensors[name] = merge(tensors.get(name, EMPTY), Statistics(*fields))
     gradients = None
     if first["gradients"] is not None:
         # The gradient of a mean is the mean of the gradients, each weighted with its samples.

@@ -7,7 +7,8 @@ import jax
 import polars as pl
 import pytest
 
-from cubic_cli.engine.devices import failed_plugins, has_wide_vectors, prepare_cpu
+from cubic_cli.engine.compiler import has_wide_vectors, prepare_cpu
+from cubic_cli.engine.devices import failed_plugins
 
 EXTREMES = [f"{name}_{end}" for name in ("z1", "a1", "z2") for end in ("min", "max")]
 

@@ -8,12 +8,16 @@ from cubic_cli import network
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine import gradients
-from cubic_cli.parameters import by_name, from_names
+from cubic_cli.parameters import Parameters, by_name, from_names
 from cubic_cli.reference import gradients as verify_gradients
 from cubic_cli.reference import verify
 from cubic_cli.reference.network import activate
 
 N, H = 203, 5
+
+
+def on_host(parameters):
+    return {name: np.asarray(array) for name, array in by_name(parameters).items()}
 
 
 def samples(scale=1.0):
@@ -45,22 +49,21 @@ def by_differences(values, x, y, activation):
 
 
 def by_hand_of(parameters, x, y, activation):
-    return verify_gradients.compute(from_names(network.by_name(parameters)), x, y, activation)
+    return verify_gradients.compute(Parameters(*map(np.asarray, parameters)), x, y, activation)
 
 
 @pytest.fixture
 def drawn():
     parameters = network.initialise(Initializer.he_normal, H, 4)
     # Biases that are not zero, so that nothing lies on the bend of a ReLU.
-    hidden = parameters.input_layer._replace(bias=np.linspace(-0.7, 0.9, H, dtype=np.float32))
-    return parameters._replace(input_layer=hidden)
+    return parameters._replace(b1=np.linspace(-0.7, 0.9, H, dtype=np.float32))
 
 
 @pytest.mark.parametrize("activation", list(Activation))
 @pytest.mark.parametrize("devices", [1, 3])
 def test_gradients_against_differences(drawn, activation, devices):
     x, y = samples()
-    values = network.by_name(drawn)
+    values = on_host(drawn)
     expected = by_differences(values, x, y, activation)
     found = gradients.measure(drawn, Arrays(x, y), activation, jax.devices()[:devices])
     by_hand = verify_gradients.compute(from_names(values), x, y, activation)

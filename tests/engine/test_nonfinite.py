@@ -14,7 +14,7 @@ from cubic_cli.config import Activation, ForwardConfig
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine import schedule
 from cubic_cli.experiments import run
-from cubic_cli.network import Layer, Parameters
+from cubic_cli.parameters import Parameters
 from cubic_cli.runs import store as runs
 
 N, H, BATCH = 40, 4, 10
@@ -62,9 +62,7 @@ def inject(monkeypatch):
         (w1, b1, w2, b2), x, y, first = CASES[name]
         with np.errstate(under="ignore"):
             w1, b1, w2, b2, x, y = (np.asarray(a, np.float32) for a in (w1, b1, w2, [b2], x, y))
-        parameters = Parameters(
-            Layer(jnp.asarray(w1)[None, :], jnp.asarray(b1)), Layer(jnp.asarray(w2)[:, None], jnp.asarray(b2))
-        )
+        parameters = Parameters(*map(jnp.asarray, (w1[None, :], b1, w2[:, None], b2)))
         monkeypatch.setattr(network, "initialise", lambda *_: parameters)
         if not by_unit:
             monkeypatch.setattr(schedule, "MAX_UNITS", 0)

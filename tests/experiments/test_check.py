@@ -12,7 +12,7 @@ import pytest
 from cubic_cli import network
 from cubic_cli.config import Activation, Device, Initializer
 from cubic_cli.engine import passes as forward
-from cubic_cli.engine.layout import lay_out, piece_sizes
+from cubic_cli.engine.layout import CPU, lay_out
 from cubic_cli.experiments import check, primitives
 from cubic_cli.network import initialise
 
@@ -98,11 +98,10 @@ def test_an_absent_device_names_what_is_there(cubic):
 # --- injected errors ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("layer", "tensor"), [("input_layer", "z1"), ("output_layer", "z2")])
-def test_a_wrong_bias(break_device, layer, tensor):
+@pytest.mark.parametrize(("bias", "tensor"), [("b1", "z1"), ("b2", "z2")])
+def test_a_wrong_bias(break_device, bias, tensor):
     def wrong(p):
-        one = getattr(p, layer)
-        return p._replace(**{layer: one._replace(bias=jnp.asarray(one.bias).at[-1].add(1.0))})
+        return p._replace(**{bias: jnp.asarray(getattr(p, bias)).at[-1].add(1.0)})
 
     break_device(wrong)
     found = failures()
@@ -161,8 +160,7 @@ def test_a_short_batch_that_is_taken_for_a_whole_one(break_device):
 
 def test_a_shuffled_statistic(break_device):
     def shuffled(_, s):
-        high = {"max": jnp.roll(s.a1.max, 1)}
-        return s._replace(a1=s.a1._replace(**high))
+        return s._replace(a1_max=jnp.roll(s.a1_max, 1))
 
     break_device(seen=shuffled)
     found = failures()
@@ -172,7 +170,7 @@ def test_a_shuffled_statistic(break_device):
 def test_one_flipped_bit_in_one_activation(monkeypatch, fresh_programs):
     """In the largest z1 of all cases, and only under relu."""
     weight, bias = (
-        np.asarray(a) for a in primitives.draw(check.HIDDEN, jax.devices()[0]).first[Initializer.he_normal].input_layer
+        np.asarray(a) for a in primitives.draw(check.HIDDEN, jax.devices()[0]).first[Initializer.he_normal][:2]
     )
     (x, _), relu = next(check.draw(4 * check.BATCH * 63, 10.0, 0)), network.ACTIVATIONS[Activation.relu]
     peak = float((np.outer(x, weight[0]) + bias).max())
@@ -201,7 +199,7 @@ def test_a_device_that_returns_zeros(cubic, break_device):
 def test_a_device_that_does_not_repeat_itself(break_device):
     def drift(program, seen):
         program.calls = getattr(program, "calls", 0) + 1
-        return seen._replace(squared_error=seen.squared_error * (1 + program.calls * 2e-7))
+        return seen._replace(loss=seen.loss * (1 + program.calls * 2e-7))
 
     break_device(seen=drift)
     found = failures()
@@ -212,7 +210,7 @@ def test_a_device_that_does_not_repeat_itself(break_device):
 def test_one_device_that_differs_from_all(break_device):
     def differ(program, seen):
         alone = len(program.devices) == 1
-        return seen._replace(z2=seen.z2._replace(max=seen.z2.max * (1 + 2e-7))) if alone else seen
+        return seen._replace(z2_max=seen.z2_max * (1 + 2e-7)) if alone else seen
 
     break_device(seen=differ)
     found = failures()
@@ -266,8 +264,8 @@ def test_fast_arithmetic_of_xla(tmp_path, kind):
 @pytest.mark.parametrize("devices", [1, 2, 3, 24, 64, 251, 1000])
 def test_every_device_has_work(devices):
     batches = -(-check.BATCHES // devices) * devices
-    layout = lay_out(batches * check.BATCH - check.MISSING, check.BATCH, devices)
-    sizes = piece_sizes(layout, batches * check.BATCH - check.MISSING)
+    layout = lay_out(batches * check.BATCH - check.MISSING, check.BATCH, devices, CPU.block)
+    sizes = layout.piece_sizes(batches * check.BATCH - check.MISSING)
     assert layout.blocks == devices
     assert (sizes[:, -1] > 0).all()
 
@@ -291,7 +289,7 @@ def test_parameters_of_another_distribution(change, kind, said):
     drawn = primitives.draw(check.HIDDEN, jax.devices()[0])
     assert all(row.passed for row in primitives.check_drawn(drawn, jax.devices()[:1]))
     right = drawn.every[kind]
-    wrong = right._replace(input_layer=right.input_layer._replace(weight=change(jnp.asarray(right.input_layer.weight))))
+    wrong = right._replace(w1=change(jnp.asarray(right.w1)))
     drawn = drawn._replace(every=drawn.every | {kind: jax.tree.map(np.asarray, wrong)})
     (row,) = [row for row in primitives.check_drawn(drawn, jax.devices()[:1]) if not row.passed]
     assert row.what == f"initializer {kind}"
@@ -301,7 +299,7 @@ def test_parameters_of_another_distribution(change, kind, said):
 def test_parameters_that_differ_when_drawn_again():
     drawn = primitives.draw(check.HIDDEN, jax.devices()[0])
     again = jax.tree.map(np.copy, drawn.again[Initializer.he_normal])
-    again.output_layer.weight[-1] = np.nextafter(again.output_layer.weight[-1], np.float32(2))
+    again.w2[-1] = np.nextafter(again.w2[-1], np.float32(2))
     drawn.again[Initializer.he_normal] = again
     (row,) = [row for row in primitives.check_drawn(drawn, jax.devices()[:1]) if not row.passed]
     assert (row.what, row.failure) == (

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,6 @@ from cubic_cli.cli.views import sweep as view
 from cubic_cli.config import Activation, ForwardConfig, Initializer, Scaling, check_run_name
 from cubic_cli.data import read as samples
 from cubic_cli.engine import passes as forward
-from cubic_cli.engine import schedule
 from cubic_cli.experiments import run, sweep
 from cubic_cli.experiments.sweep import Outcome
 from cubic_cli.reference import expected
@@ -251,8 +251,9 @@ def test_the_gradient_norm_is_of_all_parameters_together(swept, data):
 
 def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, data, monkeypatch):
     traces, reads = [], []
-    by_unit, read_chunks = schedule.by_unit, samples.read_chunks
-    monkeypatch.setattr(schedule, "by_unit", lambda *a: traces.append(a[3].input_layer.bias.size) or by_unit(*a))
+    how, read_chunks = forward.MOMENTS, samples.read_chunks
+    see = lambda *a: traces.append(a[3].hidden_size) or how.see(*a)  # noqa: E731
+    monkeypatch.setattr(forward, "MOMENTS", replace(how, see=see))
     monkeypatch.setattr(run, "read_chunks", lambda *a: reads.append(a) or read_chunks(*a))
     forward._compile.cache_clear()
     arguments = (

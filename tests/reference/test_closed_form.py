@@ -7,7 +7,8 @@ import pytest
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.problem import cubic, draw
 from cubic_cli.data.source import Arrays
-from cubic_cli.engine.passes import TENSORS, Pass
+from cubic_cli.engine.passes import Pass, gather
+from cubic_cli.float32 import TENSORS
 from cubic_cli.network import initialise
 from cubic_cli.reference import closed_form
 from cubic_cli.reference.closed_form import Expected
@@ -88,7 +89,7 @@ def limits(name, activation, hidden, margin=0.0):
 def run(activation, hidden, noise, change=lambda p: p):
     ((x, y),) = draw(N, noise, SEED)
     parameters = change(initialise(Initializer.ones, hidden, 0))
-    return Pass(parameters, Arrays(x, y), 1000, activation, jax.devices()).epoch()
+    return gather(Pass(parameters, Arrays(x, y), 1000, activation, jax.devices()).run())
 
 
 CASES = [(kind, 64, 10.0) for kind in Activation]
@@ -151,9 +152,9 @@ def test_a_wrong_noise_shows(noise, other):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda p: p._replace(output_layer=p.output_layer._replace(weight=p.output_layer.weight * 1.05)),
-        lambda p: p._replace(input_layer=p.input_layer._replace(weight=p.input_layer.weight * 1.05)),
-        lambda p: p._replace(input_layer=p.input_layer._replace(bias=p.input_layer.bias + 3.0)),
+        lambda p: p._replace(w2=p.w2 * 1.05),
+        lambda p: p._replace(w1=p.w1 * 1.05),
+        lambda p: p._replace(b1=p.b1 + 3.0),
     ],
 )
 def test_a_wrong_parameter_of_the_network_shows(change):

@@ -10,9 +10,8 @@ from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine import passes as forward
 from cubic_cli.engine.passes import Pass
-from cubic_cli.experiments.run import history_columns
-from cubic_cli.network import by_name, initialise
-from cubic_cli.parameters import from_names
+from cubic_cli.network import initialise
+from cubic_cli.parameters import Parameters
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward as forward64
 
@@ -27,9 +26,9 @@ def samples():
 def see(parameters, x, y, activation=Activation.relu, by_unit=False, batch=B):
     """Return what the devices say."""
     passing = Pass(parameters, Arrays(x, y), batch, activation, jax.devices(), by_unit=by_unit)
-    (chunk,) = passing.chunks()
+    (chunk,) = passing.run()
     loss = float(np.float32(chunk.squared_error.sum() / len(x)))
-    return verify.Seen(history_columns(chunk), chunk.tensors, loss)
+    return verify.Seen(chunk.columns, chunk.tensors, loss)
 
 
 def check(parameters, seen, x, y, activation=Activation.relu, batch=B):
@@ -38,7 +37,7 @@ def check(parameters, seen, x, y, activation=Activation.relu, batch=B):
 
 
 def compute(parameters, x, y, activation=Activation.relu, batch=B):
-    return expected.compute(from_names(by_name(parameters)), x, y, batch, activation)
+    return expected.compute(Parameters(*map(np.asarray, parameters)), x, y, batch, activation)
 
 
 @pytest.mark.parametrize("by_unit", [False, True])
@@ -72,9 +71,8 @@ def test_what_cancels_is_no_failure(initializer, activation):
     for seed, hidden in itertools.product(range(5), (1, 4, 64)):
         drawn = initialise(initializer, hidden, seed)
         for bias in (0.0, 0.7):
-            hidden_layer = drawn.input_layer._replace(bias=np.full(hidden, bias, np.float32))
-            parameters = drawn._replace(input_layer=hidden_layer)
-            y = np.float32(forward64(from_names(by_name(parameters)), x, activation)[2])
+            parameters = drawn._replace(b1=np.full(hidden, bias, np.float32))
+            y = np.float32(forward64(Parameters(*map(np.asarray, parameters)), x, activation)[2])
             result = check(parameters, see(parameters, x, y, activation, batch=1), x, y, activation, batch=1)
             assert result.passed, (seed, hidden, bias, result)
             assert result.max_relative_error < 5e-6  # half of what is allowed
@@ -153,17 +151,17 @@ class TestInjectedErrors:
     def test_wrong_bias(self, by_unit):
         x, y = samples()
         right = initialise(Initializer.he_normal, H, 2)
-        hidden = right.input_layer._replace(bias=right.input_layer.bias.at[3].add(1.0))
-        output = right.output_layer._replace(bias=right.output_layer.bias + 1.0)
-        assert named(check(right, see(right._replace(input_layer=hidden), x, y, by_unit=by_unit), x, y)) == "z1"
-        assert named(check(right, see(right._replace(output_layer=output), x, y, by_unit=by_unit), x, y)) == "z2"
+        hidden = right._replace(b1=right.b1.at[3].add(1.0))
+        output = right._replace(b2=right.b2 + 1.0)
+        assert named(check(right, see(hidden, x, y, by_unit=by_unit), x, y)) == "z1"
+        assert named(check(right, see(output, x, y, by_unit=by_unit), x, y)) == "z2"
 
     def test_bfloat16_products(self, by_unit):
         x, y = samples()
         right = initialise(Initializer.he_normal, H, 2)
         rough = jax.tree.map(lambda a: a.astype(jax.numpy.bfloat16).astype(jax.numpy.float32), right)
         assert named(check(right, see(rough, x, y, by_unit=by_unit), x, y)) == "z1"
-        output_only = right._replace(output_layer=rough.output_layer)
+        output_only = right._replace(w2=rough.w2, b2=rough.b2)
         assert named(check(right, see(output_only, x, y, by_unit=by_unit), x, y)) == "z2"
 
     def test_one_wrong_row(self, by_unit):
@@ -197,7 +195,7 @@ class TestInjectedErrors:
         """A high bit of the mantissa, or of the exponent, of the largest activation of all."""
         x, y = samples()
         right = initialise(Initializer.he_normal, H, 2)
-        peak = np.outer(x, right.input_layer.weight[0]).max()
+        peak = np.outer(x, right.w1[0]).max()
 
         def flipped(z):
             a = network.relu(z)

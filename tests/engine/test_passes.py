@@ -1,0 +1,348 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from cubic_cli.config import Activation, Initializer
+from cubic_cli.data.source import Arrays
+from cubic_cli.engine import passes, schedule
+from cubic_cli.engine.layout import CPU, GPU
+from cubic_cli.engine.passes import HISTORY, Clock, Pass, gather
+from cubic_cli.float32 import EXTREMES, TENSORS
+from cubic_cli.network import initialise
+from cubic_cli.parameters import Parameters
+from cubic_cli.reference.network import activate
+
+WAYS = [False, True]
+by_both_schedules = pytest.mark.parametrize("by_unit", WAYS, ids=["plain", "by_unit"])
+
+
+def reference(parameters, x, y, batch, activation=Activation.relu):
+    """Plain float64 loops over the batches."""
+    w1, b1, w2, b2 = (np.asarray(array, np.float64) for array in parameters)
+    for start in range(0, len(x), batch):
+        xs, ys = x[start : start + batch, None].astype(np.float64), y[start : start + batch, None]
+        z1 = xs @ w1 + b1
+        a1 = activate(activation, z1)
+        z2 = a1 @ w2 + b2
+        yield z1, a1, z2, ((z2 - ys) ** 2).mean()
+
+
+def samples(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-100, 100, n).astype(np.float32)
+    return x, (0.01 * x**3 - 0.5 * x + 20 + rng.normal(0, 10, n)).astype(np.float32)
+
+
+def make(parameters, x, y, batch, activation=Activation.relu, devices=4, **options):
+    return Pass(parameters, Arrays(x, y), batch, activation, jax.devices()[:devices], **options)
+
+
+def observe(*arguments, **options):
+    """Run one epoch."""
+    return gather(make(*arguments, **options).run())
+
+
+def in_bits(columns):
+    return {name: values.tobytes() for name, values in columns.items()}
+
+
+@pytest.mark.parametrize(("devices", "by_unit"), [(1, False), (3, True)], ids=["plain", "by_unit"])
+@pytest.mark.parametrize(
+    ("n", "batch", "hidden"),
+    [
+        (1000, 10, 64),
+        (1003, 10, 67),
+        (1, 10, 64),
+        (7, 1, 3),
+        (1000, 99, 5),
+        (1001, 100, 5),
+        (50, 400, 5),
+        (90_001, 45_000, 2),
+        (300, 7, 4096),
+    ],
+)
+def test_every_batch_against_float64(n, batch, hidden, devices, by_unit):
+    x, y = samples(n)
+    parameters = initialise(Initializer.he_normal, hidden, 1)
+    epoch = observe(parameters, x, y, batch, devices=devices, by_unit=by_unit)
+    check_against_float64(epoch, parameters, x, y, batch)
+
+
+def check_against_float64(epoch, parameters, x, y, batch, activation=Activation.relu):
+    rows = list(reference(parameters, x, y, batch, activation))
+    columns = epoch.columns
+    assert columns["size"].tolist() == [len(z2) for _, _, z2, _ in rows]
+    tolerance = max(1e-5, parameters.hidden_size * 2.0**-24)  # float32 rounding of a sum of H terms
+    for k, (*tensors, loss) in enumerate(rows):
+        for name, values in zip(TENSORS, tensors, strict=True):
+            scale = np.abs(values).max()
+            assert abs(columns[f"{name}_min"][k] - values.min()) <= tolerance * scale
+            assert abs(columns[f"{name}_max"][k] - values.max()) <= tolerance * scale
+        assert columns["loss"][k] == pytest.approx(loss, rel=1e-4)
+    for i, name in enumerate(TENSORS):
+        values = np.concatenate([row[i] for row in rows])
+        whole = epoch.tensors[name]
+        assert whole.count == values.size
+        assert whole.mean == pytest.approx(values.mean(), rel=1e-4, abs=1e-5 * np.abs(values).max())
+        assert whole.std == pytest.approx(values.std(), rel=1e-5)
+    if activation is Activation.relu:
+        assert epoch.tensors["a1"].zeros == sum(int((row[1] == 0).sum()) for row in rows)
+
+
+# What an accelerator gets: everything in one block a device, and more units in a step, written out or as an axis.
+ACCELERATORS = {
+    "written out": GPU._replace(unroll=16, written_out=True),
+    "an axis": GPU._replace(unroll=64, written_out=False),
+}
+
+
+@pytest.mark.parametrize("tuning", ACCELERATORS.values(), ids=ACCELERATORS)
+@pytest.mark.parametrize(
+    ("batch", "hidden", "devices"), [(1, 1, 1), (10, 3, 3), (1000, 64, 3), (10, 100, 1), (99, 64, 2), (100, 3, 4)]
+)
+def test_what_an_accelerator_gets_has_equal_figures(batch, hidden, tuning, devices):
+    x, y = samples(2_003)
+    parameters = initialise(Initializer.he_normal, hidden, 1)
+    epoch = observe(parameters, x, y, batch, devices=devices, tuning=tuning)
+    check_against_float64(epoch, parameters, x, y, batch)
+
+
+@pytest.mark.parametrize("tuning", ACCELERATORS.values(), ids=ACCELERATORS)
+@pytest.mark.parametrize("activation", Activation)
+def test_what_an_accelerator_gets_for_every_activation(activation, tuning):
+    x, y = samples(500)
+    parameters = initialise(Initializer.he_normal, 33, 1)
+    epoch = observe(parameters, x, y, 10, activation, tuning=tuning)
+    check_against_float64(epoch, parameters, x, y, 10, activation)
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("initializer", [Initializer.ones, Initializer.zeros, Initializer.glorot_uniform])
+def test_the_schedules_agree(activation, initializer):
+    x, y = samples(2_345)
+    parameters = initialise(initializer, 19, 3)
+    plain, fast = (observe(parameters, x, y, 10, activation, 2, by_unit=by_unit) for by_unit in WAYS)
+    for name in TENSORS:
+        ends = [f"{name}_{end}" for end in ("min", "max")]
+        scale = max(*(np.abs(plain.columns[end]).max() for end in ends), 1e-30)
+        for end in ends:
+            # A product and a sum may or may not be fused, which rounds once less.
+            np.testing.assert_allclose(plain.columns[end], fast.columns[end], rtol=0, atol=2e-6 * scale)
+        a, b = plain.tensors[name], fast.tensors[name]
+        assert (a.count, a.zeros, a.nonfinite) == (b.count, b.zeros, b.nonfinite)
+        np.testing.assert_allclose([a.mean, a.std], [b.mean, b.std], rtol=1e-5, atol=1e-6 * scale)
+    np.testing.assert_allclose(plain.columns["loss"], fast.columns["loss"], rtol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [10, 1000])
+def test_a_million_samples_against_float64(batch):
+    x, y = samples(1_000_000, 7)
+    parameters = initialise(Initializer.he_normal, 64, 7)
+    seen = observe(parameters, x, y, batch, by_unit=True).tensors
+    w1, b1, w2, b2 = (np.asarray(array, np.float64) for array in parameters)
+    sums = {name: np.zeros(4) for name in TENSORS}
+    for part in np.array_split(x.astype(np.float64), 50):
+        z1 = np.outer(part, w1[0]) + b1
+        a1 = np.maximum(z1, 0)
+        for name, values in zip(TENSORS, (z1, a1, a1 @ w2 + b2), strict=True):
+            sums[name] += [values.size, values.sum(), np.square(values).sum(), np.count_nonzero(values == 0)]
+    for name, (count, total, squares, zeros) in sums.items():
+        mean = total / count
+        assert seen[name].count == count
+        std = np.sqrt(squares / count - mean**2)
+        # z2 itself is rounded some ten times; what is added is not.
+        ulps = 16 if name == "z2" else 4
+        assert abs(seen[name].mean - mean) <= ulps * 2**-24 * (abs(mean) + std)
+        assert abs(seen[name].std - std) <= ulps * 2**-24 * std
+        assert seen[name].zeros == zeros
+
+
+@by_both_schedules
+@pytest.mark.parametrize("batch", [10, 300, 50_000])
+def test_devices_do_not_matter(by_unit, batch):
+    x, y = samples(130_001)
+    parameters = initialise(Initializer.glorot_normal, 6, 1)
+    one, *others = (observe(parameters, x, y, batch, Activation.gelu, d, by_unit=by_unit) for d in (1, 2, 3, 4))
+    for other in others:
+        for name in EXTREMES:
+            np.testing.assert_array_equal(one.columns[name], other.columns[name])
+        assert [one.tensors[name].zeros for name in TENSORS] == [other.tensors[name].zeros for name in TENSORS]
+        assert one.loss == pytest.approx(other.loss, rel=1e-6)
+
+
+@by_both_schedules
+@pytest.mark.parametrize("batch", [7, 64, 1000])
+def test_chunks_do_not_matter(batch, by_unit):
+    x, y = samples(1_000)
+    parameters = initialise(Initializer.he_normal, 5, 1)
+    whole = observe(parameters, x, y, batch, by_unit=by_unit)
+    parts = make(parameters, x, y, batch, by_unit=by_unit, tuning=CPU._replace(chunk=100))
+    assert len(list(parts.run())) > 1 or batch >= 1000
+    epoch = gather(parts.run())
+    for name in ("size", *EXTREMES):
+        np.testing.assert_array_equal(whole.columns[name], epoch.columns[name])
+    for name in TENSORS:
+        assert whole.tensors[name].std == pytest.approx(epoch.tensors[name].std, rel=1e-6)
+    np.testing.assert_allclose(whole.columns["loss"], epoch.columns["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_later_epochs_have_the_same_history_and_no_statistics(by_unit):
+    """By the program of the history alone, too, which another thread compiles while the first epoch passes."""
+    x, y = samples(4_567)
+    tuning = CPU._replace(history_values=0)
+    passing = make(initialise(Initializer.he_normal, 16, 1), x, y, 10, by_unit=by_unit, tuning=tuning)
+    later = []
+    for chunk in passing.run(5):
+        passing.wait_for_programs()
+        assert (chunk.tensors is None) == (chunk.epoch > 1)
+        later.append(in_bits(chunk.columns))
+    assert later == [later[0]] * 5
+    assert (HISTORY.name in passing._programs) == by_unit
+
+
+def test_without_statistics_only_the_history_is_compiled():
+    x, y = samples(4_567)
+    parameters = initialise(Initializer.he_normal, 16, 1)
+    whole, alone = (make(parameters, x, y, 10, by_unit=True, statistics=wanted) for wanted in (True, False))
+    assert (list(whole._programs), list(alone._programs)) == (["moments"], ["history"])
+    full, epoch = gather(whole.run()), gather(alone.run())
+    assert epoch.tensors == {}
+    assert in_bits(full.columns) == in_bits(epoch.columns)
+
+
+def test_two_chunks_are_always_on_their_way(monkeypatch):
+    """Across the end of an epoch too: its first chunks are dispatched before the last chunk is looked at."""
+    events = []
+    start, fetch = passes._Program.start, passes._Program.fetch
+    monkeypatch.setattr(passes._Program, "start", lambda self, *a: (events.append("start"), start(self, *a))[1])
+    monkeypatch.setattr(passes._Program, "fetch", lambda self, *a: (events.append("fetch"), fetch(self, *a))[1])
+    x, y = samples(4_567)
+    passing = make(initialise(Initializer.he_normal, 16, 1), x, y, 10, tuning=CPU._replace(chunk=1000))
+    chunks = list(passing.run(3))
+    assert [(chunk.epoch, chunk.first_batch) for chunk in chunks] == [
+        (e, b) for e in (1, 2, 3) for b in range(0, 457, 92)
+    ]
+    assert events == ["start"] * 2 + ["start", "fetch"] * 13 + ["fetch"] * 2
+    epochs = [[in_bits(chunk.columns) for chunk in chunks if chunk.epoch == e] for e in (1, 2, 3)]
+    assert epochs[0] == epochs[1] == epochs[2]
+
+
+def test_equal_units_add_up_without_drift():
+    """64 equal terms added one after the other round to the same side: 1e-6 of the sum. By steps it is a third."""
+    x = np.linspace(0, 100, 3_001, dtype=np.float32)
+    parameters = initialise(Initializer.ones, 64, 0)
+    epoch = observe(parameters, x, np.zeros_like(x), 1, by_unit=True)
+    expected = 64 * (x.astype(np.float64) + 1) + 1
+    assert np.abs(epoch.columns["z2_max"] / expected - 1).max() < 4e-7
+
+
+@by_both_schedules
+def test_what_the_loss_hides(by_unit):
+    """−inf in z1 is 0 after ReLU: the loss is a healthy number, and z1 is not."""
+    hidden = 4
+    ones, zeros = np.ones((hidden, 1), np.float32), np.zeros(1, np.float32)
+    parameters = Parameters(np.array([[3e37, 1, 1, 1]], np.float32), ones[:, 0], ones, zeros)
+    x = -np.linspace(1, 50, 1000, dtype=np.float32)
+    epoch = observe(parameters, x, x, 10, by_unit=by_unit)
+    assert np.isfinite(epoch.loss)
+    assert epoch.tensors["z1"].neginf == np.count_nonzero(x.astype(np.float64) * 3e37 < -3.4028235e38)
+    assert epoch.tensors["z1"].nan == epoch.tensors["z1"].posinf == epoch.tensors["a1"].nonfinite == 0
+    assert epoch.columns["nonfinite"].sum() == epoch.tensors["z1"].neginf
+    assert epoch.columns["z1_min"].min() >= -3.4028235e38
+
+
+@by_both_schedules
+def test_values_that_are_not_finite_are_counted_apart(by_unit):
+    x, y = samples(100)
+    x[3], x[4], x[5], y[50] = np.nan, np.inf, -np.inf, np.nan
+    epoch = observe(initialise(Initializer.ones, 8, 0), x, y, 10, by_unit=by_unit)
+    z1, a1 = epoch.tensors["z1"], epoch.tensors["a1"]
+    assert (z1.nan, z1.posinf, z1.neginf, z1.count) == (8, 8, 8, 97 * 8)
+    assert (a1.nan, a1.posinf, a1.neginf, a1.count) == (8, 8, 0, 98 * 8)
+    assert np.flatnonzero(np.isnan(epoch.columns["loss"])).tolist() == [0, 5]
+    # 8 each of z1, two of a1 and one z2 each, and the loss
+    assert epoch.columns["nonfinite"].tolist() == [24 + 16 + 2 + 1, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+@by_both_schedules
+def test_squares_below_the_range_of_float32_are_a_loss_all_the_same(by_unit):
+    """(1e-19)² = 1e-38 is below 2⁻¹²⁶, which a device may flush to zero."""
+    x, y = np.array([1, -1, 2, 3], np.float32), np.array([1e-19, -1e-19, 0, 0], np.float32)
+    epoch = observe(initialise(Initializer.zeros, 4, 0), x, y, 2, by_unit=by_unit)
+    np.testing.assert_allclose(epoch.columns["loss"], [1e-38, 0], rtol=1e-6)
+    assert epoch.loss == pytest.approx(0.5e-38, rel=1e-6)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_one_trace_for_many_epochs(monkeypatch, by_unit):
+    x, y = samples(200)
+    traces = 0
+    how = passes.MOMENTS if by_unit else passes.PLAIN
+
+    def counted(*arguments):
+        nonlocal traces
+        traces += 1
+        return how.see(*arguments)
+
+    monkeypatch.setattr(passes, how.name.upper(), functools.partial(passes.replace, how)(see=counted))
+    losses = set()
+    for _ in range(2):
+        running = make(initialise(Initializer.ones, 8, 0), x, y, 7, devices=1, by_unit=by_unit)
+        losses |= {chunk.columns["loss"].tobytes() for chunk in running.run(5)}
+    assert traces == 1
+    assert len(losses) == 1
+
+
+class Counting:
+    """A clock's source that moves when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_an_epoch_that_must_compile_does_not_count_it(monkeypatch):
+    """NaN needs the schedule that counts, whose program is made in the middle of the epoch."""
+    read, compiled = Counting(), passes._compile
+
+    def slowly(*shapes):
+        read.now += 100.0
+        return compiled(*shapes)
+
+    monkeypatch.setattr(passes, "_compile", slowly)
+    x, y = samples(100)
+    x[3] = np.nan
+    passing = make(initialise(Initializer.ones, 8, 0), x, y, 10, by_unit=True, clock=Clock(read))
+    (chunk,) = passing.run()
+    assert passing.clock.compile_seconds == 200.0
+    assert chunk.seconds == 0.0
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_the_times_of_epochs_do_not_overlap(monkeypatch, nan):
+    """The devices have the next epoch before this one is done; NaN is seen by a second schedule, after the first."""
+    read, fetch = Counting(), passes._Program.fetch
+
+    def slowly(self, running):
+        read.now += 1.0
+        return fetch(self, running)
+
+    monkeypatch.setattr(passes._Program, "fetch", slowly)
+    x, y = samples(1_000)
+    if nan:
+        x[3] = np.nan
+    passing = make(initialise(Initializer.ones, 8, 0), x, y, 10, by_unit=True, clock=Clock(read))
+    # Those that are on their way when the NaN is found are seen twice, the next by the right schedule at once.
+    assert [chunk.seconds for chunk in passing.run(4)] == ([2.0, 2.0, 2.0, 1.0] if nan else [1.0] * 4)
+
+
+def test_widths_beyond_two_counts_in_a_word_go_by_the_plain_schedule():
+    x, y = samples(20)
+    passing = make(initialise(Initializer.ones, schedule.MAX_UNITS + 1, 0), x, y, 10)
+    assert list(passing._programs) == ["plain"]
