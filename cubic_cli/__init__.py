@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cubic_cli.runs.store import load_run, record_schema
+    from cubic_cli.runs.record import record_schema
+    from cubic_cli.runs.store import load_run
 
     __version__: str
 __all__ = ["__version__", "load_run", "record_schema"]
@@ -11,10 +12,14 @@ __all__ = ["__version__", "load_run", "record_schema"]
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, no sooner: `cubic --help` waits for neither NumPy nor polars."""
-    if name in ("load_run", "record_schema"):
-        from cubic_cli.runs import store as runs
+    if name == "load_run":
+        from cubic_cli.runs.store import load_run
 
-        return getattr(runs, name)
+        return load_run
+    if name == "record_schema":
+        from cubic_cli.runs.record import record_schema
+
+        return record_schema
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 

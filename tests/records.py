@@ -5,16 +5,18 @@ import copy
 import numpy as np
 
 from cubic_cli.analysis import distribution
+from cubic_cli.runs.record import Record
 
 _LABELS = {"z1": "Layer 1 pre-activation (z1)", "a1": "Layer 1 activation (a1)"}
 _LABELS |= {"z2": "Layer 2 pre-activation (z2)", "loss": "Loss"}
 
 
 def tensor(name, shape, low, high, mean, std, zeros=0.0):
+    spread = distribution.describe(np.linspace(low, high, 1000).astype(np.float32))
     return {
         "name": name, "label": _LABELS[name], "shape": shape, "dtype": "float32", "min": low, "max": high,
         "mean": mean, "std": std, "zeros": zeros, "nonfinite": 0, "nan": 0, "posinf": 0, "neginf": 0,
-        **distribution.describe(np.linspace(low, high, 1000).astype(np.float32)),
+        "quantiles": spread.quantiles, "histogram": spread.histogram.model_dump(),
     }  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def parameter(name, shape, low, high):
     }  # fmt: skip
 
 
-RECORD = {
+DOCUMENT = {
     "schema": 1,
     "run_name": "fixed",
     "created": "2026-11-23T08:00:00Z",
@@ -76,11 +78,19 @@ RECORD = {
 }  # fmt: skip
 
 
+RECORD = Record.model_validate(DOCUMENT)
+
+
 def make(**changes):
     """Return the record with changes, as in `units={"dead": 3}` or `config__scaling="none"`; lists are replaced."""
-    record = copy.deepcopy(RECORD)
+    return Record.model_validate(make_document(**changes))
+
+
+def make_document(**changes):
+    """Return the JSON object of `make`."""
+    document = copy.deepcopy(DOCUMENT)
     for key, value in changes.items():
-        part, inner = record, key
+        part, inner = document, key
         while "__" in inner:
             outer, inner = inner.split("__", 1)
             part = part[int(outer) if isinstance(part, list) else outer]
@@ -89,7 +99,7 @@ def make(**changes):
             part[inner].update(value)
         else:
             part[inner] = value
-    return record
+    return document
 
 
 def losses():

@@ -86,7 +86,7 @@ class TestStreams:
         for encoding in ("ascii", "latin-1"):
             status, out, _ = outside("inspect", "--json", environment={"PYTHONIOENCODING": encoding})
             assert status == 0
-            assert json.loads(out) == json.loads(runs.to_json(runs.load_record(saved)))
+            assert json.loads(out) == runs.load_record(saved).as_json()
 
 
 class TestLimits:
@@ -178,7 +178,7 @@ class TestFolders:
         status, out, err = cubic("forward", *QUICK, "--artifact-dir", name, "--json")
         assert status == 0, err
         assert json.loads(out)["config"]["artifact_dir"] == name
-        assert runs.load_record(Path(name, "default_run"))["config"]["artifact_dir"] == name
+        assert runs.load_record(Path(name, "default_run")).config.artifact_dir == name
 
     @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")
     def test_a_folder_that_may_not_be_written(self, cubic, saved, monkeypatch):
@@ -277,7 +277,7 @@ class TestStrangers:
         Path("link").symlink_to("real")
         Path("there.csv").symlink_to("data.csv")
         assert cubic("forward", *QUICK, "--artifact-dir", "link", "--dataset", "there.csv")[0] == 0
-        assert runs.load_record(Path("real/default_run"))["dataset"]["path"] == "there.csv"
+        assert runs.load_record(Path("real/default_run")).config.dataset == "there.csv"
 
     def test_a_hard_link_keeps_the_earlier_run(self, cubic, saved):
         os.link(saved / "run.json", "kept.json")
@@ -309,7 +309,7 @@ class TestDamage:
             ("run.json", b"1" * 10_000, "damaged"),
             ("run.json", b"[]", "schema None"),
             ("run.json", b"null", "schema None"),
-            ("run.json", b'{"schema": 2}', "schema 2"),
+            ("run.json", b'{"schema": 3}', "schema 3"),
             ("run.json", b'{"schema": true}', "schema True"),
             ("run.json", None, "missing"),
             ("history.parquet", None, "missing"),
@@ -360,11 +360,10 @@ class TestInterrupts:
 
     def whole(self):
         record = runs.load_record(Path("model/default_run"))
-        assert runs.load_history(Path("model/default_run")).height == record["iterations"]
-        assert (
-            runs.load_parameters(Path("model/default_run"))["input_layer.bias"].size == record["config"]["hidden_size"]
-        )
-        return record["config"]["hidden_size"]
+        assert runs.load_history(Path("model/default_run")).height == record.iterations
+        size = record.config.hidden_size
+        assert runs.load_parameters(Path("model/default_run"))["input_layer.bias"].size == size
+        return size
 
     def wait_for_scratch(self, process, folder):
         while process.poll() is None and not list(folder.glob(".*.scratch")):
@@ -455,10 +454,10 @@ def test_several_at_once_on_one_name(saved, sizes):
     for status, _, err in map(finish, processes):
         assert status == 0, err
     record = runs.load_record(saved)
-    size = record["config"]["hidden_size"]
+    size = record.config.hidden_size
     assert size in sizes
     assert runs.load_parameters(saved)["input_layer.bias"].size == size
-    assert pl.read_parquet(saved / "history.parquet").height == record["iterations"]
+    assert pl.read_parquet(saved / "history.parquet").height == record.iterations
     assert os.listdir("model") == ["default_run"]
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from cubic_cli.runs.store import Record
+from cubic_cli.runs.record import Record
 
 _NAMES = {"run_name", "artifact_dir", "fail_on"}  # settings that say nothing of what was computed
 
@@ -25,7 +25,7 @@ def compare(record: Record, other: Record, tolerance: float | None = None) -> di
     changes = _changes(record, other)
     beyond = None if tolerance is None else [c["quantity"] for c in changes if not c["change"] <= tolerance]
     return {
-        "run_name": other["run_name"],
+        "run_name": other.run_name,
         "differences": _differences(record, other),
         "changes": changes,
         "beyond": beyond,
@@ -36,39 +36,33 @@ def document(record: Record, others: list[Record], tolerance: float | None) -> d
     """Return what `inspect --compare OTHER … --json` prints: `run_name`, `others`, `tolerance`, `within_tolerance`."""
     compared = [compare(record, other, tolerance) for other in others]
     within = None if tolerance is None else not any(one["beyond"] for one in compared)
-    return {"run_name": record["run_name"], "others": compared, "tolerance": tolerance, "within_tolerance": within}
+    return {"run_name": record.run_name, "others": compared, "tolerance": tolerance, "within_tolerance": within}
 
 
 def _differences(record: Record, other: Record) -> list[dict[str, Any]]:
-    parts = [
-        *(("config", name, record["config"], other["config"]) for name in _keys(record, other, "config")),
-        *(("dataset", name, record["dataset"], other["dataset"]) for name in ("path", "rows", "sha256")),
-        *(("device", name, record["device"], other["device"]) for name in _keys(record, other, "device")),
-        *(("versions", name, record["versions"], other["versions"]) for name in _keys(record, other, "versions")),
-    ]
-    return [
-        {"part": part, "name": name, "this": this.get(name), "other": that.get(name)}
-        for part, name, this, that in parts
-        if name not in _NAMES and this.get(name) != that.get(name)
-    ]
-
-
-def _keys(record: Record, other: Record, part: str) -> list[str]:
-    """The keys of both, in the order of the first; the dataset's path stands in its own part."""
-    names = [*record[part], *(name for name in other[part] if name not in record[part])]
-    return [name for name in names if (part, name) != ("config", "dataset")]
+    """What differs in how two runs were made; the dataset's path stands in its own part."""
+    parts = ("config", "dataset", "device", "versions")
+    pairs = [(part, dict(getattr(record, part)), dict(getattr(other, part))) for part in parts]
+    found = []
+    for part, this, that in pairs:
+        names = ("path", "rows", "sha256") if part == "dataset" else dict.fromkeys([*this, *that])
+        found += [
+            {"part": part, "name": name, "this": this.get(name), "other": that.get(name)}
+            for name in names
+            if name not in _NAMES and (part, name) != ("config", "dataset") and this.get(name) != that.get(name)
+        ]
+    return found
 
 
 def _changes(record: Record, other: Record) -> list[dict[str, Any]]:
-    changes = []
-    for name in ("loss", "loss_in_data_units"):
-        if name == "loss" or record[name] != record["loss"] or other[name] != other["loss"]:
-            changes.append(_change(name, record[name], other[name], None))
-    for this, that in zip(record["tensors"], other["tensors"], strict=True):
-        ends = [tensor[end] for tensor in (this, that) for end in ("min", "max")]
+    changes = [_change("loss", record.loss, other.loss, None)]
+    if record.loss_in_data_units != record.loss or other.loss_in_data_units != other.loss:
+        changes.append(_change("loss_in_data_units", record.loss_in_data_units, other.loss_in_data_units, None))
+    for this, that in zip(record.tensors, other.tensors, strict=True):
+        ends = [end for tensor in (this, that) for end in (tensor.min, tensor.max)]
         scale = max((abs(end) for end in ends if end is not None and math.isfinite(end)), default=0.0)
-        for end in ("min", "max"):
-            changes.append(_change(f"{this['name']}.{end}", this[end], that[end], scale))
+        changes.append(_change(f"{this.name}.min", this.min, that.min, scale))
+        changes.append(_change(f"{this.name}.max", this.max, that.max, scale))
     return changes
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import math
 import platform
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 
 from cubic_cli import __version__
 from cubic_cli.analysis import distribution
-from cubic_cli.config import ForwardConfig
-from cubic_cli.data.problem import Float32
-from cubic_cli.data.source import Column, Source
-from cubic_cli.float32 import FLOAT32_MAX
+from cubic_cli.analysis.distribution import Distribution, Spread
+from cubic_cli.config import ForwardConfig, Scaling
+from cubic_cli.data.scaling import choose_scale
+from cubic_cli.data.source import Source
+from cubic_cli.float32 import FLOAT32_MAX, Float32, shortest
 from cubic_cli.parameters import from_names
 from cubic_cli.reference.network import forward32
-from cubic_cli.runs.store import shortest
+from cubic_cli.runs.record import Context, Parameter, Record, Scaled, Summary, Tensor
+from cubic_cli.statistics import EMPTY, Statistics, merge, summarise
 
 _PIECE_VALUES = 1 << 21  # of a1 held at a time
 
@@ -29,7 +32,7 @@ LABELS = {
 
 def now() -> str:
     """Return the time as the record writes it, in UTC."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def describe_versions() -> dict[str, str]:
@@ -43,61 +46,80 @@ def describe_versions() -> dict[str, str]:
     }
 
 
-def describe_tensor(name: str, shape: list[int], seen: Any) -> dict[str, Any]:
-    """Return the record's entry of one tensor from its statistics over an epoch."""
+def describe_tensor(name: str, shape: tuple[int, ...], seen: Statistics, spread: Distribution) -> Tensor:
+    """Return the record's entry of one tensor from its statistics over an epoch, and an even spread of its values."""
     count, nonfinite = int(seen.count), int(seen.nonfinite)
     some = count > 0
-    return {
-        "name": name,
-        "label": LABELS[name],
-        "shape": shape,
-        "dtype": "float32",
-        "min": shortest(seen.min) if some else None,
-        "max": shortest(seen.max) if some else None,
-        "mean": float(seen.mean) if some else None,
-        "std": float(seen.std) if some else None,
-        "zeros": int(seen.zeros) / (count + nonfinite),
-        "nonfinite": nonfinite,
-        "nan": int(seen.nan),
-        "posinf": int(seen.posinf),
-        "neginf": int(seen.neginf),
-    }
+    return Tensor(
+        name=name,
+        label=LABELS[name],
+        shape=shape,
+        min=shortest(seen.min) if some else None,
+        max=shortest(seen.max) if some else None,
+        mean=float(seen.mean) if some else None,
+        std=float(seen.std) if some else None,
+        zeros=int(seen.zeros) / (count + nonfinite),
+        nonfinite=nonfinite,
+        nan=int(seen.nan),
+        posinf=int(seen.posinf),
+        neginf=int(seen.neginf),
+        quantiles=spread.quantiles,
+        histogram=spread.histogram,
+    )
+
+
+def describe_parameter(name: str, array: Float32) -> Parameter:
+    """Return the record's entry of one parameter."""
+    seen = summarise(array)
+    some = bool(seen.count)
+    return Parameter(
+        name=name,
+        shape=array.shape,
+        dtype=str(array.dtype),
+        count=array.size,
+        min=shortest(seen.min) if some else math.nan,
+        max=shortest(seen.max) if some else math.nan,
+        mean=float(seen.mean) if some else math.nan,
+        std=float(seen.std) if some else math.nan,
+    )
 
 
 class Losses:
-    """The `loss` tensor: what is known of the batches' losses, chunk by chunk."""
+    """What is known of the batches' losses, chunk by chunk: their statistics, and an even spread of them."""
 
     def __init__(self) -> None:
-        self._finite = Column()
-        self._nan = self._posinf = self._zeros = 0
-        self._spread = distribution.Spread()
+        self.statistics = EMPTY
+        self._spread = Spread()
 
     def add(self, losses: Float32) -> None:
-        """Merge the losses of some batches."""
-        self._finite.add(losses)
+        """Take the losses of the batches that follow."""
+        self.statistics = merge(self.statistics, summarise(losses))
         self._spread.add(losses)
-        self._nan += int(np.count_nonzero(np.isnan(losses)))
-        self._posinf += int(np.count_nonzero(np.isposinf(losses)))
-        self._zeros += int(np.count_nonzero(losses == 0))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Tensor:
         """Return the record's entry."""
-        from cubic_cli.statistics import Statistics
-
-        finite = self._finite
-        spread = np.sqrt(finite.squares / max(finite.count, 1))
-        seen = Statistics(
-            finite.count, self._nan, self._posinf, 0, self._zeros, finite.low, finite.high, finite.mean, spread
-        )
-        return {**describe_tensor("loss", [1], seen), **distribution.describe(self._spread.values)}
+        return describe_tensor("loss", (1,), self.statistics, distribution.describe(self._spread.values))
 
 
-def describe_parameter(name: str, array: Float32) -> dict[str, Any]:
-    """Return the record's entry of one parameter."""
-    column = Column()
-    column.add(array)
-    shape = list(array.shape)
-    return {"name": name, "shape": shape, "dtype": str(array.dtype), "count": array.size, **column.summary()}
+def as_scaled(record: Record) -> Scaled:
+    """Return both columns as the network got them, which records of schema 1 do not say."""
+    if record.scaled is not None:
+        return record.scaled
+    kind, data = record.config.scaling, record.dataset
+    return Scaled(x=scale_summary(kind, data.x), y=scale_summary(kind, data.y))
+
+
+def scale_summary(kind: Scaling, column: Summary) -> Summary:
+    """Return the summary of a column after scaling; the ends are the float32 numbers that its ends become."""
+    summary = {"min": column.min, "max": column.max, "mean": column.mean, "std": column.std}
+    if kind is Scaling.none or not math.isfinite(column.min):
+        return Summary.model_validate(summary)
+    scale = choose_scale(kind, summary)
+    if scale.factor == 0:
+        return Summary(min=0.0, max=0.0, mean=0.0, std=0.0)
+    low, high = scale.apply(np.array([column.min, column.max], np.float32))
+    mean = (column.mean - scale.shift) / scale.factor
+    return Summary(min=shortest(low), max=shortest(high), mean=mean, std=column.std / scale.factor)
 
 
 def find_first_nonfinite(
@@ -151,8 +173,8 @@ def _first_beyond(
     return {name: found[name] for name in LABELS if name in found}
 
 
-def describe_context(loss: float, target_variance: float, noise_floor: float) -> dict[str, float | None]:
+def describe_context(loss: float, target_variance: float, noise_floor: float) -> Context:
     """Return what the loss is to be held against, all in its units: the variance of y, R², the loss of the cubic."""
     with np.errstate(all="ignore"):
         r_squared = 1.0 - loss / target_variance if target_variance > 0 else None
-    return {"target_variance": target_variance, "r_squared": r_squared, "noise_floor": noise_floor}
+    return Context(target_variance=target_variance, r_squared=r_squared, noise_floor=noise_floor)

@@ -5,15 +5,15 @@ most `LIMIT` values, those of samples (and of units, where even one sample has t
 costs the same for a thousand samples as for a billion. So a rare value may lie outside a histogram's edges.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from cubic_cli.config import Activation
-from cubic_cli.data.problem import Float32
+from cubic_cli.float32 import Float32, shortest
 from cubic_cli.parameters import from_names
 from cubic_cli.reference.network import forward32
-from cubic_cli.runs.store import shortest
+from cubic_cli.runs.record import Histogram
 
 LIMIT = 1 << 20  # values looked at
 QUANTILES = (0.01, 0.5, 0.99)
@@ -21,23 +21,30 @@ BINS = 48
 _LINEAR = 1e-3  # of the largest magnitude: the edges are evenly spaced below it, and by a common factor above
 
 
-def describe(values: Float32) -> dict[str, Any]:
-    """Return the record's `quantiles` and `histogram` of the finite `values`, of any shape; null where there is none.
+class Distribution(NamedTuple):
+    """What the record says of the finite values of a spread; None where there is none."""
+
+    quantiles: dict[str, float] | None
+    histogram: Histogram | None
+
+
+def describe(values: Float32) -> Distribution:
+    """Return the distribution of the finite `values`, of any shape.
 
     A quantile is a value that occurs: the smallest that at least so large a share of the values does not exceed
     (Hyndman and Fan, "Sample quantiles in statistical packages", 1996, definition 1).
     """
     ordered = np.sort(values[np.isfinite(values)], axis=None)
     if not ordered.size:
-        return {"quantiles": None, "histogram": None}
+        return Distribution(None, None)
     ranks = [max(0, int(np.ceil(share * ordered.size)) - 1) for share in QUANTILES]
     edges = choose_edges(float(ordered[0]), float(ordered[-1]))
     below = np.searchsorted(ordered, np.array(edges[1:-1], np.float32), "left")
     counts = np.diff(np.concatenate([[0], below, [ordered.size]]))
-    return {
-        "quantiles": {str(share): shortest(ordered[rank]) for share, rank in zip(QUANTILES, ranks, strict=True)},
-        "histogram": {"edges": edges, "counts": counts.tolist()},
-    }
+    return Distribution(
+        {str(share): shortest(ordered[rank]) for share, rank in zip(QUANTILES, ranks, strict=True)},
+        Histogram(edges=tuple(edges), counts=tuple(counts.tolist())),
+    )
 
 
 def choose_edges(low: float, high: float) -> list[float]:
@@ -56,7 +63,7 @@ def choose_edges(low: float, high: float) -> list[float]:
     return [shortest(edge) for edge in np.unique(edges.astype(np.float32))]
 
 
-def of_tensors(values: dict[str, Float32], activation: Activation, x: Float32) -> dict[str, dict[str, Any]]:
+def of_tensors(values: dict[str, Float32], activation: Activation, x: Float32) -> dict[str, Distribution]:
     """Return the distributions of z1, a1 and z2 over evenly spread samples `x [n]`, as the network got them."""
     parameters = from_names(values)
     x = x[:: -(-x.size // max(1, LIMIT // parameters.hidden_size))]

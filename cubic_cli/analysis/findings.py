@@ -5,12 +5,12 @@ Every limit stands in `LIMITS`, with its source; no finding is made that the num
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cubic_cli.config import Activation, Scaling
 
-if TYPE_CHECKING:
-    from cubic_cli.runs.store import Record
+if TYPE_CHECKING:  # the command line asks for the ids, and waits for neither NumPy nor pydantic
+    from cubic_cli.runs.record import Finding, Histogram, Record, Summary, Tensor
 
 
 class Rule(NamedTuple):
@@ -87,26 +87,28 @@ class _Finding(NamedTuple):
     limit: float | None = None
 
 
-def find(record: "Record") -> list[dict[str, Any]]:
-    """Return the findings of `record`, most important first: `id`, `level`, `tensor`, `value`, `limit`, `text`.
+def find(record: "Record") -> "tuple[Finding, ...]":
+    """Return the findings of `record`, most important first.
 
     The order is that of `LIMITS`, a considered one, for figures of different kinds do not compare: errors come first,
     for nothing else can be believed before them; then what the numbers do from layer to layer, what the units do, what
     comes of it, and the data as they came. Findings of one id are in the order of the data flow.
     """
+    from cubic_cli.runs.record import Finding
+
     found = [finding for rule in _RULES for finding in rule(record)]
     order = list(LIMITS)
-    return [
-        {
-            "id": finding.id,
-            "level": LIMITS[finding.id].level,
-            "tensor": finding.tensor,
-            "value": float(finding.value),
-            "limit": float(LIMITS[finding.id].limit if finding.limit is None else finding.limit),
-            "text": finding.text,
-        }
+    return tuple(
+        Finding(
+            id=finding.id,
+            level=LIMITS[finding.id].level,
+            tensor=finding.tensor,
+            value=float(finding.value),
+            limit=float(LIMITS[finding.id].limit if finding.limit is None else finding.limit),
+            text=finding.text,
+        )
         for finding in sorted(found, key=lambda finding: order.index(finding.id))
-    ]
+    )
 
 
 def limits_markdown() -> str:
@@ -120,42 +122,42 @@ def limits_markdown() -> str:
 
 
 def _nonfinite(record: "Record") -> Iterator[_Finding]:
-    count = sum(tensor["nonfinite"] for tensor in record["tensors"])
-    first = record["first_nonfinite"]
+    count = sum(tensor.nonfinite for tensor in record.tensors)
+    first = record.first_nonfinite
     if count <= LIMITS["nonfinite"].limit or first is None:
         return
-    row = f"row {first['row']:,} of the samples"
+    row = f"row {first.row:,} of the samples"
     cause, advice = {
         "data": ("the data", f"look at {row}"),
         "parameters": ("the parameters", "they are not finite themselves; try another --initializer"),
         "overflow": ("an overflow of float32", "try --scaling standard, or --initializer he_normal"),
-    }.get(first["cause"], (first["cause"], f"look at {row}"))
+    }.get(first.cause, (first.cause, f"look at {row}"))
     yield _Finding(
         "nonfinite",
-        first["tensor"],
+        first.tensor,
         count,
-        f"{count:,} {'value is' if count == 1 else 'values are'} not finite; the first is in {first['tensor']}, "
-        f"epoch {first['epoch']}, batch {first['batch']:,}, {row}, and comes from {cause}: {advice}",
+        f"{count:,} {'value is' if count == 1 else 'values are'} not finite; the first is in {first.tensor}, "
+        f"epoch {first.epoch}, batch {first.batch:,}, {row}, and comes from {cause}: {advice}",
     )
 
 
 def _verification(record: "Record") -> Iterator[_Finding]:
-    check = record["verification"]
+    check = record.verification
     if check is None:
         return
-    if (failure := check.get("failure")) is not None:
-        where = "" if failure["batch"] is None else f" of batch {failure['batch']:,}"
+    if (failure := check.failure) is not None:
+        where = "" if failure.batch is None else f" of batch {failure.batch:,}"
         yield _Finding(
             "unverified",
-            failure["quantity"].split("_")[0],
-            failure["relative_error"],
-            f"{failure['quantity']}{where} is {failure['found']:.9g} and float64 says "
-            f"{failure['expected']:.9g}: the device did not compute what the formulas say; "
+            failure.quantity.split("_")[0],
+            failure.relative_error,
+            f"{failure.quantity}{where} is {failure.found:.9g} and float64 says "
+            f"{failure.expected:.9g}: the device did not compute what the formulas say; "
             "try --device cpu, and `cubic check`",
-            check["tolerance"],
+            check.tolerance,
         )
-    if not check["deterministic"]:
-        losses = len({epoch["loss"] for epoch in record["epochs"]})
+    if not check.deterministic:
+        losses = len({epoch.loss for epoch in record.epochs})
         yield _Finding(
             "nondeterministic",
             "loss",
@@ -168,11 +170,12 @@ def _verification(record: "Record") -> Iterator[_Finding]:
 
 def _growth(record: "Record") -> Iterator[_Finding]:
     """The range from layer to layer; where the input is zero throughout, there is nothing to multiply."""
-    tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
-    sizes = [_magnitude(input_range(record, "x")), _magnitude(tensors["z1"]), _magnitude(tensors["z2"])]
+    from cubic_cli.analysis.describe import as_scaled
+
+    sizes = [_magnitude(as_scaled(record).x), *(_magnitude(record.tensor(name)) for name in ("z1", "z2"))]
     for layer, name in enumerate(("z1", "z2"), 1):
         before, after = sizes[layer - 1], sizes[layer]
-        if not before or tensors[name]["min"] is None:
+        if not before or record.tensor(name).min is None:
             continue
         ratio = after / before
         if ratio > LIMITS["explodes"].limit:
@@ -194,9 +197,9 @@ def _growth(record: "Record") -> Iterator[_Finding]:
 
 
 def _units(record: "Record") -> Iterator[_Finding]:
-    units, config = record["units"], record["config"]
-    count, distinct, dead, rank = units["count"], units["distinct"], units["dead"], units["rank"]
-    initializer = config["initializer"]
+    units, config = record.units, record.config
+    count, distinct, dead, rank = units.count, units.distinct, units.dead, units.rank
+    initializer = config.initializer
     if dead > LIMITS["dead_units"].limit:
         yield _Finding(
             "dead_units",
@@ -223,36 +226,35 @@ def _units(record: "Record") -> Iterator[_Finding]:
 
 
 def _what_rank_means(record: "Record") -> str:
-    units, activation = record["units"], record["config"]["activation"]
-    count, rank = f"the {record['units']['count']:,} hidden units", record["units"]["rank"]
-    bias = next((p for p in record["parameters"] if p["name"] == "input_layer.bias"), None)
+    units, activation = record.units, record.config.activation
+    count, rank = f"the {units.count:,} hidden units", record.units.rank
+    bias = next((p for p in record.parameters if p.name == "input_layer.bias"), None)
     if rank == 0:
         return f"{count} put out nothing; the network answers the same for every x"
     if activation == Activation.identity:
         return f"with `identity`, {count} together are a straight line; try --activation relu"
-    if units["distinct"] == 1:
+    if units.distinct == 1:
         return f"{count} do the work of one; try an initializer that draws, such as he_normal"
-    if activation in (Activation.relu, Activation.leaky_relu) and bias and bias["min"] == bias["max"] == 0:
+    if activation in (Activation.relu, Activation.leaky_relu) and bias and bias.min == bias.max == 0:
         where = "can bend only at 0" if rank == 2 else "does not bend"
         return f"with zero biases the network {where}; biases that differ would move the bends apart"
     return f"{count} do the work of {rank}; try another --initializer, or --scaling standard"
 
 
 def _saturated(record: "Record") -> Iterator[_Finding]:
-    units, activation = record["units"], record["config"]["activation"]
+    units, activation = record.units, record.config.activation
     limit = LIMITS["saturated_units"].limit
-    share = units["always_on"] / units["count"]
+    share = units.always_on / units.count
     if activation in (Activation.relu, Activation.leaky_relu) and share > limit:
         yield _Finding(
             "saturated_units",
             "a1",
             share,
-            f"{units['always_on']:,} of {units['count']:,} units are positive for every sample, where {activation} "
+            f"{units.always_on:,} of {units.count:,} units are positive for every sample, where {activation} "
             "is linear: they bend nothing; try --scaling standard",
         )
     if activation == Activation.tanh:
-        z1 = next(tensor for tensor in record["tensors"] if tensor["name"] == "z1")
-        share = _share_beyond(z1.get("histogram"), _SATURATED_TANH)
+        share = _share_beyond(record.tensor("z1").histogram, _SATURATED_TANH)
         if share > limit:
             yield _Finding(
                 "saturated_units",
@@ -263,21 +265,21 @@ def _saturated(record: "Record") -> Iterator[_Finding]:
             )
 
 
-def _share_beyond(histogram: dict[str, Any] | None, bound: float) -> float:
+def _share_beyond(histogram: "Histogram | None", bound: float) -> float:
     """Return the share of values that a histogram shows to be beyond ±`bound`: of bins that are so altogether."""
-    if not histogram or not sum(histogram["counts"]):
+    if histogram is None or not sum(histogram.counts):
         return 0.0
-    edges, counts = histogram["edges"], histogram["counts"]
+    edges, counts = histogram.edges, histogram.counts
     beyond = sum(n for n, low, high in zip(counts, edges, edges[1:], strict=False) if low >= bound or high <= -bound)
     return float(beyond / sum(counts))
 
 
 def _outcome(record: "Record") -> Iterator[_Finding]:
-    context, loss = record["context"], record["loss"]
-    r_squared, floor = context["r_squared"], context["noise_floor"]
+    context, loss = record.context, record.loss
+    r_squared, floor = context.r_squared, context.noise_floor
     if r_squared is None or not math.isfinite(r_squared) or r_squared >= LIMITS["worse_than_mean"].limit - _ROUNDING:
         return
-    best = f"; the cubic itself leaves {floor:,.4g}" if math.isfinite(floor) else ""
+    best = f"; the cubic itself leaves {floor:,.4g}" if floor is not None and math.isfinite(floor) else ""
     yield _Finding(
         "worse_than_mean",
         "loss",
@@ -288,9 +290,9 @@ def _outcome(record: "Record") -> Iterator[_Finding]:
 
 
 def _data(record: "Record") -> Iterator[_Finding]:
-    if record["config"]["scaling"] != Scaling.none:
+    if record.config.scaling != Scaling.none:
         return
-    largest, column = max((_magnitude(record["dataset"][column]), column) for column in ("x", "y"))
+    largest, column = max((_magnitude(record.dataset.x), "x"), (_magnitude(record.dataset.y), "y"))
     if largest > LIMITS["unscaled_data"].limit:
         yield _Finding(
             "unscaled_data",
@@ -303,25 +305,7 @@ def _data(record: "Record") -> Iterator[_Finding]:
 _RULES = (_nonfinite, _verification, _growth, _units, _outcome, _data)
 
 
-def input_range(record: "Record", column: str) -> dict[str, Any]:
-    """Return `min`, `max`, `mean` and `std` of the column x or y as the network got it, scaled."""
-    import numpy as np
-
-    from cubic_cli.data.scaling import choose_scale
-
-    summary: dict[str, Any] = record["dataset"][column]
-    kind = Scaling(record["config"]["scaling"])
-    if kind is Scaling.none or not math.isfinite(summary["min"]):
-        return summary
-    scale = choose_scale(kind, summary)
-    if scale.factor == 0:
-        return dict.fromkeys(("min", "max", "mean", "std"), 0.0)
-    low, high = scale.apply(np.array([summary["min"], summary["max"]], np.float32)).tolist()
-    mean = (summary["mean"] - scale.shift) / scale.factor
-    return {"min": low, "max": high, "mean": mean, "std": summary["std"] / scale.factor}
-
-
-def _magnitude(summary: dict[str, Any]) -> float:
-    if summary["min"] is None or math.isnan(summary["min"]):
+def _magnitude(summary: "Summary | Tensor") -> float:
+    if summary.min is None or summary.max is None or math.isnan(summary.min):
         return 0.0
-    return float(max(abs(summary["min"]), abs(summary["max"])))
+    return max(abs(summary.min), abs(summary.max))

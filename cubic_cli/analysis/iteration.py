@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from cubic_cli.config import Activation, Scaling
-from cubic_cli.data.problem import Float32, Float64
 from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Sha256
 from cubic_cli.errors import DatasetError, RunError
-from cubic_cli.float32 import TENSORS
+from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
 from cubic_cli.parameters import from_names
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
-from cubic_cli.runs import damage as saved
+from cubic_cli.runs import saved
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.store import Record
+from cubic_cli.runs.record import Record
 
 
 def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
@@ -33,33 +31,33 @@ def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     """
     row = _row(folder, record, epoch, batch)
     tensors = []
-    for tensor in record["tensors"]:
-        name = tensor["name"]
+    for tensor in record.tensors:
+        name = tensor.name
         low, high = (row["loss"],) * 2 if name == "loss" else (row[f"{name}_min"], row[f"{name}_max"])
         tensors.append(
             {
                 "name": name,
-                "shape": tensor["shape"] if name == "loss" else [row["size"], *tensor["shape"][1:]],
-                "min": None if low is None else runs.shortest(low),
-                "max": None if high is None else runs.shortest(high),
+                "shape": list(tensor.shape) if name == "loss" else [row["size"], *tensor.shape[1:]],
+                "min": None if low is None else shortest(low),
+                "max": None if high is None else shortest(high),
             }
         )
-    return {"run_name": record["run_name"], "epoch": epoch, "batch": batch, "tensors": tensors}
+    return {"run_name": record.run_name, "epoch": epoch, "batch": batch, "tensors": tensors}
 
 
 def _row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
-    epochs = record["config"]["num_epochs"]
-    batches = record["iterations"] // epochs
+    epochs = record.config.num_epochs
+    batches = record.iterations // epochs
     if epoch > epochs or batch > batches:
         raise RunError(
-            f"run {record['run_name']} has epochs 1 to {epochs} and batches 1 to {batches}; "
+            f"run {record.run_name} has epochs 1 to {epochs} and batches 1 to {batches}; "
             f"there is no epoch {epoch}, batch {batch}"
         )
     found = saved.collect(folder, saved.scan_history(folder).slice((epoch - 1) * batches + batch - 1, 1))
     row = found.row(0, named=True) if found.height else {}
     whole = {"epoch", "batch", "size", "loss"} | {f"{t}_{end}" for t in TENSORS for end in ("min", "max")}
-    largest = record["config"]["batch_size"]
-    size = min(largest, record["dataset"]["rows"] - (batch - 1) * largest)
+    largest = record.config.batch_size
+    size = min(largest, record.dataset.rows - (batch - 1) * largest)
     if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
         raise RunError(
             f"{folder / runs.HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
@@ -102,24 +100,30 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
         RunError: the history or the parameters are missing or damaged.
         DatasetError: the dataset is missing, cannot be read, or ends before this batch.
     """
-    config = record["config"]
+    config = record.config
     row = _row(folder, record, epoch, batch)
-    start = (batch - 1) * config["batch_size"]
+    start = (batch - 1) * config.batch_size
     try:
         x, y, unchanged, note = _samples(record, start, start + row["size"])
     except DatasetError as why:
         raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
     x, y = (
-        choose_scale(Scaling(config["scaling"]), record["dataset"][name]).apply(values)
-        for name, values in (("x", x), ("y", y))
+        choose_scale(config.scaling, summary.model_dump()).apply(values)
+        for summary, values in ((record.dataset.x, x), (record.dataset.y, y))
     )
-    parameters = from_names(_parameters(folder, config["hidden_size"]))
-    reference = expected.compute(parameters, x, y, len(x), Activation(config["activation"]))
+    parameters = from_names(_parameters(folder, config.hidden_size))
+    reference = expected.compute(parameters, x, y, len(x), config.activation)
     error, quantity = _distance(row, reference)
     with np.errstate(all="ignore"):
-        _, a1, z2 = forward(parameters, x, Activation(config["activation"]))
+        _, a1, z2 = forward(parameters, x, config.activation)
     wide = x.astype(float), y.astype(float)
     return Values(*wide, a1, z2, start + 1, error, quantity, reference.tolerance, unchanged, note)
+
+
+def _path(record: Record) -> Path:
+    if record.dataset.path is None:
+        raise DatasetError("its samples came from arrays")
+    return runs.near(record.dataset.path)
 
 
 def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
@@ -141,25 +145,25 @@ def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
 
 def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, bool | None, str]:
     """Return the samples `start` to `stop`, whether all the run's samples are what they were, and what went wrong."""
-    data = record["dataset"]
+    data = record.dataset
     digest, seen, note = Sha256(), 0, ""
     kept: list[tuple[Float32, Float32]] = []
     try:
-        columns = tuple(record["config"].get(name, name[0]) for name in ("x_column", "y_column"))
-        for x, y in read_chunks(Path(data["path"]), data["rows"], columns):
+        columns = record.config.x_column, record.config.y_column
+        for x, y in read_chunks(_path(record), data.rows, columns):
             digest.add(x, y)
             if start < seen + len(x) and seen < stop:
                 part = slice(max(0, start - seen), stop - seen)
                 kept.append((x[part], y[part]))
             seen += len(x)
-        if seen < data["rows"]:
-            raise DatasetError(f"{data['path']} has {seen:,} rows and the run had {data['rows']:,}")
+        if seen < data.rows:
+            raise DatasetError(f"{_path(record)} has {seen:,} rows and the run had {data.rows:,}")
     except DatasetError as error:
         if seen < stop:
             raise
         note = str(error)
-    expected = data.get("sha256")
-    unchanged = None if expected is None else seen == data["rows"] and digest.hexdigest() == expected
+    expected = data.sha256
+    unchanged = None if expected is None else seen == data.rows and digest.hexdigest() == expected
     return np.concatenate([x for x, _ in kept]), np.concatenate([y for _, y in kept]), unchanged, note
 
 

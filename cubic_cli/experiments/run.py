@@ -1,5 +1,7 @@
 """A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
 
+import functools
+import os
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,21 +13,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.analysis import describe as record
-from cubic_cli.analysis import distribution, findings
+from cubic_cli.analysis import describe, distribution, findings, learning_rate
 from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig, Scaling
-from cubic_cli.data.problem import Float32, Float64
 from cubic_cli.data.read import Tell, quietly, read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.engine.devices import keep_compiled, pick_devices
+from cubic_cli.float32 import Float32, Float64, shortest
 from cubic_cli.parameters import from_names
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
+from cubic_cli.runs import record as parts
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import Batches, HistoryWriter, recording
-from cubic_cli.runs.store import Record, shortest
+from cubic_cli.runs.record import (
+    SCHEMA_VERSION,
+    Column,
+    Config,
+    Dataset,
+    Device,
+    Epoch,
+    FirstNonfinite,
+    Record,
+    Scale,
+    ScalingPart,
+    Timing,
+    Verification,
+)
 
 if TYPE_CHECKING:
     from cubic_cli.engine.observed import Chunk
@@ -102,7 +117,7 @@ class Outcome:
     totals: list[float]
     seconds: list[float]
     tensors: "dict[str, Statistics]"
-    losses: record.Losses
+    losses: describe.Losses
     first_nonfinite: dict[str, Any] | None
     verification: dict[str, Any] | None
     gradients: dict[str, Float64] | None  # of the mean over these samples, by the parameters' names
@@ -112,13 +127,13 @@ class Outcome:
     devices: int
     processes: int = 1
 
-    @property
-    def epochs(self) -> list[dict[str, Any]]:
+    @functools.cached_property
+    def epochs(self) -> tuple[Epoch, ...]:
         """The record's `epochs`."""
-        return [
-            {"epoch": number, "loss": _loss(total, self.samples), "seconds": seconds}
+        return tuple(
+            Epoch(epoch=number, loss=_loss(total, self.samples), seconds=seconds)
             for number, (total, seconds) in enumerate(zip(self.totals, self.seconds, strict=True), 1)
-        ]
+        )
 
 
 def _loss(total: float, samples: int) -> float:
@@ -159,7 +174,7 @@ def observe(
             )
     nonfinite = None
     if seen.first_nonfinite is not None:
-        nonfinite = record.find_first_nonfinite(seen.first_nonfinite, values, source, config)
+        nonfinite = describe.find_first_nonfinite(seen.first_nonfinite, values, source, config)
     return Outcome(
         samples=source.count,
         batch=forward.batch,
@@ -197,20 +212,10 @@ def write(
         search: the samples among which the gradients' largest learning rate is looked for.
     """
     runs.write_parameters(scratch, values)
-    written = _describe(config, sources, data, values, outcome)
-    ends = choose_scale(config.scaling, data.x).apply(np.array([data.x["min"], data.x["max"]], np.float32))
-    written["units"] = describe_units(values, config.activation, ends, some)
-    for name, described in distribution.of_tensors(values, config.activation, some).items():
-        next(tensor for tensor in written["tensors"] if tensor["name"] == name).update(described)
-    if outcome.gradients is not None:
-        from cubic_cli.analysis import learning_rate
-
-        found, moved = from_names(outcome.gradients), from_names(values)
-        described_gradients = learning_rate.describe(found, moved, search, config.activation)
-        written["gradients"] = described_gradients.model_dump(mode="json")
-    written["findings"] = findings.find(written)
-    runs.write_record(scratch, written)
-    return written
+    described = _describe(config, sources, data, values, outcome, some, search)
+    record = described.model_copy(update={"findings": findings.find(described)})
+    runs.write_record(scratch, record)
+    return record
 
 
 def _reference(
@@ -264,7 +269,7 @@ class Watch:
         self.totals: list[float] = []  # the sum of the squared errors, by epoch
         self.seconds: list[float] = []
         self.tensors: dict[str, Statistics] = {}
-        self.losses = record.Losses()
+        self.losses = describe.Losses()
         self.batches = 0
         self.first_nonfinite: int | None = None  # the batch, from 0
         self._record_batches = record_batches
@@ -325,61 +330,79 @@ def _describe(
     data: Ingested,
     values: dict[str, Float32],
     outcome: Outcome,
+    some: Float32,
+    search: Source,
 ) -> Record:
-    """Return the record but for the units, the gradients and the findings."""
+    """Return the record but for the findings."""
     scales = {"x": choose_scale(config.scaling, data.x), "y": choose_scale(config.scaling, data.y)}
-    epochs = outcome.epochs
-    loss = epochs[0]["loss"]
+    loss = outcome.epochs[0].loss
     seconds = float(np.median(outcome.seconds))
     square = scales["y"].factor ** 2
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
-    return {
-        "schema": runs.SCHEMA_VERSION,
-        "run_name": config.run_name,
-        "created": record.now(),
-        "config": config.as_json(),
-        "sources": sources,
-        "dataset": {
-            "path": config.dataset,
-            "rows": outcome.samples,
-            "sha256": data.sha256 or None,
-            "x": data.x,
-            "y": data.y,
-        },
-        "scaling": {
-            "statistics_of": "the samples used",
-            **{name: asdict(scale) for name, scale in scales.items()},
-        },
-        "device": {
-            "platform": outcome.platform,
-            "kind": outcome.kind,
-            "devices": outcome.devices,
-            "processes": outcome.processes,
-            "matmul_precision": "highest",
-        },
-        "versions": record.describe_versions(),
-        "iterations": config.num_epochs * outcome.batches,
-        "epochs": epochs,
-        "loss": loss,
-        "loss_in_data_units": loss * square,  # not rounded to float32, which might not hold it
-        "tensors": [
-            *(record.describe_tensor(name, [outcome.batch, widths[name]], outcome.tensors[name]) for name in widths),
+    ends = scales["x"].apply(np.array([data.x["min"], data.x["max"]], np.float32))
+    spreads = distribution.of_tensors(values, config.activation, some)
+    gradients = None
+    if outcome.gradients is not None:
+        found = from_names(outcome.gradients)
+        gradients = learning_rate.describe(found, from_names(values), search, config.activation)
+    columns = Column.model_validate(data.x), Column.model_validate(data.y)
+    return Record(
+        schema=SCHEMA_VERSION,
+        run_name=config.run_name,
+        created=describe.now(),
+        config=Config.model_validate(config.as_json()),
+        sources=sources,
+        dataset=Dataset(
+            path=os.path.abspath(config.dataset),
+            rows=outcome.samples,
+            sha256=data.sha256 or None,
+            x=columns[0],
+            y=columns[1],
+        ),
+        scaling=ScalingPart(
+            statistics_of="the samples used",
+            x=Scale(shift=scales["x"].shift, factor=scales["x"].factor),
+            y=Scale(shift=scales["y"].shift, factor=scales["y"].factor),
+        ),
+        scaled=parts.Scaled(
+            x=describe.scale_summary(config.scaling, columns[0]),
+            y=describe.scale_summary(config.scaling, columns[1]),
+        ),
+        device=Device(
+            platform=outcome.platform,
+            kind=outcome.kind,
+            devices=outcome.devices,
+            processes=outcome.processes,
+            matmul_precision="highest",
+        ),
+        versions=describe.describe_versions(),
+        iterations=config.num_epochs * outcome.batches,
+        epochs=outcome.epochs,
+        loss=loss,
+        loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
+        tensors=(
+            *(
+                describe.describe_tensor(name, (outcome.batch, widths[name]), outcome.tensors[name], spreads[name])
+                for name in widths
+            ),
             outcome.losses.describe(),
-        ],
-        "parameters": [record.describe_parameter(name, array) for name, array in values.items()],
-        "units": None,
-        "first_nonfinite": outcome.first_nonfinite,
-        "gradients": None,
-        "findings": [],
-        "context": record.describe_context(
+        ),
+        parameters=tuple(describe.describe_parameter(name, array) for name, array in values.items()),
+        units=describe_units(values, config.activation, ends, some),
+        first_nonfinite=None
+        if outcome.first_nonfinite is None
+        else FirstNonfinite.model_validate(outcome.first_nonfinite),
+        gradients=gradients,
+        findings=(),
+        context=describe.describe_context(
             loss,
             data.y["std"] ** 2 / square if square else 0.0,
             data.noise_floor / square if square else 0.0,
         ),
-        "verification": outcome.verification,
-        "timing": {
-            "compile_seconds": outcome.compile_seconds,
-            "epoch_seconds": seconds,
-            "samples_per_second": outcome.samples / seconds,
-        },
-    }
+        verification=None if outcome.verification is None else Verification.model_validate(outcome.verification),
+        timing=Timing(
+            compile_seconds=outcome.compile_seconds,
+            epoch_seconds=seconds,
+            samples_per_second=outcome.samples / seconds,
+        ),
+    )

@@ -30,7 +30,7 @@ from cubic_cli.experiments.run import Outcome, Progress, first_parameters, obser
 from cubic_cli.reference import verify
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import Batches, HistoryWriter
-from cubic_cli.runs.store import Record
+from cubic_cli.runs.record import Record
 
 _OWN = ("dataset", "run_name", "artifact_dir", "fail_on", "device")  # settings that may differ among the processes
 _SEARCHED = 1 << 14  # samples among which the gradients' largest learning rate is looked for

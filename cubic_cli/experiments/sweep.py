@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
+from cubic_cli.float32 import TENSORS
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.store import Record
+from cubic_cli.runs.record import Finding, Record
 
 if TYPE_CHECKING:
     from cubic_cli.data.source import Ingested
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 # The settings that a grid may vary, the slowest first, and what stands before their values in a run's name.
 AXES = {"hidden_size": "h", "batch_size": "b", "initializer": "", "activation": "", "scaling": "", "seed": "s"}
 GROUP = ("initializer", "activation", "scaling")  # of runs that differ in their widths, seeds and batches
-TENSORS = ("z1", "a1", "z2")
 _ASCENDING = ("hidden_size", "batch_size")
 _SAME_SETTINGS = (*AXES, "num_epochs")
 _SAME_VERSIONS = ("cubic", "jax", "jaxlib")
@@ -123,25 +123,24 @@ def run_grid(
 def find_saved(config: ForwardConfig, sha256: str, platform: str, kind: str) -> Record | None:
     """Return the record of the saved run that `config` would give again, None where there is none."""
     from cubic_cli.analysis.describe import describe_versions
-    from cubic_cli.runs import damage as saved
 
     folder = Path(config.artifact_dir) / config.run_name
     try:
         record = runs.load_record(folder)
     except RunError:
         return None
-    if next(saved.check_record(record), None) or not all((folder / name).is_file() for name in runs.FILES):
+    if not all((folder / name).is_file() for name in runs.FILES):
         return None
     wanted, versions = config.as_json(), describe_versions()
-    verification = record["verification"]
+    verification = record.verification
     same = (
-        all(record["config"][name] == wanted[name] for name in _SAME_SETTINGS)
-        and all(record["versions"].get(name) == versions[name] for name in _SAME_VERSIONS)
-        and record["dataset"]["sha256"] == sha256
-        and (record["device"]["platform"], record["device"]["kind"]) == (platform, kind)
+        all(getattr(record.config, name) == wanted[name] for name in _SAME_SETTINGS)
+        and all(record.versions.get(name) == versions[name] for name in _SAME_VERSIONS)
+        and record.dataset.sha256 == sha256
+        and (record.device.platform, record.device.kind) == (platform, kind)
     )
-    verified = not config.verify or (verification is not None and verification["passed"])
-    measured = not config.gradients or record["gradients"] is not None
+    verified = not config.verify or (verification is not None and verification.passed)
+    measured = not config.gradients or record.gradients is not None
     return record if same and verified and measured else None
 
 
@@ -170,9 +169,9 @@ def refusals(outcome: Outcome, fail_on: Sequence[str]) -> list[str]:
     """Return why a run makes the sweep fail: an error, a failed verification, findings that `fail_on` names."""
     if outcome.record is None:
         return [outcome.error or "failed"]
-    check = outcome.record["verification"]
-    failed = ("unverified", "nondeterministic") if check is not None and not check["passed"] else ()
-    return list(dict.fromkeys(f["id"] for f in outcome.record["findings"] if f["id"] in (*failed, *fail_on)))
+    check = outcome.record.verification
+    failed = ("unverified", "nondeterministic") if check is not None and not check.passed else ()
+    return list(dict.fromkeys(f.id for f in outcome.record.findings if f.id in (*failed, *fail_on)))
 
 
 def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -181,7 +180,7 @@ def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
     def key(outcome: Outcome) -> tuple[int, float]:
         if outcome.record is None:
             return 2, 0.0
-        loss = outcome.record["loss_in_data_units"]
+        loss = outcome.record.loss_in_data_units
         return (0, loss) if math.isfinite(loss) else (1, 0.0)
 
     return sorted(outcomes, key=key)
@@ -193,45 +192,45 @@ def figures(record: Record) -> dict[str, Any]:
     `range_growth` is the largest |z2| over the largest |z1|, None where z1 is 0; `gradient_norm` that of all parameters
     together and `largest_learning_rate` the record's, None where they were not measured.
     """
-    tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
-    largest = {name: max(abs(tensor["min"] or 0.0), abs(tensor["max"] or 0.0)) for name, tensor in tensors.items()}
-    units, gradients = record["units"], record["gradients"]
-    norms = [parameter["norm"] for parameter in gradients["parameters"]] if gradients else []
+    largest = {tensor.name: max(abs(tensor.min or 0.0), abs(tensor.max or 0.0)) for tensor in record.tensors}
+    units, gradients = record.units, record.gradients
+    norms = [parameter.norm for parameter in gradients.parameters] if gradients else []
+    measured = [norm for norm in norms if norm is not None]
     return {
-        "loss_in_data_units": record["loss_in_data_units"],
+        "loss_in_data_units": record.loss_in_data_units,
         "range_growth": largest["z2"] / largest["z1"] if largest["z1"] > 0 else None,
-        "dead": units["dead"],
-        "distinct": units["distinct"],
-        "rank": units["rank"],
-        "gradient_norm": math.hypot(*norms) if norms and None not in norms else None,
-        "largest_learning_rate": gradients["largest_learning_rate"] if gradients else None,
-        "findings": list(dict.fromkeys(finding["id"] for finding in record["findings"])),
+        "dead": units.dead,
+        "distinct": units.distinct,
+        "rank": units.rank,
+        "gradient_norm": math.hypot(*measured) if norms and len(measured) == len(norms) else None,
+        "largest_learning_rate": gradients.largest_learning_rate if gradients else None,
+        "findings": list(dict.fromkeys(finding.id for finding in record.findings)),
         "verdict": verdict(record),
     }
 
 
 def verdict(record: Record) -> list[str]:
     """Return what the findings of a run come to, in a few words each, most important first."""
-    found: dict[str, dict[str, Any]] = {}
-    for finding in record["findings"]:
-        found.setdefault(finding["id"], finding)
-    units = record["units"]
-    count, dead, distinct = units["count"], units["dead"], units["distinct"]
+    found: dict[str, Finding] = {}
+    for finding in record.findings:
+        found.setdefault(finding.id, finding)
+    units = record.units
+    count, dead, distinct = units.count, units.dead, units.distinct
     words = []
     if "nonfinite" in found:
-        words.append(f"not finite from {found['nonfinite']['tensor']} on")
+        words.append(f"not finite from {found['nonfinite'].tensor} on")
     words += [text for id, text in _ERRORS.items() if id in found]
     if dead < count:  # else there is nothing that could grow or shrink
-        words += [f"{id} ×{_factor(found[id]['value'])}" for id in ("explodes", "vanishes") if id in found]
+        words += [f"{id} ×{_factor(found[id].value)}" for id in ("explodes", "vanishes") if id in found]
     if "dead_units" in found:
         words.append("all units dead" if dead == count else f"{dead} of {count} units dead")
     if "identical_units" in found and dead < count:
         words.append("all units alike" if distinct == 1 else f"{distinct} of {count} units distinct")
-    words += _fit(record["context"]["r_squared"], "worse_than_mean" in found)
+    words += _fit(record.context.r_squared, "worse_than_mean" in found)
     if "saturated_units" in found:
         words.append("units saturated")
     if "low_rank" in found and distinct > 1:
-        words.append(f"rank {units['rank']}")
+        words.append(f"rank {units.rank}")
     return words
 
 
@@ -260,16 +259,13 @@ def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
     A tensor that is constant, or holds a value that is not finite, gives no point: its spread says nothing.
     """
     entries = []
-    for values in dict.fromkeys(tuple(record["config"][name] for name in GROUP) for record in records):
-        members = [record for record in records if tuple(record["config"][name] for name in GROUP) == values]
-        for index, tensor in enumerate(TENSORS):
-            points = [
-                {"hidden_size": record["config"]["hidden_size"], "std": record["tensors"][index]["std"]}
-                for record in members
-                if record["tensors"][index]["std"] and not record["tensors"][index]["nonfinite"]
-            ]
-            points.sort(key=lambda point: point["hidden_size"])
-            slope = exponent([(point["hidden_size"], point["std"]) for point in points])
+    for values in dict.fromkeys(tuple(getattr(record.config, name) for name in GROUP) for record in records):
+        members = [record for record in records if tuple(getattr(record.config, name) for name in GROUP) == values]
+        for tensor in TENSORS:
+            seen = ((record.config.hidden_size, record.tensor(tensor)) for record in members)
+            told = sorted((hidden, of.std) for hidden, of in seen if of.std and not of.nonfinite)
+            points = [{"hidden_size": hidden, "std": std} for hidden, std in told]
+            slope = exponent(told)
             entry = dict(zip(GROUP, values, strict=True))
             entries.append({**entry, "tensor": tensor, "exponent": slope, "points": points})
     return entries

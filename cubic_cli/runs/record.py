@@ -1,36 +1,70 @@
 """The record of a run, `run.json`: one typed definition, of which writer, reader's checks and JSON Schema are made.
 
-Schema 2. What 1 did not have may be missing, so that records of both are read by the same models.
+Schema 2. What 1 did not have may be missing, so that records of both are read by the same models. What a later version
+or someone else added is kept, and not looked at.
 """
 
+import itertools
+import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cubic_cli.config import Activation, Initializer, Scaling
+from cubic_cli.float32 import FLOAT32_MAX
 
 SCHEMA_VERSION: Literal[2] = 2
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_ROUNDS_BEYOND = FLOAT32_MAX + 2.0**103  # from here on a number rounds to no float32
+
+
+def damage(what: str) -> PydanticCustomError:
+    """Return the error of a part whose values do not go together; `what` it is stands in the message as it is here."""
+    return PydanticCustomError("damage", what)
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, float):
+        return value
     if isinstance(value, str) and value in _NONFINITE:
         return _NONFINITE[value]
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
         raise ValueError("expected a number")
     return float(value)
 
 
-def _text_of(value: float) -> float | str:
-    return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def _write_number(value: float, info: SerializationInfo) -> float | str:
+    if math.isfinite(value) or info.context == "floats":
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _check_float32(value: float) -> float:
+    if math.isfinite(value) and abs(value) >= _ROUNDS_BEYOND:
+        raise ValueError("expected a float32")
+    return value
 
 
 # Any float64; what is not finite is one of three strings in JSON, which has no number for it.
 Number = Annotated[
     float,
     BeforeValidator(_number),
-    PlainSerializer(_text_of, when_used="json"),
+    PlainSerializer(_write_number, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NONFINITE)}]}),
 ]
+Value = Annotated[Number, AfterValidator(_check_float32)]  # one that a float32 holds, or that is not finite
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Positive = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Text = Annotated[str, Field(strict=True)]
@@ -39,9 +73,9 @@ Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=F
 
 
 class Part(BaseModel):
-    """A part of the record: it does not change, and holds nothing that is not named here."""
+    """A part of the record; it does not change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Config(Part):
@@ -52,9 +86,9 @@ class Config(Part):
     num_epochs: Positive
     num_samples: Positive | Literal["all"]
     seed: Count
-    initializer: Literal["ones", "zeros", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal"] | None
-    activation: Literal["relu", "leaky_relu", "gelu", "tanh", "identity"]
-    scaling: Literal["none", "minmax", "standard"]
+    initializer: Initializer | None  # null for parameters from a file
+    activation: Activation
+    scaling: Scaling
     dataset: Text | None  # null for samples from arrays
     x_column: Text = "x"
     y_column: Text = "y"
@@ -79,6 +113,10 @@ class Summary(Part):
 class Column(Summary):
     """A column of the dataset; the counts are of what is not finite (schema 2)."""
 
+    min: Value
+    max: Value
+    mean: Value
+    std: Value
     nan: Count = 0
     posinf: Count = 0
     neginf: Count = 0
@@ -149,6 +187,13 @@ class Histogram(Part):
     edges: tuple[Number, ...]
     counts: tuple[Count, ...]
 
+    @model_validator(mode="after")
+    def _check(self) -> "Histogram":
+        rises = all(a < b for a, b in itertools.pairwise(self.edges))
+        if not (rises and all(map(math.isfinite, self.edges)) and len(self.edges) == len(self.counts) + 1):
+            raise damage("not made of rising edges and a count between each two")
+        return self
+
 
 class Exponents(Part):
     """Bin k counts the values with 2^(first+k) ≤ |v| < 2^(first+k+1); zeros are left out."""
@@ -165,7 +210,7 @@ class Tensor(Part):
     are over an even spread of samples.
     """
 
-    name: Literal["z1", "a1", "z2", "loss"]
+    name: Text
     label: Text
     shape: tuple[Count, ...]
     dtype: Text = "float32"
@@ -184,6 +229,12 @@ class Tensor(Part):
     quantiles: dict[str, Number] | None = None
     histogram: Histogram | None = None
     exponents: Exponents | None = None
+
+
+def _check_tensors(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    if [tensor.name for tensor in tensors] != ["z1", "a1", "z2", "loss"]:
+        raise damage("not a list of z1, a1, z2 and loss")
+    return tensors
 
 
 class Parameter(Part):
@@ -331,11 +382,11 @@ class Record(Part):
     epochs: tuple[Epoch, ...]
     loss: Number
     loss_in_data_units: Number
-    tensors: tuple[Tensor, ...]
+    tensors: Annotated[tuple[Tensor, ...], AfterValidator(_check_tensors)]
     parameters: tuple[Parameter, ...]
     units: Units
     first_nonfinite: FirstNonfinite | None
-    gradients: Gradients | None
+    gradients: Gradients | None = None
     findings: tuple[Finding, ...]
     context: Context
     verification: Verification | None
@@ -346,3 +397,40 @@ class Record(Part):
     def tensor(self, name: str) -> Tensor:
         """Return a tensor by its name."""
         return next(tensor for tensor in self.tensors if tensor.name == name)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as its JSON says; what was not in the file that it was read from is not here either."""
+        document: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_unset=self.version == 1)
+        return document
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same with numbers that are not finite as floats."""
+        document: dict[str, Any] = self.model_dump(
+            mode="json", by_alias=True, exclude_unset=self.version == 1, context="floats"
+        )
+        return document
+
+
+def record_schema(version: Literal[1, 2] = SCHEMA_VERSION) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a run's record, as `run.json` and `--json` write it.
+
+    Args:
+        version: of the record, its `schema`.
+    """
+    # All that this version writes is required; 1 lacked what has a default.
+    schema = Record.model_json_schema(mode="serialization" if version == SCHEMA_VERSION else "validation")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"]["schema"] = {"const": version}
+    return schema
+
+
+def to_json(document: Any, indent: int | None = 2) -> str:
+    """Return any document as JSON; numbers that are not finite become the strings NaN, Infinity and -Infinity.
+
+    It is ASCII, so that no stream spoils it, whatever its encoding, and a path of any bytes can be told.
+    """
+    if isinstance(document, Record):
+        document = document.as_json()
+    else:
+        document = json.loads(json.dumps(document), parse_constant=str)  # NaN, Infinity, -Infinity
+    return json.dumps(document, indent=indent, allow_nan=False)

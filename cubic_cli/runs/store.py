@@ -9,10 +9,8 @@ import contextlib
 import errno
 import functools
 import json
-import math
 import os
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,49 +19,15 @@ from numpy.typing import NDArray
 
 from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
 from cubic_cli.errors import RunError
+from cubic_cli.runs import damage
+from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
 if TYPE_CHECKING:
     import polars as pl
 
-Record = dict[str, Any]  # described by record.schema.json
-
-SCHEMA_VERSION = 1
 RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
 FILES = (RECORD, HISTORY, PARAMETERS)
 SAMPLES = "samples.f32"  # in a scratch folder: the samples, where they are too many for the memory
-_TEXTS = {"run_name", "path", "dataset", "artifact_dir"}
-_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def shortest(value: Any) -> float:
-    """Return the float whose text is the shortest that reads back to the same float32."""
-    with np.errstate(over="ignore"):
-        return float(str(np.float32(value)))
-
-
-def to_json(document: Any, indent: int | None = 2) -> str:
-    """Return `document` as JSON; numbers that are not finite become the strings NaN, Infinity and -Infinity.
-
-    It is ASCII, so that no stream spoils it, whatever its encoding, and a path of any bytes can be told.
-    """
-    return json.dumps(_encode(document), indent=indent, allow_nan=False)
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _encode(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
-
-
-def _decode(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {
-        key: _NONFINITE.get(value, value) if isinstance(value, str) and key not in _TEXTS else value
-        for key, value in pairs
-    }
 
 
 @contextlib.contextmanager
@@ -163,23 +127,35 @@ def load_record(folder: Path) -> Record:
     Raises:
         RunError: there is no run, or its record is damaged or of a later schema; says which file and what.
     """
+    record, damages = damage.parse(load_document(folder))
+    if damages:
+        raise RunError(f"{folder / RECORD} is damaged: {damages[0]}; {again(folder)}")
+    return record
+
+
+def load_document(folder: Path) -> dict[str, Any]:
+    """Return what the record of the run in `folder` says, an object of JSON whose parts may be damaged.
+
+    Raises:
+        RunError: there is no run, or its record cannot be read or is of a later schema.
+    """
     path = folder / RECORD
     if not folder.is_dir():
         raise RunError(f"there is no run {folder}; `cubic inspect --list` shows the runs, `cubic forward` makes one")
     _check_file(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_decode)
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); {again(folder)}") from None
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if isinstance(schema, bool) or schema != SCHEMA_VERSION:
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
         raise RunError(
-            f"{path} has schema {schema!r}; this version of cubic reads schema {SCHEMA_VERSION}: "
+            f"{path} has schema {schema!r}; this version of cubic reads schema 1 to {SCHEMA_VERSION}: "
             "use the version that wrote it, or run `cubic forward` again"
         )
-    return cast(Record, record)
+    return cast(dict[str, Any], document)
 
 
 def load_history(folder: Path) -> "pl.DataFrame":
@@ -241,7 +217,12 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.record = load_record(folder)
+        self.parsed = load_record(folder)  # the same with types
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says; numbers that are not finite are floats."""
+        return self.parsed.as_dict()
 
     @functools.cached_property
     def history(self) -> "pl.DataFrame":
@@ -254,16 +235,10 @@ class Run:
         return load_parameters(self.folder)
 
     def __repr__(self) -> str:
-        try:
-            config, check = self.record["config"], self.record["verification"]
-            verified = "not verified" if check is None else "verified" if check["passed"] else "NOT VERIFIED"
-            says = (
-                f"N = {self.record['dataset']['rows']:,}, H = {config['hidden_size']:,}, "
-                f"loss {self.record['loss']:.7g}, {verified}"
-            )
-        except (KeyError, TypeError, ValueError):
-            says = "its record is damaged"
-        return f"<Run {str(self.folder)!r}: {says}>"
+        record, check = self.parsed, self.parsed.verification
+        verified = "not verified" if check is None else "verified" if check.passed else "NOT VERIFIED"
+        sizes = f"N = {record.dataset.rows:,}, H = {record.config.hidden_size:,}"
+        return f"<Run {str(self.folder)!r}: {sizes}, loss {record.loss:.7g}, {verified}>"
 
 
 def load_run(path: str | Path) -> Run:
@@ -283,23 +258,22 @@ def load_run(path: str | Path) -> Run:
     return Run(Path(path))
 
 
-def record_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a run's record, as `run.json` and `--json` write it."""
-    text = (resources.files("cubic_cli.runs") / "record.schema.json").read_text(encoding="utf-8")
-    return cast(dict[str, Any], json.loads(text))
+def near(path: str) -> Path:
+    """Return the path as people would write it: relative to the current folder, if it lies there."""
+    with contextlib.suppress(ValueError, OSError):
+        return Path(path).relative_to(Path.cwd())
+    return Path(path)
 
 
-def list_runs(artifact_dir: Path) -> list[Record]:
-    """Return the records of all runs in `artifact_dir`, by name; a damaged one has only `run_name` and `damaged`.
+def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Record | str]]:
+    """Yield all runs in `artifact_dir` by name: the name, and the record or, of a damaged run, what is wrong with it.
 
     A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
     """
-    runs: list[Record] = []
     if not artifact_dir.is_dir():
-        return runs
+        return
     for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
-            runs.append(load_record(folder) | {"run_name": folder.name})
+            yield folder.name, load_record(folder)
         except RunError as error:
-            runs.append({"run_name": folder.name, "damaged": str(error)})
-    return runs
+            yield folder.name, str(error)

@@ -18,9 +18,9 @@ def test_every_finite_value_is_in_the_bin_that_holds_it(values):
     described = distribution.describe(values)
     finite = values[np.isfinite(values)]
     if not finite.size:
-        assert described == {"quantiles": None, "histogram": None}
+        assert described == (None, None)
         return
-    edges, counts = (described["histogram"][key] for key in ("edges", "counts"))
+    edges, counts = map(list, (described.histogram.edges, described.histogram.counts))
     edges = np.float32(edges).tolist() if finite.min() < finite.max() else edges
     assert len(edges) == len(counts) + 1 <= distribution.BINS + 1
     assert all(a < b for a, b in itertools.pairwise(edges))
@@ -35,7 +35,7 @@ def test_every_finite_value_is_in_the_bin_that_holds_it(values):
 @settings(deadline=None, max_examples=100)
 @given(VALUES)
 def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(values):
-    quantiles = distribution.describe(values)["quantiles"]
+    quantiles = distribution.describe(values).quantiles
     finite = values[np.isfinite(values)].tolist()
     if not finite:
         return
@@ -65,14 +65,14 @@ def test_tensors_of_any_width_look_at_no_more_than_the_limit(hidden, monkeypatch
     x = np.linspace(-3, 3, 900, dtype=np.float32)
     seen = distribution.of_tensors(values, Activation.relu, x)
     for name, entry in seen.items():
-        assert 0 < sum(entry["histogram"]["counts"]) <= 1000
+        assert 0 < sum(entry.histogram.counts) <= 1000
         if name == "a1":
-            assert entry["quantiles"]["0.01"] == 0.0
+            assert entry.quantiles["0.01"] == 0.0
     z1 = np.float64(x)[:, None] * values["input_layer.weight"] + values["input_layer.bias"]
-    assert z1.min() <= seen["z1"]["quantiles"]["0.5"] <= z1.max()
-    assert seen["z1"]["quantiles"]["0.5"] == pytest.approx(np.median(z1), abs=0.25 * z1.std())
+    assert z1.min() <= seen["z1"].quantiles["0.5"] <= z1.max()
+    assert seen["z1"].quantiles["0.5"] == pytest.approx(np.median(z1), abs=0.25 * z1.std())
     z2 = np.maximum(z1, 0) @ values["output_layer.weight"] + 1
-    edges = seen["z2"]["histogram"]["edges"]
+    edges = seen["z2"].histogram.edges
     assert z2.min() - 1e-3 <= edges[0] < edges[-1] <= z2.max() + 1e-3 or len(edges) == 2
 
 

@@ -5,16 +5,14 @@ import pytest
 import records
 
 from cubic_cli.analysis import findings
-from cubic_cli.runs import damage as saved
 
 
 def found(record):
-    return {finding["id"]: finding for finding in findings.find(record)}
+    return {finding.id: finding for finding in findings.find(record)}
 
 
 def test_a_healthy_record_has_none():
-    assert list(saved.check_record(records.RECORD)) == []
-    assert findings.find(records.RECORD) == []
+    assert findings.find(records.RECORD) == ()
 
 
 FAILURE = {"quantity": "z1_max", "batch": 3, "found": 5.0, "expected": 5.1, "relative_error": 0.02}
@@ -67,7 +65,7 @@ CASES = [
         {"config__scaling": "none", "tensors__0": {"min": -99.0, "max": 99.0}},
         9900.25,
         "y reaches 9,900",
-        {"config__scaling": "none", "dataset": {"x": {"min": -5.0, "max": 5.0}, "y": {"min": -5.0, "max": 10.0}}},
+        {"config__scaling": "none", "dataset__x": {"min": -5.0, "max": 5.0}, "dataset__y": {"min": -5.0, "max": 10.0}},
     ),
 ]
 
@@ -75,10 +73,10 @@ CASES = [
 @pytest.mark.parametrize(("id", "with_it", "value", "said", "without"), CASES, ids=[case[0] for case in CASES])
 def test_every_finding_is_there_and_is_not(id, with_it, value, said, without):
     there = found(records.make(**with_it))[id]
-    assert there["value"] == pytest.approx(value)
-    assert there["limit"] == findings.LIMITS[id].limit
-    assert there["level"] == findings.LIMITS[id].level
-    assert said in there["text"]
+    assert there.value == pytest.approx(value)
+    assert there.limit == findings.LIMITS[id].limit
+    assert there.level == findings.LIMITS[id].level
+    assert said in there.text
     assert id not in found(records.make(**without))
 
 
@@ -89,8 +87,8 @@ def test_every_id_has_a_case():
 def test_the_first_layer_counts_too():
     changes = {"tensors__0": {"min": -2.0, "max": 0.5}, "config__scaling": "none"}
     vanishing = found(records.make(**changes))["vanishes"]
-    assert (vanishing["tensor"], vanishing["value"]) == ("z1", pytest.approx(2 / 99.75))
-    assert vanishing["text"].startswith("layer 1 shrinks")
+    assert (vanishing.tensor, vanishing.value) == ("z1", pytest.approx(2 / 99.75))
+    assert vanishing.text.startswith("layer 1 shrinks")
     # Under scaling the network got x within ±1.74: the same z1 is no small range.
     assert "vanishes" not in found(records.make(tensors__0={"min": -2.0, "max": 0.5}))
 
@@ -104,7 +102,7 @@ def test_errors_come_first_and_the_order_is_that_of_the_limits():
         config__scaling="none",
         context={"r_squared": -3.0},
     )
-    ids = [finding["id"] for finding in findings.find(record)]
+    ids = [finding.id for finding in findings.find(record)]
     assert ids == sorted(ids, key=list(findings.LIMITS).index)
     assert ids[0] == "nonfinite"
     assert len(ids) >= 5
@@ -120,11 +118,11 @@ def test_tanh_is_saturated_where_its_input_is_large():
     record = records.make(config__activation="tanh", tensors__0=wide)
     finding = found(record)["saturated_units"]
     # Of an even spread over ±100, all but ±2.65 of it is saturated; the histogram may lose the bins at the bound.
-    assert 0.96 <= finding["value"] <= 1 - math.atanh(0.99) / 100
+    assert 0.96 <= finding.value <= 1 - math.atanh(0.99) / 100
     narrow = records.tensor("z1", [10, 64], -3.0, 3.0, 0.0, 1.0)
     assert "saturated_units" not in found(records.make(config__activation="tanh", tensors__0=narrow))
-    del record["tensors"][0]["histogram"]
-    assert "saturated_units" not in found(record)
+    unknown = records.make(config__activation="tanh", tensors__0={**wide, "histogram": None})
+    assert "saturated_units" not in found(unknown)
 
 
 def test_zero_units_are_dead_and_not_worse_than_the_mean():

@@ -20,8 +20,9 @@ from cubic_cli.cli import settings as options
 from cubic_cli.cli.views import blocks, listing
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError
-from cubic_cli.runs import damage as saved
+from cubic_cli.runs import saved
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.record import to_json
 
 SETTINGS = {
     "plain": (),
@@ -48,6 +49,8 @@ def made(tmp_path_factory):
 def here(made, tmp_path):
     """A copy of that folder, to be damaged, as the current folder."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("model/*/run.json"):
+        path.write_text(path.read_text().replace(str(made), str(tmp_path)))
     return tmp_path
 
 
@@ -69,14 +72,13 @@ def test_the_record_has_the_distributions_of_the_tensors(here):
     record = runs.load_record(here / "model" / "plain")
     x = pl.read_csv("data.csv")["x"].to_numpy()[:205].astype(np.float32).astype(np.float64)
     z1 = np.repeat(x + 1, 64)
-    entry = {tensor["name"]: tensor for tensor in record["tensors"]}
-    histogram = entry["z1"]["histogram"]
-    counts, _ = np.histogram(z1.astype(np.float32), np.array(histogram["edges"], np.float32))
-    assert counts.tolist() == histogram["counts"]
+    seen = record.tensor("z1")
+    counts, _ = np.histogram(z1.astype(np.float32), np.array(seen.histogram.edges, np.float32))
+    assert tuple(counts) == seen.histogram.counts
     assert sum(counts) == 205 * 64
-    assert histogram["edges"][0] == entry["z1"]["min"]
-    assert entry["z1"]["quantiles"]["0.5"] == pytest.approx(np.median(z1), rel=1e-6)
-    assert sum(entry["loss"]["histogram"]["counts"]) == 21
+    assert seen.histogram.edges[0] == seen.min
+    assert seen.quantiles["0.5"] == pytest.approx(np.median(z1), rel=1e-6)
+    assert sum(record.tensor("loss").histogram.counts) == 21
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
@@ -174,9 +176,7 @@ def test_compare(cubic, here):
 
 
 def changed(factor=1.0, **changes):
-    record = records.make(**changes)
-    record["loss"] *= factor
-    return record
+    return records.make(loss=records.RECORD.loss * factor, **changes)
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-5, 1 - 1e-5])
@@ -312,7 +312,7 @@ def test_a_history_of_another_run_is_told(cubic, here):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [('{"schema": 1', "damaged"), ("[]", "schema"), ('{"schema": 2}', "schema 2")]
+    ("text", "said"), [('{"schema": 1', "damaged"), ("[]", "schema"), ('{"schema": 3}', "schema 3")]
 )
 def test_a_record_that_cannot_be_read(cubic, here, text, said):
     (here / "model" / "plain" / "run.json").write_text(text)
@@ -332,8 +332,7 @@ def test_a_record_that_cannot_be_read(cubic, here, text, said):
 
 
 def test_a_damaged_part_is_named_and_the_rest_is_shown(cubic, here):
-    record = runs.load_record(here / "model" / "plain")
-    tensors = copy.deepcopy(record["tensors"])
+    tensors = runs.load_record(here / "model" / "plain").as_json()["tensors"]
     tensors[1]["max"] = "a lot"
     change_record(here / "model" / "plain", tensors=tensors, timing={})
     status, out, err = cubic("inspect", "--run-name", "plain")
@@ -345,7 +344,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(cubic, here):
 
 
 def test_a_record_without_what_came_later_is_whole(cubic, here):
-    record = runs.load_record(here / "model" / "plain")
+    record = runs.load_record(here / "model" / "plain").as_json()
     for tensor in record["tensors"]:
         del tensor["quantiles"], tensor["histogram"]
     del record["gradients"]
@@ -366,7 +365,7 @@ def test_only_the_first_epoch_is_read(here, monkeypatch):
 
     monkeypatch.setattr(pl.LazyFrame, "collect", watched)
     monkeypatch.setattr(pl, "read_parquet", None)
-    saved.look(here / "model" / "plain")
+    saved.inspect_run(here / "model" / "plain")
     assert read == [(["epoch", "loss"], 21)]
 
 
@@ -387,7 +386,7 @@ def places(value, at=()):
         yield from places(inner, (*at, key))
 
 
-PLACES = [place for place in places(records.RECORD) if place]
+PLACES = [place for place in places(records.DOCUMENT) if place]
 JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 3), st.just(10**40), st.floats(), st.text(string.printable, max_size=5),
     st.just([]), st.just({}), st.just([None]), st.just("relu"),
@@ -401,7 +400,7 @@ JUNK = st.one_of(
 @example([(("dataset", "x", "mean"), False, 1.9566235514834686e40)])
 @example([(("dataset", "x", "std"), False, 1e-300), (("config", "scaling"), False, "standard")])
 def test_no_damage_to_a_record_is_a_traceback(here, changes):
-    record = copy.deepcopy(records.RECORD)
+    record = copy.deepcopy(records.DOCUMENT)
     for (*path, last), remove, junk in changes:
         part = record
         try:
@@ -414,13 +413,13 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took this place away
     folder = here / "model" / "plain"
-    (folder / "run.json").write_text(runs.to_json(record), encoding="utf-8")
+    (folder / "run.json").write_text(to_json(record), encoding="utf-8")
     rows = listing.rows(here / "model", "loss")
     assert len(rows) == 2
     blocks.layout(listing.screen(rows, 80), 80)
 
     def see():
-        found = saved.look(folder)
+        found = saved.inspect_run(folder)
         screen = run_view.screen(found.record, found.losses, 80, found.broken)
         blocks.layout(screen, 80)
         blocks.markdown(screen)
@@ -443,7 +442,7 @@ def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
     (folder / name).write_bytes(data[:at] + junk + (data[at + len(junk) :] if junk else b""))
 
     def see():
-        found = saved.look(folder)
+        found = saved.inspect_run(folder)
         blocks.layout(run_view.screen(found.record, found.losses, 80, found.broken), 80)
         if not found.broken:
             iteration.recorded(folder, found.record, 1, 2)

@@ -17,6 +17,7 @@ from cubic_cli.cli.views import blocks, format, listing, save
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import iteration as iteration_view
 from cubic_cli.cli.views import run as run_view
+from cubic_cli.runs.record import Record
 
 WIDTHS = [80, 160]
 GRADIENTS = {
@@ -24,13 +25,14 @@ GRADIENTS = {
         {"name": "input_layer.weight", "shape": [1, 64], "norm": 12.5, "min": -3.0, "max": 4.5, "step_ratio": 0.25},
         {"name": "output_layer.bias", "shape": [1], "norm": 1.5, "min": 1.5, "max": 1.5, "step_ratio": None},
     ],
+    "learning_rate": 0.01,
     "largest_learning_rate": 0.015625,
 }
 
 
 def exploding():
     """A run in which much goes wrong."""
-    record = records.make(
+    document = records.make_document(
         config__initializer="ones",
         config__scaling="none",
         loss=9194226.0,
@@ -46,11 +48,11 @@ def exploding():
         verification={"passed": False, "deterministic": False},
         gradients=GRADIENTS,
     )
-    record["epochs"] = [{"epoch": e, "loss": 9194226.0 + e % 2, "seconds": 0.002} for e in range(1, 31)]
-    record["tensors"][2] |= {"nonfinite": 12, "nan": 10, "posinf": 2}
-    record["first_nonfinite"] = {"tensor": "z2", "epoch": 1, "batch": 7, "row": 63, "cause": "overflow"}
-    record["findings"] = findings.find(record)
-    return record
+    document["epochs"] = [{"epoch": e, "loss": 9194226.0 + e % 2, "seconds": 0.002} for e in range(1, 31)]
+    document["tensors"][2] |= {"nonfinite": 12, "nan": 10, "posinf": 2}
+    document["first_nonfinite"] = {"tensor": "z2", "epoch": 1, "batch": 7, "row": 63, "cause": "overflow"}
+    record = Record.model_validate(document)
+    return record.model_copy(update={"findings": findings.find(record)})
 
 
 def text(screen, width):
@@ -75,7 +77,7 @@ DOCUMENT = {
         {"name": "loss", "shape": [1], "min": 2018853.4, "max": 2018853.4},
     ],
 }
-LABELS = {tensor["name"]: tensor["label"] for tensor in records.RECORD["tensors"]}
+LABELS = {tensor.name: tensor.label for tensor in records.RECORD.tensors}
 
 
 def rows(count=3, name="run{}"):

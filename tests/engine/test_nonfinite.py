@@ -16,6 +16,7 @@ from cubic_cli.engine import schedule
 from cubic_cli.experiments import run
 from cubic_cli.parameters import Parameters
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.record import to_json
 
 N, H, BATCH = 40, 4, 10
 ONE, X = np.ones(H), np.linspace(-50, 50, N)
@@ -100,7 +101,8 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
     config = ForwardConfig(hidden_size=H, batch_size=BATCH, num_epochs=2, num_samples=N, activation=activation)
     scratch = Path("scratch")
     scratch.mkdir()
-    written = run.run(config, {}, scratch)
+    record = run.run(config, {}, scratch)
+    written = record.as_dict()
     assert written["verification"]["passed"], written["verification"]
     tensors = compute(parameters, x, activation)
     with np.errstate(all="ignore"):
@@ -130,7 +132,7 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
     if activation is Activation.relu and (found is not None or name != "the bias brings z1 back"):
         expected = first and dict(zip(("tensor", "row", "cause"), first, strict=True))
         assert found == (expected and {**expected, "epoch": 1, "batch": (expected["row"] - 1) // BATCH + 1})
-    assert "NaN" not in runs.to_json(written).replace('"NaN"', "")
+    assert "NaN" not in to_json(record).replace('"NaN"', "")
 
 
 @pytest.mark.parametrize("scaling", ["none", "minmax", "standard"])

@@ -189,10 +189,8 @@ def test_the_exponent_of_a_power(power, factor, widths):
 def test_what_has_no_exponent():
     assert sweep.exponent([]) is None
     assert sweep.exponent([(8, 2.0), (8, 3.0)]) is None
-    made = [records.make(config={"hidden_size": h}) for h in (8, 16, 32)]
-    made[0]["tensors"][0]["std"] = 0.0
-    made[1]["tensors"][0]["nonfinite"] = 1
-    made[0]["tensors"][1]["std"] = None
+    changes = ({"tensors__0__std": 0.0, "tensors__1__std": None}, {"tensors__0__nonfinite": 1}, {})
+    made = [records.make(config={"hidden_size": h}, **c) for h, c in zip((8, 16, 32), changes, strict=True)]
     z1, a1, z2 = sweep.growth(made)
     assert (z1["exponent"], [p["hidden_size"] for p in z1["points"]]) == (None, [32])
     assert (a1["exponent"], [p["hidden_size"] for p in a1["points"]]) == (0, [16, 32])
@@ -203,7 +201,7 @@ def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
     losses = [math.nan, 2.0, math.inf, 1.0]
     outcomes = [Outcome(ForwardConfig(), records.make(loss_in_data_units=loss)) for loss in losses]
     ranked = sweep.rank([Outcome(ForwardConfig(), error="x"), *outcomes])
-    assert [o.error or str(o.record["loss_in_data_units"]) for o in ranked] == ["1.0", "2.0", "nan", "inf", "x"]
+    assert [o.error or str(o.record.loss_in_data_units) for o in ranked] == ["1.0", "2.0", "nan", "inf", "x"]
 
 
 @pytest.mark.parametrize(
@@ -229,12 +227,11 @@ def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
     ],
 )
 def test_verdicts(found, changes, expected):
-    keys = ("id", "value", "tensor")
-    findings = [dict(zip(keys, finding, strict=True)) for finding in found]
-    record = records.make(findings=findings)
-    for part, values in changes.items():
-        record[part] = {**record[part], **values}
-    assert sweep.verdict(record) == expected
+    findings = [
+        {"id": id, "level": "warning", "tensor": tensor, "value": value, "limit": 0, "text": ""}
+        for id, value, tensor in found
+    ]
+    assert sweep.verdict(records.make(findings=findings, **changes)) == expected
 
 
 def test_the_gradient_norm_is_of_all_parameters_together(swept, data):
@@ -346,7 +343,7 @@ def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept
     done = {path.name for path in (tmp_path / "model").iterdir() if not path.name.startswith(".")}
     assert 3 <= len(done) < 40
     for name in done:
-        assert runs.load_record(tmp_path / "model" / name)["verification"]["passed"]
+        assert runs.load_record(tmp_path / "model" / name).verification.passed
     status, document, _ = swept(*grid)
     assert status == 0
     assert kept(document) == done

@@ -71,9 +71,9 @@ def _share(ctx: typer.Context, device: Device, where: Place | None, json: bool) 
 
 def _show(report: "Report", json: bool) -> None:
     if json:
-        from cubic_cli.runs import store as runs
+        from cubic_cli.runs.record import to_json
 
-        print(runs.to_json(report.as_json()))
+        print(to_json(report.as_json()))
     else:
         from cubic_cli.cli.views import check as view
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +11,10 @@ from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands.generate import write_dataset
 from cubic_cli.config import ForwardConfig, GenerateConfig, Place
 from cubic_cli.errors import CubicError, UsageError
+
+if TYPE_CHECKING:
+    from cubic_cli.float32 import Float32
+    from cubic_cli.runs.record import Record
 
 
 def forward(
@@ -59,8 +63,7 @@ def forward(
     jax_variables.refuse_bad_flags()
     _generate(data)
     from cubic_cli.experiments import run
-    from cubic_cli.runs import damage as saved
-    from cubic_cli.runs import names
+    from cubic_cli.runs import names, saved
     from cubic_cli.runs import store as runs
 
     folder = Path(artifact_dir) / run_name
@@ -82,7 +85,7 @@ def _share(
 ) -> None:
     """Take part in a distributed run, under a supervisor; process 0 saves and shows it, and all end as it does."""
     from cubic_cli.cluster import supervisor
-    from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import saved
     from cubic_cli.runs import store as runs
 
     folder = Path(config.artifact_dir) / config.run_name
@@ -120,12 +123,14 @@ def _generate(config: GenerateConfig | None) -> None:
         terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
 
 
-def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool, earlier: datetime | None = None) -> None:
+def _show(
+    record: "Record", losses: "Float32 | None", folder: Path, json: bool, earlier: datetime | None = None
+) -> None:
     from cubic_cli.cli.views import run as view
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.record import to_json
 
     if json:
-        print(runs.to_json(record))
+        print(to_json(record))
     else:
         terminal.show(lambda width: view.screen(record, losses, width))
         from cubic_cli.cli.views.format import clock
@@ -134,12 +139,11 @@ def _show(record: dict[str, Any], losses: Any, folder: Path, json: bool, earlier
         terminal.tell(f"saved in {folder}{replaced}")
 
 
-def refuse(record: dict[str, Any]) -> None:
+def refuse(record: "Record") -> None:
     """Raise `CubicError` if a run is not verified, or has a finding that `--fail-on` names."""
-    check = record["verification"]
-    if check is not None and not check["passed"]:
-        texts = [f["text"] for f in record["findings"] if f["id"] in ("unverified", "nondeterministic")]
+    if record.verification is not None and not record.verification.passed:
+        texts = [finding.text for finding in record.findings if finding.id in ("unverified", "nondeterministic")]
         raise CubicError("the run is saved, but it is not verified: " + "; ".join(texts))
-    found = [f"{f['id']}: {f['text']}" for f in record["findings"] if f["id"] in record["config"]["fail_on"]]
+    found = [f"{finding.id}: {finding.text}" for finding in record.findings if finding.id in record.config.fail_on]
     if found:
         raise CubicError("the run is saved, but it has what --fail-on names; " + "; ".join(found))

@@ -33,10 +33,10 @@ def generate(
     """
     summary = write_dataset(options.configure(ctx, GenerateConfig), force)
     from cubic_cli.cli.views import dataset as view
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.record import to_json
 
     if json:
-        print(runs.to_json(asdict(summary)))
+        print(to_json(asdict(summary)))
     else:
         terminal.show(lambda width: view.screen(summary))
 

@@ -14,8 +14,9 @@ from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
     from cubic_cli.cli.views.blocks import Screen
-    from cubic_cli.runs.damage import Saved
-    from cubic_cli.runs.store import Record, Run
+    from cubic_cli.runs.record import Record
+    from cubic_cli.runs.saved import Saved
+    from cubic_cli.runs.store import Run
 
 
 def inspect(
@@ -166,12 +167,12 @@ def _compare(
     others = []
     for name in names:
         other = find(name, artifact_dir)
-        others.append(_whole_record(other) | {"run_name": other.resolve().name})
+        others.append(_whole_record(other).model_copy(update={"run_name": other.resolve().name}))
     document = compare.document(record, others, tolerance)
     _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
     if document["within_tolerance"] is False:
         apart = [f"{one['run_name']} ({', '.join(one['beyond'])})" for one in document["others"] if one["beyond"]]
-        raise CubicError(f"{record['run_name']} is not within {tolerance:g} of {'; '.join(apart)}")
+        raise CubicError(f"{record.run_name} is not within {tolerance:g} of {'; '.join(apart)}")
 
 
 def _whole_record(folder: Path) -> "Record":
@@ -180,14 +181,10 @@ def _whole_record(folder: Path) -> "Record":
     Raises:
         RunError: there is no run, or its record is damaged; says where.
     """
-    from cubic_cli.runs import damage as saved
     from cubic_cli.runs import store as runs
 
     runs.recover(folder)
-    record = runs.load_record(folder)
-    for where, what in saved.check_record(record):
-        raise RunError(f"{folder / runs.RECORD} is damaged: {where} is {what}; {runs.again(folder)}")
-    return record
+    return runs.load_record(folder)
 
 
 def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
@@ -197,7 +194,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 
     record = _whole_record(folder)
     document = iteration.recorded(folder, record, epoch, batch)
-    labels = {tensor["name"]: tensor["label"] for tensor in record["tensors"]}
+    labels = {tensor.name: tensor.label for tensor in record.tensors}
     values: iteration.Values | str | None = None
     problem = None
     if not json:
@@ -220,18 +217,18 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 
 def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     from cubic_cli.cli.views import run as view
-    from cubic_cli.runs import damage as saved
+    from cubic_cli.runs import saved
     from cubic_cli.runs import store as runs
 
     runs.recover(folder)
     try:
-        found = saved.look(folder)
+        found = saved.inspect_run(folder)
     except RunError:
         if folder.is_dir() and not json:
-            terminal.show(lambda width: view.remains(saved.remains(folder)))
+            terminal.show(lambda width: view.remains(saved.salvage(folder)))
         raise
     _give(
-        found.record,
+        found.document,
         lambda width: view.screen(found.record, found.losses, width, found.broken),
         json,
         save,
@@ -264,10 +261,10 @@ def _give(
     run: "Run | None" = None,
 ) -> None:
     """Print the document as JSON, or the screen, and keep the screen where that is asked for."""
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.record import to_json
 
     if json:
-        print(runs.to_json(document))
+        print(to_json(document))
     else:
         terminal.show(screen)
     if save is not None:

@@ -95,9 +95,9 @@ def _news(outcome: "Outcome") -> str:
 
     if outcome.record is None:
         return f"{outcome.config.run_name} failed: {outcome.error}"
-    seconds = sum(epoch["seconds"] for epoch in outcome.record["epochs"])
+    seconds = sum(epoch.seconds for epoch in outcome.record.epochs)
     how = "as saved" if outcome.kept else f"epochs in {duration(seconds)}"
-    return f"{outcome.config.run_name}: loss {short(outcome.record['loss_in_data_units'])}, {how}"
+    return f"{outcome.config.run_name}: loss {short(outcome.record.loss_in_data_units)}, {how}"
 
 
 def _row(outcome: "Outcome") -> dict[str, Any]:
@@ -109,15 +109,19 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
         settings = outcome.config.as_json()
         chosen = {name: settings[name] for name in ("run_name", *grid.AXES)}
         return {**chosen, "error": outcome.error}
-    return {**listing.row(outcome.record), **grid.figures(outcome.record), "kept": outcome.kept}
+    return {
+        **listing.row(outcome.config.run_name, outcome.record),
+        **grid.figures(outcome.record),
+        "kept": outcome.kept,
+    }
 
 
 def _show(document: dict[str, Any], run_name: str, json: bool) -> None:
     from cubic_cli.cli.views import sweep as view
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.record import to_json
 
     if json:
-        print(runs.to_json(document))
+        print(to_json(document))
     else:
         terminal.show(lambda width: view.screen(document, run_name, width))
 

@@ -10,9 +10,8 @@ from rich.text import Text
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen
 from cubic_cli.cli.views.format import GLUE, number
 from cubic_cli.errors import UsageError
-from cubic_cli.runs import damage as saved
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.store import Record
+from cubic_cli.runs.record import Record
 
 _CONFIG = ("hidden_size", "batch_size", "num_epochs", "initializer", "activation", "scaling", "seed")
 # The columns of the screen and the keys of the rows that they show.
@@ -48,7 +47,7 @@ def rows(artifact_dir: Path, sort: str | None = None) -> list[dict[str, Any]]:
         UsageError: there is no such column; names those there are.
     """
     key = None if sort is None else _key(sort)
-    made = [row(record) for record in runs.list_runs(artifact_dir)]
+    made = [row(name, record) for name, record in runs.list_runs(artifact_dir)]
     if key is None:
         return made
     known = [row for row in made if not _missing(row.get(key))]
@@ -72,23 +71,20 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def row(record: Record) -> dict[str, Any]:
-    """Return the row of one run; a damaged one has `run_name` and `damaged` alone."""
-    if "damaged" in record:
-        return record
-    wrong = [f"{where} is {what}" for where, what in saved.check_record(record)]
-    if wrong:
-        return {"run_name": record["run_name"], "damaged": f"{runs.RECORD} is damaged: {wrong[0]}"}
-    check = record["verification"]
+def row(name: str, record: Record | str) -> dict[str, Any]:
+    """Return the row of a run, of a damaged one, of which only the damage is known, `run_name` and `damaged` alone."""
+    if isinstance(record, str):
+        return {"run_name": name, "damaged": record}
+    check = record.verification
     return {
-        "run_name": record["run_name"],
-        "created": record["created"],
-        "loss": record["loss"],
-        **{key: record["config"][key] for key in _CONFIG},
-        "num_samples": record["dataset"]["rows"],
-        "r_squared": record["context"]["r_squared"],
-        "device": record["device"]["platform"],
-        "verified": None if check is None else check["passed"],
+        "run_name": name,
+        "created": record.created,
+        "loss": record.loss,
+        **{key: getattr(record.config, key) for key in _CONFIG},
+        "num_samples": record.dataset.rows,
+        "r_squared": record.context.r_squared,
+        "device": record.device.platform,
+        "verified": None if check is None else check.passed,
     }
 
 
@@ -116,7 +112,7 @@ def _cell(row: dict[str, Any], key: str, name: int) -> str | Text:
     if key == "run_name":
         return shorten(value, name)
     if key == "created":
-        return str(value).replace("T", GLUE).removesuffix("Z")
+        return str(value)[:19].replace("T", GLUE)
     if key in ("loss", "r_squared"):
         return number(value)
     if key == "verified":

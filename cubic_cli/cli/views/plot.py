@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cubic_cli.cli.views.files import write_whole
-from cubic_cli.config import Activation, Scaling
 from cubic_cli.data.problem import Float32, Float64, cubic
 from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
@@ -18,8 +17,9 @@ from cubic_cli.data.source import Sha256, spread_indices
 from cubic_cli.errors import CubicError, DatasetError, UsageError
 from cubic_cli.parameters import from_names
 from cubic_cli.reference.network import forward
-from cubic_cli.runs import damage as saved
-from cubic_cli.runs.store import Record, Run
+from cubic_cli.runs import saved
+from cubic_cli.runs.record import Record, Tensor
+from cubic_cli.runs.store import Run, near
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,17 +102,16 @@ def draw(run: Run) -> "Figure":
     import matplotlib
     from matplotlib.figure import Figure
 
-    record = run.record
+    record = run.parsed
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 7.2), layout="constrained")
         grid = figure.add_gridspec(2, 6)
-        name = "\n".join(textwrap.wrap(record["run_name"], 72))
+        name = "\n".join(textwrap.wrap(record.run_name, 72))
         figure.suptitle(f"{name}\n{_subtitle(record)}", fontsize=10)
         _draw_fit(figure.add_subplot(grid[0, :3]), record, run.parameters)
         _draw_losses(figure.add_subplot(grid[0, 3:]), record, saved.first_epoch_losses(run.folder, record))
-        tensors = {tensor["name"]: tensor for tensor in record["tensors"]}
-        for place, tensor in enumerate(("z1", "a1", "z2")):
-            _draw_histogram(figure.add_subplot(grid[1, 2 * place : 2 * place + 2]), tensors[tensor])
+        for place, name in enumerate(("z1", "a1", "z2")):
+            _draw_histogram(figure.add_subplot(grid[1, 2 * place : 2 * place + 2]), record.tensor(name))
         _fix_layout(figure)
     return figure
 
@@ -128,17 +127,16 @@ def _fix_layout(figure: "Figure") -> None:
 
 
 def _subtitle(record: Record) -> str:
-    config = record["config"]
+    config = record.config
     return (
-        f"1 → {config['hidden_size']} → 1, {config['activation']}, {config['initializer']}, scaling "
-        f"{config['scaling']}, {record['dataset']['rows']:,} samples in batches of {config['batch_size']}"
+        f"1 → {config.hidden_size} → 1, {config.activation}, {config.initializer}, scaling "
+        f"{config.scaling}, {record.dataset.rows:,} samples in batches of {config.batch_size}"
     )
 
 
 def _draw_fit(axes: "Axes", record: Record, parameters: dict[str, Float32]) -> None:
     """Draw the samples, the cubic that they come from, and the network, all in the units of the data."""
-    column = record["dataset"]["x"]
-    low, high = float(column["min"]), float(column["max"])
+    low, high = record.dataset.x.min, record.dataset.x.max
     axes.set(title="the samples, the cubic and the network", xlabel="x", ylabel="y")
     if not (math.isfinite(low) and math.isfinite(high)):
         _note(axes, "no x is finite")
@@ -162,17 +160,19 @@ def read_spread(record: Record) -> tuple[Float32, Float32]:
     Raises:
         DatasetError: the dataset is missing, or is not what the run has seen.
     """
-    data = record["dataset"]
+    data = record.dataset
+    if data.path is None:
+        raise DatasetError("the samples came from arrays: they are not shown")
     digest, seen, kept = Sha256(), 0, []
-    stride = -(-data["rows"] // _SAMPLES)
-    names = tuple(record["config"].get(name, name[0]) for name in ("x_column", "y_column"))
-    for x, y in read_chunks(Path(data["path"]), data["rows"], names):
+    stride = -(-data.rows // _SAMPLES)
+    names = record.config.x_column, record.config.y_column
+    for x, y in read_chunks(near(data.path), data.rows, names):
         digest.add(x, y)
         first = -seen % stride
         kept.append((x[first::stride], y[first::stride]))
         seen += len(x)
-    if data["sha256"] is not None and digest.hexdigest() != data["sha256"]:
-        raise DatasetError(f"{data['path']} has changed since the run: its samples are not shown")
+    if data.sha256 is not None and digest.hexdigest() != data.sha256:
+        raise DatasetError(f"{near(data.path)} has changed since the run: its samples are not shown")
     columns = np.stack([np.concatenate([chunk[i] for chunk in kept]) for i in range(2)])
     x, y = columns[:, np.isfinite(columns).all(axis=0)]
     return x, y
@@ -180,10 +180,10 @@ def read_spread(record: Record) -> tuple[Float32, Float32]:
 
 def predict(record: Record, parameters: dict[str, Float32], x: Float64) -> Float64:
     """Return what the network of a run answers at `x [n]`, both in the units of the data, in float64."""
-    kind = Scaling(record["config"]["scaling"])
-    scale_x, scale_y = (choose_scale(kind, record["dataset"][column]) for column in ("x", "y"))
+    data, kind = record.dataset, record.config.scaling
+    scale_x, scale_y = (choose_scale(kind, column.model_dump()) for column in (data.x, data.y))
     scaled = (x - scale_x.shift) / scale_x.factor if scale_x.factor else np.zeros_like(x)
-    _, _, z2 = forward(from_names(parameters), scaled, Activation(record["config"]["activation"]))
+    _, _, z2 = forward(from_names(parameters), scaled, record.config.activation)
     return z2 * scale_y.factor + scale_y.shift
 
 
@@ -217,7 +217,7 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
         axes.plot(batches[some], mean[some], color=_BLUE, linewidth=1, label="their mean")
     else:
         axes.plot(batches[some], mean[some], color=_BLUE, linewidth=1, marker="." if some.sum() < 200 else "")
-    epoch_loss = record["loss"]
+    epoch_loss = record.loss
     if math.isfinite(epoch_loss):
         axes.axhline(epoch_loss, color=_ORANGE, linewidth=1, linestyle="--", label="the loss of the epoch")
     smallest, largest = float(values[finite].min()), float(values[finite].max())
@@ -236,23 +236,23 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
     axes.legend(loc="upper right", ncols=2)
 
 
-def _draw_histogram(axes: "Axes", tensor: dict[str, Any]) -> None:
+def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
     """Draw how the values of one tensor are distributed, over a symmetric logarithm."""
-    axes.set(title=tensor["label"], xlabel=tensor["name"], ylabel="share of the values")
-    histogram = tensor.get("histogram")
-    if not histogram:
-        _note(axes, "no value is finite" if tensor["min"] is None else "the record has no histogram")
+    axes.set(title=tensor.label, xlabel=tensor.name, ylabel="share of the values")
+    histogram = tensor.histogram
+    if histogram is None:
+        _note(axes, "no value is finite" if tensor.min is None else "the record has no histogram")
         return
-    edges, counts = np.array(histogram["edges"], float), np.array(histogram["counts"], float)
+    edges, counts = np.array(histogram.edges), np.array(histogram.counts, float)
     share = counts / counts.sum()
     axes.stairs(share, edges, fill=True, color=_BLUE, alpha=0.8)
     largest = float(np.abs(edges).max())
     axes.set_xscale("symlog", linthresh=10.0 ** math.floor(math.log10(largest)) / 100, linscale=0.5)
     axes.tick_params(axis="x", labelsize=7, rotation=45)
-    if tensor["zeros"] > 0:
-        axes.text(0.98, 0.95, f"{tensor['zeros']:.1%} are zero", transform=axes.transAxes, ha="right", va="top")
-    if tensor["nonfinite"]:
-        text = f"{tensor['nonfinite']:,} are not finite"
+    if tensor.zeros > 0:
+        axes.text(0.98, 0.95, f"{tensor.zeros:.1%} are zero", transform=axes.transAxes, ha="right", va="top")
+    if tensor.nonfinite:
+        text = f"{tensor.nonfinite:,} are not finite"
         axes.text(0.98, 0.87, text, transform=axes.transAxes, ha="right", va="top", color=_RED)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.text import Text
 
 from cubic_cli import config as cfg
-from cubic_cli.analysis import findings
+from cubic_cli.analysis.describe import as_scaled
 from cubic_cli.cli.views.blocks import (
     BAD,
     GOOD,
@@ -41,10 +41,12 @@ from cubic_cli.cli.views.format import (
     size,
     sparkline,
 )
-from cubic_cli.runs.store import Record, shortest
+from cubic_cli.float32 import shortest
+from cubic_cli.runs.record import Finding, Record
+from cubic_cli.runs.store import near
 
 if TYPE_CHECKING:
-    from cubic_cli.data.problem import Float32
+    from cubic_cli.float32 import Float32
 
 EQUATIONS = {"z1": "x·W1 + b1", "a1": "{activation}(z1)", "z2": "a1·W2 + b2", "loss": "mean((z2 − y)²)"}
 SYMBOLS = {
@@ -95,7 +97,7 @@ def screen(record: Record, losses: "Float32 | None", width: int, broken: frozens
 
 
 def remains(found: list[tuple[str, str]]) -> Screen:
-    """Return the screen of a run whose record cannot be read: what `saved.remains` found."""
+    """Return the screen of a run whose record cannot be read: what `saved.salvage` found."""
     return [Heading("what remains"), Facts([(name, Text(said)) for name, said in found])]
 
 
@@ -104,38 +106,37 @@ Fact = tuple[str, Text]
 
 def _heading(view: View) -> list[Block]:
     record = view.record
-    created = record["created"].replace("T", " ").replace("Z", " UTC").replace(" ", GLUE)
-    return [Heading(record["run_name"], Text(created, QUIET))]
+    created = f"{record.created[:19]}{GLUE}UTC".replace("T", GLUE, 1)
+    return [Heading(record.run_name, Text(created, QUIET))]
 
 
 def _data(view: View) -> Fact:
-    data, config = view.record["dataset"], view.record["config"]
-    batches = -(-data["rows"] // config["batch_size"])
-    text = Text(f"{data['path']}: {data['rows']:,}{GLUE}samples in {_many(batches, 'batch', 'batches')} of ")
-    text.append(f"{min(config['batch_size'], data['rows']):,}, {_many(config['num_epochs'], 'epoch')}, ")
-    text.append(f"{_many(view.record['iterations'], 'iteration')}")
-    if config["scaling"] != "none":
-        ranges = (f"{c} from {short(data[c]['min'])} to {short(data[c]['max'])}" for c in ("x", "y"))
-        text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config['scaling']} scaling")
+    data, config = view.record.dataset, view.record.config
+    batches = -(-data.rows // config.batch_size)
+    where = "arrays" if data.path is None else near(data.path)
+    text = Text(f"{where}: {data.rows:,}{GLUE}samples in {_many(batches, 'batch', 'batches')} of ")
+    text.append(f"{min(config.batch_size, data.rows):,}, {_many(config.num_epochs, 'epoch')}, ")
+    text.append(f"{_many(view.record.iterations, 'iteration')}")
+    if config.scaling != "none":
+        ranges = (f"{name} from {short(c.min)} to {short(c.max)}" for name, c in (("x", data.x), ("y", data.y)))
+        text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config.scaling} scaling")
     return "data", text
 
 
 def _device(view: View) -> Fact:
-    device, versions = view.record["device"], view.record["versions"]
-    kind = device["kind"] if device["kind"] != device["platform"] else ""
-    text = Text(
-        f"{device['devices']}{GLUE}×{GLUE}{device['platform']}" if device["devices"] > 1 else device["platform"]
-    )
+    device, versions = view.record.device, view.record.versions
+    kind = device.kind if device.kind != device.platform else ""
+    text = Text(f"{device.devices}{GLUE}×{GLUE}{device.platform}" if device.devices > 1 else device.platform)
     text.append(f" ({kind})" if kind else "")
-    text.append(f" in {device['processes']:,} processes" if device["processes"] > 1 else "")
-    text.append(f", matmul precision {device['matmul_precision']}")
+    text.append(f" in {device.processes:,} processes" if device.processes > 1 else "")
+    text.append(f", matmul precision {device.matmul_precision}")
     text.append("".join(f", {name}{GLUE}{versions[name]}" for name in ("jax", "numpy", "cubic") if name in versions))
     return "device", text
 
 
 def _settings(view: View) -> Fact | None:
     """The settings that differ from the default, each with where it came from."""
-    config, sources = view.record["config"], view.record["sources"]
+    config, sources = view.record.config.model_dump(mode="json"), view.record.sources
     defaults = cfg.ForwardConfig().as_json()
     names = [name for name in sources if name in config and config[name] != defaults.get(name)]
     if not names:
@@ -151,8 +152,8 @@ def _setting(value: Any) -> str:
 
 
 def _network(view: View) -> Fact:
-    activation = view.record["config"]["activation"]
-    z1, _, z2, _ = (tensor["shape"] for tensor in view.record["tensors"])
+    activation = view.record.config.activation
+    z1, _, z2, _ = (list(tensor.shape) for tensor in view.record.tensors)
     steps = [
         f"x {shape([*z1[:1], 1])}",
         f"→ z1 = {EQUATIONS['z1']} {shape(z1)}",
@@ -164,39 +165,40 @@ def _network(view: View) -> Fact:
 
 
 def _parameters(view: View) -> Fact:
-    parameters = view.record["parameters"]
-    count = sum(p["count"] for p in parameters)
-    kinds = sorted({p["dtype"] for p in parameters})
+    parameters = view.record.parameters
+    count = sum(p.count for p in parameters)
+    kinds = sorted({p.dtype for p in parameters})
     width = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
-    total = sum(p["count"] * width.get(p["dtype"], 4) for p in parameters)
-    text = Text(
-        f"{_many(count, 'parameter')} of {'/'.join(kinds)}, {size(total)}, {view.record['config']['initializer']}: "
-    )
+    total = sum(p.count * width.get(p.dtype, 4) for p in parameters)
+    text = Text(f"{_many(count, 'parameter')} of {'/'.join(kinds)}, {size(total)}, {view.record.config.initializer}: ")
     ranges = []
     for p in parameters:
-        name = f"{SYMBOLS.get(p['name'], p['name'])} {shape(p['shape'])}"
-        same = p["min"] == p["max"]
-        ranges.append(f"{name} = {short(p['min'])}" if same else f"{name} from {short(p['min'])} to {short(p['max'])}")
+        name = f"{SYMBOLS.get(p.name, p.name)} {shape(p.shape)}"
+        same = p.min == p.max
+        ranges.append(f"{name} = {short(p.min)}" if same else f"{name} from {short(p.min)} to {short(p.max)}")
     return "parameters", text.append(", ".join(r.replace(" ", GLUE) for r in ranges))
 
 
 def _tensors(view: View) -> list[Block]:
     """The table of x, y and the tensors, with a histogram of each on one axis; the loss has other units and none."""
     record = view.record
-    rows = [{"name": c, "shape": [record["dataset"]["rows"]], **findings.input_range(record, c)} for c in ("x", "y")]
-    rows += record["tensors"]
+    count, scaled = record.dataset.rows, as_scaled(record)
+    rows: list[dict[str, Any]] = [
+        {"name": name, "shape": [count], **column.model_dump()} for name, column in (("x", scaled.x), ("y", scaled.y))
+    ]
+    rows += [tensor.model_dump() for tensor in record.tensors]
     axis = _axis(rows, view.width)
     title = axis.header()
     quantiles = [QUANTILES[key] for key in QUANTILES] if any(row.get("quantiles") for row in rows) else []
     nonfinite = any(row.get("nonfinite") for row in rows)
     names = ["tensor", "equation", "shape", "min", "max", "mean", "std", *quantiles, "zeros", "non-finite", title]
     columns = [Column(name, name not in ("tensor", "equation", "shape", title), name == title) for name in names]
-    cells = [_row(row, record["config"]["activation"], axis, title) for row in rows]
+    cells = [_row(row, record.config.activation, axis, title) for row in rows]
     drop = DROP if nonfinite else ("non-finite", *DROP)
     notes = [f"over one epoch; the axis is logarithmic beyond ±{axis.linear:g}"]
     if quantiles:
         notes.append("quantiles and histograms from an even spread of samples")
-    if record["config"]["scaling"] != "none":
+    if record.config.scaling != "none":
         notes.append("x and y as scaled")
     grid = Grid("tensors", columns, [[row[name] for name in names] for row in cells], (*drop, title), "; ".join(notes))
     return [grid]
@@ -224,13 +226,13 @@ def _row(row: dict[str, Any], activation: str, axis: Axis, title: str) -> dict[s
 
 
 def _loss(view: View) -> Fact:
-    record, context = view.record, view.record["context"]
-    r_squared, variance, floor = (context[name] for name in ("r_squared", "target_variance", "noise_floor"))
-    text = Text.assemble((number(record["loss"]), "bold"))
+    record, context = view.record, view.record.context
+    r_squared, variance, floor = context.r_squared, context.target_variance, context.noise_floor
+    text = Text.assemble((number(record.loss), "bold"))
     text.append(f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}, ")
     text.append(f"the cubic itself {short(floor)}")
-    if record["loss_in_data_units"] != record["loss"]:
-        text.append(f"; in the data's units {number(record['loss_in_data_units'])}")
+    if record.loss_in_data_units != record.loss:
+        text.append(f"; in the data's units {number(record.loss_in_data_units)}")
     return "loss", text
 
 
@@ -258,41 +260,41 @@ def _batches(view: View) -> Fact | None:
 
 
 def _epochs(view: View) -> Fact | list[Block]:
-    epochs = view.record["epochs"]
-    losses = {repr(epoch["loss"]) for epoch in epochs}
+    epochs = view.record.epochs
+    losses = {repr(epoch.loss) for epoch in epochs}
     if len(losses) <= 1:
         text = f"1–{len(epochs):,}, the same loss each, bit for bit" if len(epochs) > 1 else "1"
         return "epochs", Text(text)
     shown = epochs if len(epochs) <= 20 else epochs[:10] + epochs[-10:]
-    rows = [(f"{epoch['epoch']:,}", number(epoch["loss"]), duration(epoch["seconds"])) for epoch in shown]
+    rows = [(f"{epoch.epoch:,}", number(epoch.loss), duration(epoch.seconds)) for epoch in shown]
     note = f"{len(epochs) - 20:,} epochs in the middle are left out" if len(epochs) > 20 else ""
     return [Grid("epochs", [Column("epoch"), Column("loss"), Column("time")], rows, note=note)]
 
 
 def _verification(view: View) -> Fact:
-    check = view.record["verification"]
+    check = view.record.verification
     if check is None:
         return "verified", Text("no (--no-verify)", WARNING)
-    text = Text("yes" if check["passed"] else "NO", GOOD if check["passed"] else BAD)
+    text = Text("yes" if check.passed else "NO", GOOD if check.passed else BAD)
     text.append(
-        f", {_many(check['batches'], 'batch', 'batches')} against {check['reference']}: largest relative error "
-        f"{check['max_relative_error']:.1e} ({check['tolerance']:.1e}{GLUE}allowed)"
+        f", {_many(check.batches, 'batch', 'batches')} against {check.reference}: largest relative error "
+        f"{check.max_relative_error:.1e} ({check.tolerance:.1e}{GLUE}allowed)"
     )
-    if not check["deterministic"]:
+    if not check.deterministic:
         text.append("; the epochs differ", BAD)
     return "verified", text
 
 
 def _timing(view: View) -> Fact:
-    timing = view.record["timing"]
+    timing = view.record.timing
     return "speed", Text(
-        f"{duration(timing['epoch_seconds'])} an epoch, {short(timing['samples_per_second'])}{GLUE}samples/s; "
-        f"compiled in {duration(timing['compile_seconds'])}"
+        f"{duration(timing.epoch_seconds)} an epoch, {short(timing.samples_per_second)}{GLUE}samples/s; "
+        f"compiled in {duration(timing.compile_seconds)}"
     )
 
 
 def _gradients(view: View) -> list[Block]:
-    gradients = view.record.get("gradients")
+    gradients = view.record.gradients
     if gradients is None:
         return []
     columns = [
@@ -302,30 +304,28 @@ def _gradients(view: View) -> list[Block]:
     ]
     rows = [
         (
-            f"∂loss/∂{SYMBOLS.get(p['name'], p['name'])}",
-            shape(p["shape"]),
-            *(number(p[name]) for name in ("norm", "min", "max", "step_ratio")),
+            f"∂loss/∂{SYMBOLS.get(p.name, p.name)}",
+            shape(p.shape),
+            *(number(getattr(p, name)) for name in ("norm", "min", "max", "step_ratio")),
         )
-        for p in gradients["parameters"]
+        for p in gradients.parameters
     ]
-    rate = short(gradients["largest_learning_rate"])
+    rate = short(gradients.largest_learning_rate)
     note = f"largest learning rate at which a step does not raise the loss: {rate}"
     return [Grid("gradients", columns, rows, ("min", "max", "shape"), note)]
 
 
 def _findings(view: View) -> list[Block]:
     items = [
-        Bullet(f["id"], _figure(f), f["text"], f["level"])
-        for f in sorted(
-            view.record["findings"], key=lambda f: list(LEVELS).index(f["level"]) if f["level"] in LEVELS else 9
-        )
+        Bullet(f.id, _figure(f), f.text, f.level)
+        for f in sorted(view.record.findings, key=lambda f: list(LEVELS).index(f.level) if f.level in LEVELS else 9)
     ]
     return [Bullets("what the numbers say", items)] if items else []
 
 
-def _figure(finding: dict[str, Any]) -> str:
+def _figure(finding: Finding) -> str:
     """Return the figure against its limit, as in `64 > 10`."""
-    value, limit = finding["value"], finding["limit"]
+    value, limit = finding.value, finding.limit
     sign = ">" if value > limit else "<" if value < limit else "="
     return f"{short(value)}{GLUE}{sign}{GLUE}{short(limit)}" if math.isfinite(value) else number(value)
 

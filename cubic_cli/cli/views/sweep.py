@@ -10,7 +10,8 @@ from rich.text import Text
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
 from cubic_cli.cli.views.format import short
 from cubic_cli.cli.views.listing import shorten
-from cubic_cli.experiments.sweep import GROUP, TENSORS
+from cubic_cli.experiments.sweep import GROUP
+from cubic_cli.float32 import TENSORS
 
 _COLUMNS = (
     Column("run", right=False),

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cubic_cli.cli.views.plot import STYLE
-from cubic_cli.experiments.sweep import GROUP, TENSORS
+from cubic_cli.experiments.sweep import GROUP
+from cubic_cli.float32 import TENSORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,158 @@
+"""A saved run as a reader finds it: what is there, what is damaged and where. No JAX, and no more read than is needed.
+
+A run that `forward` saved is whole; disks, copies and editors can change that. What is damaged is a problem with the
+file and the place in it, and what is not damaged is shown all the same.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cubic_cli.errors import RunError
+from cubic_cli.float32 import Float32
+from cubic_cli.runs import damage
+from cubic_cli.runs import store as runs
+from cubic_cli.runs.record import Record
+
+_PARQUET = b"PAR1"  # the first and the last four bytes of a Parquet file
+_POLARS = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run's folder, its record and the losses of its first epoch, `[K]`; `problems` says what is damaged.
+
+    `broken` names the parts that the record lacks, for they are damaged; `document` is the record as it stands in the
+    file; `losses` is None where the history is damaged.
+    """
+
+    folder: Path
+    record: Record
+    document: dict[str, Any]
+    losses: Float32 | None
+    problems: list[str] = field(default_factory=list)
+    broken: frozenset[str] = frozenset()
+
+
+def inspect_run(folder: Path) -> Saved:
+    """Return what can be read of the run in `folder`.
+
+    Raises:
+        RunError: there is no run, or nothing can be read of its record.
+    """
+    document = runs.load_document(folder)
+    record, places = damage.parse(document)
+    problems = [f"{folder / runs.RECORD} is damaged: {place}" for place in places]
+    broken = frozenset(place.part for place in places)
+    losses = None
+    try:
+        losses = first_epoch_losses(folder, record) if not broken & {"iterations", "config"} else None
+    except RunError as error:
+        problems.append(str(error))
+    try:
+        check_parameters(folder)
+    except RunError as error:
+        problems.append(str(error))
+    return Saved(folder, record, document, losses, problems, broken)
+
+
+def scan_history(folder: Path) -> pl.LazyFrame:
+    """Return the history of a run to be read in part.
+
+    Raises:
+        RunError: the file is missing or cut off.
+    """
+    path = folder / runs.HISTORY
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+            stream.seek(-4, os.SEEK_END)
+            whole = start == stream.read(4) == _PARQUET
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; {runs.again(folder)}") from None
+    except OSError:
+        whole = False
+    if not whole:
+        raise RunError(f"{path} is damaged: it is no whole Parquet file; {runs.again(folder)}")
+    return pl.scan_parquet(path, glob=False)
+
+
+def first_epoch_losses(folder: Path, record: Record) -> Float32:
+    """Return the losses of the batches of the first epoch, `[K]`; reads nothing else.
+
+    Raises:
+        RunError: the history is missing, damaged, or not that of this record.
+    """
+    batches = record.iterations // record.config.num_epochs
+    frame = collect(folder, scan_history(folder).head(batches).select("epoch", "loss"))
+    if frame.height != batches or (frame["epoch"] != 1).any() or frame["loss"].dtype != pl.Float32:
+        raise RunError(
+            f"{folder / runs.HISTORY} does not hold the {batches:,} iterations an epoch that {runs.RECORD} speaks of; "
+            + runs.again(folder)
+        )
+    return frame["loss"].to_numpy()
+
+
+def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
+    """Read what was asked of the history.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return frame.collect()
+    except _POLARS as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {runs.again(folder)}") from None
+
+
+def salvage(folder: Path) -> list[tuple[str, str]]:
+    """Return what the other files of a run say, whose record cannot be read: the file, and what stands in it."""
+    found = []
+    try:
+        losses = pl.col("loss").filter(pl.col("loss").is_finite())
+        frame = scan_history(folder).select(
+            pl.len().alias("rows"), pl.col("epoch").max(), losses.min().alias("low"), losses.max().alias("high")
+        )
+        rows, epochs, low, high = collect(folder, frame).row(0)
+        found.append((runs.HISTORY, f"{rows:,} iterations in {epochs:,} epochs, losses from {low:.7g} to {high:.7g}"))
+    except (RunError, TypeError, ValueError) as error:
+        found.append((runs.HISTORY, str(error) if isinstance(error, RunError) else "says nothing"))
+    try:
+        check_parameters(folder)
+        shapes = (f"{name} {list(array.shape)}" for name, array in runs.load_parameters(folder).items())
+        found.append((runs.PARAMETERS, ", ".join(shapes)))
+    except RunError as error:
+        found.append((runs.PARAMETERS, str(error)))
+    return found
+
+
+def check_parameters(folder: Path) -> None:
+    """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
+    path = folder / runs.PARAMETERS
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            size = os.fstat(stream.fileno()).st_size
+            tensors = json.loads(stream.read(length)) if 8 + length <= size else None
+        if isinstance(tensors, dict):
+            ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+            if 8 + length + max(ends, default=0) == size:
+                return
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; {runs.again(folder)}") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        pass
+    raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.again(folder)}")
+
+
+def losses_of(scratch: Path, record: Record) -> Float32 | None:
+    """Return the losses of the first epoch of a run that is being saved, None where they cannot be read."""
+    try:
+        return first_epoch_losses(scratch, record)
+    except RunError:
+        return None
