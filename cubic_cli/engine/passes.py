@@ -272,8 +272,10 @@ class Pass:
 
     def _collect(self, dispatched: _Dispatched) -> Chunk:
         """Return what was seen of a chunk; by the plain schedule once more where the fast one cannot tell."""
-        step = dispatched.step
-        chunk = self._read(dispatched.program, dispatched.running, step)
+        step, chunk = dispatched.step, None
+        # Once one epoch has needed the plain schedule all do: their losses are to be the same, bit for bit.
+        if dispatched.program.how.counts or step.number not in self._plain_spans:
+            chunk = self._read(dispatched.program, dispatched.running, step)
         if chunk is None:
             self._plain_spans.add(step.number)
             program = self._program(PLAIN)

@@ -7,7 +7,6 @@ import jax
 import polars as pl
 import pytest
 
-from cubic_cli.engine.compiler import has_wide_vectors, prepare_cpu
 from cubic_cli.engine.devices import failed_plugins
 
 EXTREMES = [f"{name}_{end}" for name in ("z1", "a1", "z2") for end in ("min", "max")]
@@ -61,36 +60,6 @@ def test_flags_in_dotenv_are_kept(cubic, tmp_path):
     assert record["device"]["devices"] == 3
 
 
-@pytest.mark.parametrize("flags", ["--xla_force_host_platform_device_count=8", "--xla_cpu_enable_fast_math=false"])
-def test_what_the_environment_says_stays(monkeypatch, flags):
-    monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.delenv("JAX_NUM_CPU_DEVICES")
-    prepare_cpu()
-    assert flags in os.environ["XLA_FLAGS"]
-    assert ("JAX_NUM_CPU_DEVICES" in os.environ) == ("device_count" not in flags)
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "wide"),
-    [
-        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2\n", True),
-        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n", False),
-        ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 26\nmodel\t\t: 2\n", False),
-        ("processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n", False),
-        ("", False),
-        ("\n\n\n\n", False),
-    ],
-)
-def test_wide_vectors_are_for_those_processors_that_compute_them_whole(tmp_path, monkeypatch, cpuinfo, wide):
-    path = tmp_path / "cpuinfo"
-    assert not has_wide_vectors(path)
-    path.write_text(cpuinfo)
-    assert has_wide_vectors(path) is wide
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256")
-    assert not has_wide_vectors(path)
-
-
-@pytest.mark.process
 @pytest.mark.parametrize(
     "environment",
     [{"JAX_ENABLE_X64": "1"}, {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}],
