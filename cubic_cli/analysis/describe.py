@@ -17,7 +17,7 @@ from cubic_cli.data.source import Source
 from cubic_cli.float32 import FLOAT32_MAX, Float32, shortest
 from cubic_cli.parameters import from_names
 from cubic_cli.reference.network import forward32
-from cubic_cli.runs.record import Context, Parameter, Record, Scaled, Summary, Tensor
+from cubic_cli.runs.record import Column, Context, Parameter, Record, Scaled, Summary, Tensor
 from cubic_cli.statistics import EMPTY, Statistics, merge, summarise
 
 _PIECE_VALUES = 1 << 21  # of a1 held at a time
@@ -101,6 +101,20 @@ class Losses:
         return describe_tensor("loss", (1,), self.statistics, distribution.describe(self._spread.values))
 
 
+def describe_column(seen: Statistics) -> Column:
+    """Return the record's entry of a column of the dataset; NaN where no value is finite."""
+    some = bool(seen.count)
+    return Column(
+        min=shortest(seen.min) if some else math.nan,
+        max=shortest(seen.max) if some else math.nan,
+        mean=float(seen.mean) if some else math.nan,
+        std=float(seen.std) if some else math.nan,
+        nan=int(seen.nan),
+        posinf=int(seen.posinf),
+        neginf=int(seen.neginf),
+    )
+
+
 def as_scaled(record: Record) -> Scaled:
     """Return both columns as the network got them, which records of schema 1 do not say."""
     if record.scaled is not None:
@@ -111,10 +125,9 @@ def as_scaled(record: Record) -> Scaled:
 
 def scale_summary(kind: Scaling, column: Summary) -> Summary:
     """Return the summary of a column after scaling; the ends are the float32 numbers that its ends become."""
-    summary = {"min": column.min, "max": column.max, "mean": column.mean, "std": column.std}
     if kind is Scaling.none or not math.isfinite(column.min):
-        return Summary.model_validate(summary)
-    scale = choose_scale(kind, summary)
+        return Summary(min=column.min, max=column.max, mean=column.mean, std=column.std)
+    scale = choose_scale(kind, column)
     if scale.factor == 0:
         return Summary(min=0.0, max=0.0, mean=0.0, std=0.0)
     low, high = scale.apply(np.array([column.min, column.max], np.float32))
@@ -173,8 +186,18 @@ def _first_beyond(
     return {name: found[name] for name in LABELS if name in found}
 
 
+_LEAST_VARIANCE = 2.0**-100  # smaller squares reach the end of float32
+
+
 def describe_context(loss: float, target_variance: float, noise_floor: float) -> Context:
-    """Return what the loss is to be held against, all in its units: the variance of y, R², the loss of the cubic."""
-    with np.errstate(all="ignore"):
-        r_squared = 1.0 - loss / target_variance if target_variance > 0 else None
-    return Context(target_variance=target_variance, r_squared=r_squared, noise_floor=noise_floor)
+    """Return what the loss is to be held against, all in its units: the variance of y, R², the loss of the cubic.
+
+    Squares of float32 errors tell nothing where the variance is below `_LEAST_VARIANCE`; and data of which the cubic
+    leaves a tenth of the variance or more do not follow it.
+    """
+    known = target_variance >= _LEAST_VARIANCE and math.isfinite(loss)
+    return Context(
+        target_variance=target_variance,
+        r_squared=1.0 - loss / target_variance if known else None,
+        noise_floor=noise_floor if noise_floor < target_variance / 10 else None,
+    )

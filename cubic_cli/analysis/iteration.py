@@ -108,8 +108,8 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
     except DatasetError as why:
         raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
     x, y = (
-        choose_scale(config.scaling, summary.model_dump()).apply(values)
-        for summary, values in ((record.dataset.x, x), (record.dataset.y, y))
+        choose_scale(config.scaling, column).apply(values)
+        for column, values in ((record.dataset.x, x), (record.dataset.y, y))
     )
     parameters = from_names(_parameters(folder, config.hidden_size))
     reference = expected.compute(parameters, x, y, len(x), config.activation)

@@ -1,11 +1,12 @@
 """How x and y are rescaled before the pass, with statistics of the samples used."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from cubic_cli.config import Scaling
-from cubic_cli.data.problem import Float32
+from cubic_cli.float32 import Float32
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Scale:
     def apply(self, values: Float32) -> Float32:
         """Return the scaled column, computed in float64; a constant column becomes 0, and NaN and ±∞ stay.
 
-        What no float32 holds becomes infinite: so may a summary be that someone else wrote.
+        Values beyond float32 become infinite, as the statistics in a record that another program wrote may make them.
         """
         if self.factor == 0:
             return np.where(np.isfinite(values), np.float32(0), values)
@@ -26,17 +27,41 @@ class Scale:
             return ((values.astype(np.float64) - self.shift) / self.factor).astype(np.float32)
 
 
-def choose_scale(kind: Scaling, summary: dict[str, float]) -> Scale:
-    """Return the map that `kind` asks for, from the statistics of a column's finite values.
+class Summary(Protocol):
+    """What is known of a column's finite values."""
 
-    `min` and `max` may stand in their shortest text; the map takes the float32 numbers they are, so that `minmax` ends
-    at 0 and 1 exactly. Where no value is finite there is nothing to scale, and the shift is 0.
+    @property
+    def min(self) -> float:
+        """The least, a float32 number or its shortest text as a float."""
+        ...
+
+    @property
+    def max(self) -> float:
+        """The largest, like the least."""
+        ...
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        ...
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of the population."""
+        ...
+
+
+def choose_scale(kind: Scaling, column: Summary) -> Scale:
+    """Return the map that `kind` asks for, from a column's statistics.
+
+    The ends are taken for the float32 numbers that they are, so that `minmax` ends at 0 and 1 exactly. Where no value
+    is finite there is nothing to scale, and the shift is 0.
     """
     if kind is Scaling.none:
         return Scale(0.0, 1.0)
-    low, high = (float(np.float32(summary[end])) for end in ("min", "max"))
+    low, high = float(np.float32(column.min)), float(np.float32(column.max))
     if not low < high:
         return Scale(low if low == high else 0.0, 0.0)
     if kind is Scaling.minmax:
         return Scale(low, high - low)
-    return Scale(summary["mean"], summary["std"])
+    return Scale(float(column.mean), float(column.std))

@@ -29,7 +29,6 @@ from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import Batches, HistoryWriter, recording
 from cubic_cli.runs.record import (
     SCHEMA_VERSION,
-    Column,
     Config,
     Dataset,
     Device,
@@ -339,13 +338,13 @@ def _describe(
     seconds = float(np.median(outcome.seconds))
     square = scales["y"].factor ** 2
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
-    ends = scales["x"].apply(np.array([data.x["min"], data.x["max"]], np.float32))
+    ends = scales["x"].apply(np.array([data.x.min, data.x.max], np.float32))
     spreads = distribution.of_tensors(values, config.activation, some)
     gradients = None
     if outcome.gradients is not None:
         found = from_names(outcome.gradients)
         gradients = learning_rate.describe(found, from_names(values), search, config.activation)
-    columns = Column.model_validate(data.x), Column.model_validate(data.y)
+    columns = describe.describe_column(data.x), describe.describe_column(data.y)
     return Record(
         schema=SCHEMA_VERSION,
         run_name=config.run_name,
@@ -396,7 +395,7 @@ def _describe(
         findings=(),
         context=describe.describe_context(
             loss,
-            data.y["std"] ** 2 / square if square else 0.0,
+            float(data.y.std) ** 2 / square if square else 0.0,
             data.noise_floor / square if square else 0.0,
         ),
         verification=None if outcome.verification is None else Verification.model_validate(outcome.verification),

@@ -23,7 +23,7 @@ from cubic_cli.cluster.join import Group
 from cubic_cli.config import ForwardConfig
 from cubic_cli.data.problem import Float32
 from cubic_cli.data.read import count_samples, read_part
-from cubic_cli.data.source import Arrays, Column, Ingested, Source, ingest, spread_indices
+from cubic_cli.data.source import Arrays, Ingested, Source, ingest, spread_indices
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.errors import PeerError
 from cubic_cli.experiments.run import Outcome, Progress, first_parameters, observe, rescale, write
@@ -31,6 +31,7 @@ from cubic_cli.reference import verify
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import Batches, HistoryWriter
 from cubic_cli.runs.record import Record
+from cubic_cli.statistics import EMPTY, Statistics, merge
 
 _OWN = ("dataset", "run_name", "artifact_dir", "fail_on", "device")  # settings that may differ among the processes
 _SEARCHED = 1 << 14  # samples among which the gradients' largest learning rate is looked for
@@ -134,16 +135,19 @@ def _ingest(config: ForwardConfig, share: Share, scratch: Path) -> Ingested:
 def _describe_all(group: Group, data: Ingested, samples: int) -> Ingested:
     """Return the samples of this process, described as all of them together."""
     noise = data.noise_floor * data.source.count
-    parts = group.gather("columns", {"columns": [column.moments() for column in data.columns], "noise": noise})
+    parts = group.gather(
+        "columns", {"columns": [[float(field) for field in column] for column in (data.x, data.y)], "noise": noise}
+    )
     told = None
     if parts is not None:
-        columns = (Column(), Column())
+        x, y = EMPTY, EMPTY
         for part in parts:
-            for column, moments in zip(columns, part["columns"], strict=True):
-                column.merge(*moments)
-        x, y = (column.summary() for column in columns)
-        told = {"x": x, "y": y, "noise_floor": sum(part["noise"] for part in parts) / samples}
-    return replace(data, sha256="", **group.share("summary", told))
+            x, y = (merge(seen, Statistics(*own)) for seen, own in zip((x, y), part["columns"], strict=True))
+        noise = sum(part["noise"] for part in parts) / samples
+        told = {"x": [float(field) for field in x], "y": [float(field) for field in y], "noise_floor": noise}
+    told = group.share("summary", told)
+    x, y = Statistics(*told["x"]), Statistics(*told["y"])
+    return replace(data, sha256="", x=x, y=y, noise_floor=told["noise_floor"])
 
 
 def _take(source: Source, share: Share, indices: NDArray[np.int64]) -> list[str]:

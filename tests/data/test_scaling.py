@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cubic_cli.config import Scaling
 from cubic_cli.data.scaling import Scale, choose_scale
-from cubic_cli.data.source import Column
+from cubic_cli.statistics import EMPTY, merge, summarise
 
 ULP = 2.0**-24  # half the spacing of float32 just below 1: the rounding of one scaled value
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -17,10 +17,10 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def scaled(kind, values, pieces=3):
     """Scale a column by the statistics of its own values, gathered piece by piece."""
     values = np.asarray(values, np.float32)
-    column = Column()
+    seen = EMPTY
     for piece in np.array_split(values, pieces):
-        column.add(piece)
-    scale = choose_scale(kind, column.summary())
+        seen = merge(seen, summarise(piece))
+    scale = choose_scale(kind, seen)
     return scale, scale.apply(values)
 
 

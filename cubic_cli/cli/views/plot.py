@@ -181,7 +181,7 @@ def read_spread(record: Record) -> tuple[Float32, Float32]:
 def predict(record: Record, parameters: dict[str, Float32], x: Float64) -> Float64:
     """Return what the network of a run answers at `x [n]`, both in the units of the data, in float64."""
     data, kind = record.dataset, record.config.scaling
-    scale_x, scale_y = (choose_scale(kind, column.model_dump()) for column in (data.x, data.y))
+    scale_x, scale_y = (choose_scale(kind, column) for column in (data.x, data.y))
     scaled = (x - scale_x.shift) / scale_x.factor if scale_x.factor else np.zeros_like(x)
     _, _, z2 = forward(from_names(parameters), scaled, record.config.activation)
     return z2 * scale_y.factor + scale_y.shift

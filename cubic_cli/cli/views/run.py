@@ -229,8 +229,9 @@ def _loss(view: View) -> Fact:
     record, context = view.record, view.record.context
     r_squared, variance, floor = context.r_squared, context.target_variance, context.noise_floor
     text = Text.assemble((number(record.loss), "bold"))
-    text.append(f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}, ")
-    text.append(f"the cubic itself {short(floor)}")
+    text.append(f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}")
+    if floor is not None and math.isfinite(floor):
+        text.append(f", the cubic itself {short(floor)}")
     if record.loss_in_data_units != record.loss:
         text.append(f"; in the data's units {number(record.loss_in_data_units)}")
     return "loss", text

@@ -1,0 +1,37 @@
+"""What the record says of the data, and what the loss is held against."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cubic_cli.analysis.describe import describe_column, describe_context
+from cubic_cli.statistics import summarise
+
+CONTEXTS = {
+    "data of the cubic": ((50.0, 200.0, 19.0), 0.75, 19.0),
+    "the cubic leaves a tenth": ((50.0, 200.0, 20.0), 0.75, None),
+    "no number of the cubic": ((50.0, 200.0, math.nan), 0.75, None),
+    "a constant y": ((1.0, 0.0, 0.0), None, None),
+    "y of too small a variance": ((0.0, 2.0**-101, 0.0), None, 0.0),
+    "an infinite loss": ((math.inf, 200.0, 1.0), None, 1.0),
+    "a loss that is no number": ((math.nan, 200.0, 1.0), None, 1.0),
+}
+
+
+@pytest.mark.parametrize("case", CONTEXTS)
+def test_what_the_loss_is_held_against(case):
+    (loss, variance, noise), r_squared, floor = CONTEXTS[case]
+    context = describe_context(loss, variance, noise)
+    assert (context.target_variance, context.r_squared, context.noise_floor) == (variance, r_squared, floor)
+
+
+def test_a_column_is_described_in_float32s_shortest_text():
+    column = describe_column(summarise(np.array([0.1, np.nan, -np.inf, 0.3], np.float32)))
+    assert (column.min, column.max, column.nan, column.posinf, column.neginf) == (0.1, 0.3, 1, 0, 1)
+
+
+def test_a_column_without_finite_values_has_no_figures():
+    column = describe_column(summarise(np.array([np.nan, np.inf], np.float32)))
+    assert all(map(math.isnan, (column.min, column.max, column.mean, column.std)))
+    assert (column.nan, column.posinf, column.neginf) == (1, 1, 0)
