@@ -175,7 +175,7 @@ class _Table:
         fields = _split(header)
         found = [_unquote(field).decode("utf-8", "surrogateescape") for field in fields]
         for name in names:
-            if name in found and found.count(name) == 1:
+            if found.count(name) == 1:
                 continue
             if name in found:
                 why = f"column {name!r} is there twice; give the columns names of their own"
@@ -191,7 +191,9 @@ class _Table:
 
     def parse(self, block: bytes, line: int, rows: int) -> tuple[Float32, Float32]:
         """Return the `rows` samples of `block`, whose first record begins in the file's line `line`."""
-        clear = _LONE_CR.sub(b"\0", block) if b"\r" in block else block  # polars takes it for a blank
+        clear = block
+        if block.count(b"\r") > block.count(b"\r\n"):
+            clear = _LONE_CR.sub(b"\0", block)  # polars takes it for a blank, a zero byte for what it is
         frame = self._read(clear, rows, pl.Float32)
         if frame is None:
             clear = _BLANKS_BESIDE.sub(b"", clear)
