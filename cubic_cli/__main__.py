@@ -43,7 +43,7 @@ def _leave() -> None:
         time.sleep(0.1)  # the other says so
         os._exit(130)
     # A progress bar hides the cursor.
-    show_cursor = b"\x1b[?25h" if os.isatty(2) and not os.environ.get("NO_COLOR") else b""
+    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
     try:
         os.write(2, show_cursor + b"\ninterrupted; nothing was half-saved\n")
     finally:

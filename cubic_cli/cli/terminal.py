@@ -3,8 +3,9 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cubic_cli.cli.encoding import legible
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cubic_cli.cli.views.blocks import Screen
+
+
+class Advance(Protocol):
+    """Takes how much more was done, and how much work that was."""
+
+    def __call__(self, more: int, effort: int = 0, /) -> None: ...
 
 
 def console(stderr: bool = False) -> "Console":
@@ -40,23 +47,60 @@ def tell(text: str) -> None:
         print(legible(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress of long work on standard error, where that is a terminal."""
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        yield lambda done: None
-        return
-    from rich.progress import Progress
+def _moves() -> bool:
+    """Return whether what moves can be shown on standard error."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
 
-    with Progress(console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda done: bar.advance(task, done)
+
+@contextlib.contextmanager
+def progress(description: str, total: int | None, unit: str = "epochs", per: str = "samples") -> Iterator[Advance]:
+    """Show a bar of long work on standard error, where that is a terminal, with its count and its rate.
+
+    What is yielded takes how much was done, in `unit`, and how much work that was, in `per`: `64/200 epochs, 1.2 M
+    samples/s`. Without a `total` there is a count alone.
+    """
+    if not _moves():
+        yield lambda more, effort=0: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+    start = shown = time.monotonic()
+    done = work = 0
+
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total, said="")
+
+        def show() -> None:
+            count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+            rate = f", {_short(work / (time.monotonic() - start))} {per}/s" if work else ""
+            bar.update(task, completed=done, said=f"{count} {unit}{rate}")
+
+        def advance(more: int, effort: int = 0) -> None:
+            nonlocal done, work, shown
+            done, work = done + more, work + effort
+            if time.monotonic() - shown > 0.05:  # thousands of epochs a second need not all be shown
+                shown = time.monotonic()
+                show()
+
+        try:
+            yield advance
+        finally:
+            show()
+
+
+def _short(rate: float) -> str:
+    """Return a rate as in `1.2 M`."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if rate >= size:
+            return f"{rate / size:.3g}{letter}"
+    return f"{rate:.3g}"
 
 
 @contextlib.contextmanager
 def status(description: str) -> Iterator[None]:
     """Show on standard error, where that is a terminal, that work of unknown length is under way."""
-    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+    if not _moves():
         yield
         return
     with console(stderr=True).status(description):
@@ -114,7 +158,7 @@ def fail(message: str, status: int) -> int:
     """Print an error on standard error and return the exit status; lines after the first are set in."""
     from rich.text import Text
 
-    lines = [legible(line, sys.stderr.encoding) for line in message.rstrip().split("\n") or [""]]
+    lines = [legible(line, sys.stderr.encoding) for line in message.rstrip("\n").split("\n") or [""]]
     with contextlib.suppress(BrokenPipeError):
         console(stderr=True).print(Text.assemble(("error: ", "bold red"), "\n  ".join(lines)), soft_wrap=True)
     return status

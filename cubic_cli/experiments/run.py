@@ -3,7 +3,7 @@
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -77,14 +77,25 @@ def run(
     return write(config, sources, scratch, data, values, outcome, spread(source)[0], source)
 
 
-def read(config: ForwardConfig, scratch: Path, tell: Tell = quietly) -> Ingested:
+def read(
+    config: ForwardConfig, scratch: Path, tell: Tell = quietly, progress: Callable[[int], None] = lambda rows: None
+) -> Ingested:
     """Read the samples that `config` names; more than the memory is to hold are kept in `scratch`.
+
+    `progress` is called with how many rows more were read.
 
     Raises:
         DatasetError: the dataset cannot be read.
     """
     columns = (config.x_column, config.y_column)
-    return ingest(read_chunks(Path(config.dataset), config.num_samples, columns, tell), scratch / runs.SAMPLES)
+    chunks = read_chunks(Path(config.dataset), config.num_samples, columns, tell)
+
+    def counted() -> Iterator[tuple[Float32, Float32]]:
+        for x, y in chunks:
+            yield x, y
+            progress(len(x))
+
+    return ingest(counted(), scratch / runs.SAMPLES)
 
 
 def rescale(config: ForwardConfig, data: Ingested) -> Source:

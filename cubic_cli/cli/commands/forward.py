@@ -68,8 +68,11 @@ def forward(
 
     folder = Path(artifact_dir) / run_name
     earlier = names.created(folder)
-    with runs.replacing(folder) as scratch, terminal.progress("epochs", num_epochs) as advance:
-        record = run.run(config, origins, scratch, lambda epoch, loss: advance(1), tell=terminal.tell)
+    with runs.replacing(folder) as scratch:
+        with terminal.progress("reading", num_samples, "rows", "rows") as advance:
+            samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
+        with terminal.progress("passing", num_epochs) as advance:
+            record = run.run(config, origins, scratch, lambda epoch, loss: advance(1, samples.source.count), samples)
         losses = None if json else saved.losses_of(scratch, record)
     _show(record, losses, folder, json, earlier)
     refuse(record)

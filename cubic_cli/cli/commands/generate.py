@@ -44,5 +44,5 @@ def generate(
 def write_dataset(config: GenerateConfig, force: bool) -> "Generated":
     from cubic_cli.data import generate as dataset
 
-    with terminal.progress("generating", config.num_dataset) as advance:
-        return dataset.generate(config, force, advance)
+    with terminal.progress("generating", config.num_dataset, "rows", "rows") as advance:
+        return dataset.generate(config, force, lambda rows: advance(rows, rows))

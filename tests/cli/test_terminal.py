@@ -1,0 +1,63 @@
+import io
+import re
+import sys
+
+import pytest
+
+from cubic_cli.cli import terminal
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def be_terminal(monkeypatch, term="xterm"):
+    """Make standard error a terminal, for the rest of a test (pytest takes it back after a fixture)."""
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "100")
+    return stream
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_bar_has_its_count_and_rate_and_no_color_takes_the_colour_alone(monkeypatch, no_color):
+    stderr = be_terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with terminal.progress("passing", 200) as advance:
+        for _ in range(64):
+            advance(1, 1_000_000)
+    shown = stderr.getvalue()
+    assert re.search(r"passing .*64/200 epochs, [\d.]+ [kMG] samples/s", shown)
+    assert bool(re.search(r"\x1b\[[\d;]*3\d", shown)) == (not no_color)
+
+
+def test_a_total_that_is_unknown_is_counted(monkeypatch):
+    stderr = be_terminal(monkeypatch)
+    with terminal.progress("reading", None, "rows", "rows") as advance:
+        advance(1234, 1234)
+    assert "1,234 rows, " in stderr.getvalue()
+
+
+def test_where_nothing_moves_nothing_is_shown(monkeypatch):
+    stderr = be_terminal(monkeypatch, "dumb")
+    with terminal.progress("reading", 10) as advance, terminal.status("checking"):
+        advance(10)
+    monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
+    with terminal.progress("reading", 10) as advance, terminal.status("checking"):
+        advance(10)
+    assert stderr.getvalue() == plain.getvalue() == ""
+
+
+@pytest.mark.parametrize(("rate", "said"), [(3.1e9, "3.1 G"), (1.2e6, "1.2 M"), (45_600, "45.6 k"), (7.0, "7")])
+def test_a_rate_is_short(rate, said):
+    assert terminal._short(rate) == said
+
+
+def test_the_lines_of_an_error_are_set_in_and_hold_nothing_that_controls(capsys):
+    assert terminal.fail("a\nerror: b\x1b[2J\u2028", 3) == 3
+    assert capsys.readouterr().err == "error: a\n  error: b\\x1b[2J\\u2028\n"
