@@ -1,4 +1,4 @@
-"""The problem: a noisy cubic, and samples of it. No JAX here.
+"""The problem: a noisy cubic, and samples of it.
 
 x ~ U[-100, 100),  y = 0.01 x³ − 0.5 x + 20 + ε,  ε ~ N(0, noise_std²);  both float32.
 """
@@ -6,10 +6,9 @@ x ~ U[-100, 100),  y = 0.01 x³ − 0.5 x + 20 + ε,  ε ~ N(0, noise_std²);  b
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+from cubic_cli.float32 import Float32 as Float32
+from cubic_cli.float32 import Float64 as Float64
 
 X_LIMIT = 100.0
 _CHUNK = 1 << 20  # rows drawn and written at a time: bounds the memory
