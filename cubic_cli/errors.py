@@ -31,6 +31,12 @@ class DeviceError(CubicError):
     """The device that was asked for is not there."""
 
 
+class NotCheckedError(CubicError):
+    """`check` could give no verdict: exit status 3."""
+
+    exit_code = 3
+
+
 class PeerError(CubicError):
     """Another process of a distributed run failed, died, or never came."""
 

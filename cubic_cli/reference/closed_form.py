@@ -93,3 +93,13 @@ def weights(initializer: Initializer, fan_in: int, fan_out: int) -> tuple[Expect
     fourth = 3.0 * second - 16.0 * density / inside
     widened = variance / second
     return Expected(variance, math.sqrt(fourth * widened**2 - variance**2)), 2.0 * math.sqrt(widened)
+
+
+def distribution(initializer: Initializer, fan_in: int, fan_out: int, values: Float64) -> Float64:
+    """Return the share of the weights that an initialiser draws below each of `values`."""
+    largest = weights(initializer, fan_in, fan_out)[1]
+    scaled = np.clip(values / largest, -1.0, 1.0)
+    if initializer.value.endswith("uniform"):
+        return (scaled + 1.0) / 2.0
+    inside = math.erf(math.sqrt(2.0))  # the normal within two standard deviations, where `largest` stands
+    return (np.array([math.erf(value * math.sqrt(2.0)) for value in scaled]) / inside + 1.0) / 2.0

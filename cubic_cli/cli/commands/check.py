@@ -1,14 +1,14 @@
 """`cubic check`: prove the JAX installation."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.config import Device, Place
-from cubic_cli.errors import CubicError
+from cubic_cli.config import Device, Place, parse_size
+from cubic_cli.errors import CubicError, NotCheckedError, PeerError
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.report import Report
@@ -17,74 +17,117 @@ if TYPE_CHECKING:
 def check(
     ctx: typer.Context,
     device: options.Device = Device.auto,
+    seconds: Annotated[
+        float,
+        options.option(parse=parse_size, metavar="N", help="Repeat it until N seconds have passed."),
+    ] = 0.0,
     distributed: options.Distributed = False,
     coordinator_address: options.CoordinatorAddress = None,
     num_processes: options.NumProcesses = None,
     process_id: options.ProcessId = None,
+    save: Annotated[
+        str | None, options.option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Say whether this JAX installation computes right on this device. It reads and writes nothing.
+    """Say whether this JAX installation computes right on these devices: exit 0 right, 1 wrong, 3 not checked.
+
+    It reads and writes nothing but what --save names.
 
     cubic check                                  the devices that JAX prefers
     cubic check --device gpu --json              for a script
+    cubic check --seconds 600                    for faults that come with heat and time
     cubic check --distributed                    every device of a pod, started as `forward` is
     """
     where = options.place(ctx, distributed)
+    if save is not None:
+        from cubic_cli.cli.views.save import check_path
+
+        check_path(save)
     if distributed:
-        _share(ctx, device, where, json)
+        _share(ctx, device, seconds, where, json, save)
         return
     jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import check as checking
 
     with terminal.status("checking"):
-        report = checking.check(device)
-    _show(report, json)
-    if failure := _failure(report):
-        raise CubicError(failure)
+        report = checking.check(device, seconds)
+    _give(report, json, save)
+    _conclude(report.verdict, _failure(report))
 
 
-def _share(ctx: typer.Context, device: Device, where: Place | None, json: bool) -> None:
+def _share(
+    ctx: typer.Context, device: Device, seconds: float, where: Place | None, json: bool, save: str | None
+) -> None:
     """Check this process's devices, under a supervisor; process 0 shows what all found, and all end as it does."""
     from cubic_cli.cluster import supervisor
 
     if not supervisor.is_worker():
         raise typer.Exit(supervisor.supervise(ctx.obj.names, where))
-    from cubic_cli.cluster import join as distributed
+    from cubic_cli.cluster import join
     from cubic_cli.experiments import check as checking
-    from cubic_cli.experiments import report as verdict
+    from cubic_cli.experiments import report as reports
 
-    with distributed.joined(where) as group:
-        with terminal.status("checking"):
-            own = checking.check(device)
-            told: list[Any] | None = group.gather("check", asdict(own))
-        failure = None
-        if told is not None:
-            report = verdict.merge([verdict.from_document(document) for document in told])
-            _show(report, json)
-            failure = _failure(report)
-        failure = group.finish(failure)
-    if failure is not None:
-        raise CubicError(failure)
-    if group.process_id:
+    try:
+        with join.joined(where) as group:
+            with terminal.status("checking"):
+                told = group.gather("check", reports.to_document(checking.check(device, seconds)))
+            verdict = failure = None
+            if told is not None:
+                report = reports.merge_reports([reports.from_document(document) for document in told])
+                _give(report, json, save)
+                verdict, failure = report.verdict, _failure(report)
+            verdict = reports.Verdict(group.share("verdict", verdict))
+            failure = group.finish(failure)
+    except PeerError as error:
+        report = reports.Report((), (reports.not_checked("processes", [], error),))
+        if json:
+            _give(report, json, save)
+        raise NotCheckedError(str(error)) from None
+    if group.process_id and failure is None:
         terminal.tell(f"process {group.process_id} of {group.processes} is done; process 0 has the report")
+    _conclude(verdict, failure)
 
 
-def _show(report: "Report", json: bool) -> None:
+def _give(report: "Report", json: bool, save: str | None) -> None:
+    """Print the report as JSON or as a screen, and keep the screen where that is asked for."""
+    from cubic_cli.cli.views import check as view
+
     if json:
         from cubic_cli.runs.record import to_json
 
         print(to_json(report.as_json()))
     else:
-        from cubic_cli.cli.views import check as view
-
         terminal.show(lambda width: view.screen(report))
+    if save is not None:
+        from cubic_cli.cli.views.save import save as keep
+
+        keep(Path(save), lambda width: view.screen(report), terminal.console().width, "cubic check")
+        terminal.tell(f"kept in {save}")
 
 
 def _failure(report: "Report") -> str | None:
-    wrong = [row for row in report.rows if not row.passed]
-    if not wrong:
+    """Return what to say on standard error of a report that is not right."""
+    from cubic_cli.experiments.report import Verdict
+
+    told = [row for row in report.rows if row.verdict is report.verdict]
+    if report.verdict is Verdict.RIGHT:
         return None
+    first = f"{told[0].what}: {told[0].text}" if told else "nothing was checked"
+    if report.verdict is Verdict.NOT_CHECKED:
+        return f"no verdict, for {len(told)} of {len(report.rows)} checks could not be made; the first: {first}"
     return (
-        f"{len(wrong)} of {len(report.rows)} checks failed; the first: {wrong[0].what}: {wrong[0].failure}. "
+        f"{len(told)} of {len(report.rows)} checks are wrong; the first: {first}. "
         "Do not trust what this installation computes on this device"
     )
+
+
+def _conclude(verdict: str, failure: str | None) -> None:
+    """End with the status of the verdict.
+
+    Raises:
+        NotCheckedError: there is none.
+        CubicError: something is wrong.
+    """
+    if failure is not None:
+        raise (NotCheckedError if verdict == "not_checked" else CubicError)(failure)
