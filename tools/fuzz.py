@@ -25,13 +25,13 @@ WORDS = [
     "", " ", "0", "1", "2", "7", "-1", "1_0", "2.0", "1e3", "nan", "inf", "99999999999999999999", "١", "ones", "zeros",
     "he_normal", "relu", "tanh", "gelu", "identity", "none", "standard", "minmax", "all", "auto", "cpu", "tpu", "true",
     "no", "maybe", "..", "a/b", "a", "CON", "🙂", "data.csv", "data.parquet", "x.txt", "model", "nonfinite,explodes",
-    "a\nb", "-", "--json", "'", '"', "\\", "%s", "{}", "[red]", "\x1b[31m", "\u202e",
+    "a\nb", "-", "x", "y", "--json", "'", '"', "\\", "%s", "{}", "[red]", "\x1b[31m", "\u202e",
 ]  # fmt: skip
 FLAGS = [
     "--n", "--dataset", "--noise-std", "--seed", "--hidden-size", "--batch-size", "--num-epochs", "--num-samples",
     "--run-name", "--initializer", "--activation", "--scaling", "--device", "--fail-on", "--artifact-dir", "--epoch",
     "--batch", "--sort", "--compare", "--tolerance", "--save", "--no-verify", "--gradients", "--list", "--force",
-    "--generate", "--what",
+    "--generate", "--what", "--x", "--y",
 ]  # fmt: skip
 BARE = ("--no-verify", "--gradients", "--list", "--force", "--generate")
 COMMANDS = ["generate", "forward", "inspect", "sweep"]
@@ -66,7 +66,9 @@ def spoil(rng: random.Random) -> None:
         rows = "".join(f"{rng.choice(NUMBERS)},{rng.choice(NUMBERS)}\n" for _ in range(rng.randrange(60)))
         good = "".join(f"{rng.uniform(-100, 100)},{rng.gauss(0, 1)}\n" for _ in range(60))
         remove(Path("data.csv"))
-        Path("data.csv").write_text(rng.choice(["x,y\n", "x,y\n", "y,x\n", ""]) + rng.choice([rows, good, good + rows]))
+        Path("data.csv").write_text(
+            rng.choice(["x,y\n", "x,y\n", "y,x\n", "x,y,note\n", "a,x\n", ""]) + rng.choice([rows, good, good + rows])
+        )
     elif kind == 1:
         names = rng.sample(sorted(options.SETTINGS), 2)
         Path(".env").write_text("".join(f"{name}={rng.choice(WORDS)}\n" for name in names), encoding="utf-8")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cubic_cli.config import Scaling
@@ -24,7 +24,6 @@ def scaled(kind, values, pieces=3):
     return scale, scale.apply(values)
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(FLOAT32, min_size=2, max_size=40))
 def test_minmax_ends_at_0_and_1_exactly(values):
     values = np.array(values, np.float32)
@@ -40,7 +39,6 @@ def test_minmax_ends_at_0_and_1_exactly(values):
     np.testing.assert_allclose(out, expected, rtol=0, atol=ULP)
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(FLOAT32, min_size=2, max_size=40))
 def test_standard_has_mean_0_and_population_variance_1(values):
     values = np.array(values, np.float32)
