@@ -21,7 +21,7 @@ from cubic_cli.config import Activation, Initializer
 from cubic_cli.experiments.report import STANDARD_ERRORS, Row, count_differing, ids, judge
 from cubic_cli.float32 import Float32, Float64
 from cubic_cli.parameters import Parameters, by_name
-from cubic_cli.reference import closed_form, expected
+from cubic_cli.reference import closed_form, rounding
 from cubic_cli.reference.network import forward
 from cubic_cli.statistics import summarise
 
@@ -136,7 +136,7 @@ def eager(
     given = jax.device_put((parameters, x[:, None], y[:, None]), device)
     compiled = {kind: _compile(lambda *g, kind=kind: operate(kind, *g), *given) for kind in Activation}
     exactly = {kind: _expect(kind, parameters, x, y) for kind in Activation}
-    what, limit = "eager beside compiled", expected.tolerance(parameters.hidden_size)
+    what, limit = "eager beside compiled", rounding.tolerance(parameters.hidden_size)
 
     def rounds() -> Iterator[Row]:
         for kind in Activation:

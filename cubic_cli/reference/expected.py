@@ -1,18 +1,6 @@
 """What the pass must have seen of some batches: figures in NumPy float64, each with the bound of its float32 error.
 
-One rule, a running error bound (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.3): beside a
-value stands how far its float32 may lie from it. With u = 2⁻²⁴, the rounding of one operation,
-
-    z1      u (2 |z1| + |b1|)                                  a product and a sum
-    a1      u (k |s| + |b1|)                                   k of the activation, which magnifies no relative error
-    z2      u (√H S + k S + H/8 |z2|) + u |b1| |W2|            S = |s| |W2| + |b2|, the magnitudes of the terms
-
-where s is a1; of gelu it is z1, for 1 + tanh cancels, and 0 where tanh is −1 in any float32. A sum of H terms is off by
-u H S at most, and by u √H S where its roundings go either way (Higham and Mary, "A new approach to probabilistic
-rounding error analysis", 2019); those of equal terms do not, and H/8 is what vectorised loops then reach. To each comes
-what a device loses that takes numbers below η = 2⁻¹²⁶ for zero, as operands and as results.
-
-    N samples, B batch, K batches, H hidden
+N samples, B batch, K batches, H hidden
 """
 
 import math
@@ -24,17 +12,10 @@ from numpy.typing import NDArray
 from cubic_cli.config import Activation
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, TENSORS, Float32, Float64
 from cubic_cli.parameters import Parameters
-from cubic_cli.reference.network import forward, in_float64
+from cubic_cli.reference.network import in_float64
+from cubic_cli.reference.rounding import SATURATED, Bounded, bound, finite, largest, tolerance
 
-ROUNDING = 2.0**-24  # u, of one float32 operation
-ACTIVATION_ROUNDING = {kind: 8.0 if kind in (Activation.tanh, Activation.gelu) else 3.0 for kind in Activation}  # k
-GELU_ZERO = 9.0  # below −9 the tanh of gelu is −1 in any float32; nearer to zero it may be the number after −1
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
-
-
-def tolerance(hidden_size: int) -> float:
-    """Return the largest relative error allowed: the rounding of a float32 sum of H terms, at least 1e-5."""
-    return max(1e-5, hidden_size * ROUNDING)
 
 
 @dataclass
@@ -155,51 +136,27 @@ class _Look:
         edges = np.arange(start - start % self.batch_size, start + len(x), self.batch_size) - start
         edges[0] = 0
         batches = slice(start // self.batch_size, start // self.batch_size + len(edges))
-        w1, b1, w2, b2 = (array.ravel() for array in self.parameters)
-        z1, a1, z2 = forward(self.parameters, x, self.activation)
-        is_gelu = self.activation is Activation.gelu
-        sizes = np.where(z1 < -GELU_ZERO, 0.0, np.abs(z1)) if is_gelu else np.abs(a1)
-        terms = np.einsum("nh,h->n", sizes, np.abs(w2)) + abs(b2[0])
-
-        k, hidden = ACTIVATION_ROUNDING[self.activation], len(w1)
-        biases = ROUNDING * _largest(b1)
-        flushed_z1 = SMALLEST_NORMAL * (3 + _largest(w1) + _largest(x))
-        flushed_a1 = flushed_z1 + SMALLEST_NORMAL
-        flushed_z2 = np.abs(w2).sum() * flushed_a1 + hidden * SMALLEST_NORMAL * (1 + _largest(sizes))
-        rounding = ROUNDING * ((math.sqrt(hidden) + k) * terms + hidden / 8 * np.abs(z2) + np.abs(b1) @ np.abs(w2))
-        rounding += flushed_z2
-
-        self._see_overflow(x, z1, a1, z2, terms, edges, batches)
-        tensors = self.reference.tensors
-        largest = (
-            np.maximum.reduceat(_finite(sizes).max(axis=1), edges) if is_gelu else tensors["a1"].magnitude[batches]
-        )
-        for name, bound in (
-            ("z1", 2 * ROUNDING * tensors["z1"].magnitude[batches] + biases + flushed_z1),
-            ("a1", k * ROUNDING * largest + biases + flushed_a1),
-            ("z2", np.maximum.reduceat(_finite(rounding), edges)),
+        bounded = bound(self.parameters, x, self.activation)
+        self._see_overflow(x, bounded, edges, batches)
+        self._see_zeros(bounded)
+        for name, values, of_values in (
+            ("z1", bounded.z1, bounded.of_z1),
+            ("a1", bounded.a1, bounded.of_a1),
+            ("z2", bounded.z2, bounded.of_z2),
         ):
-            known = tensors[name].rounding
-            known[batches] = np.maximum(known[batches], bound)
-        self._see_zeros(x, z1, a1, z2, k * ROUNDING * sizes if is_gelu else 0.0, flushed_z1, rounding)
-        error, rounding = z2 - y, rounding + SMALLEST_NORMAL  # of y, or of the difference
+            rounding = np.where(np.abs(values) <= self.limit, of_values, 0.0).reshape(len(x), -1).max(axis=1)
+            known = self.reference.tensors[name].rounding
+            known[batches] = np.maximum(known[batches], np.maximum.reduceat(rounding, edges))
+        error, rounding = bounded.z2 - y, bounded.of_z2 + SMALLEST_NORMAL  # of y, or of the difference
         self.reference.loss[batches] += np.add.reduceat(error**2, edges)
         self.reference.loss_rounding[batches] += np.add.reduceat(rounding * (2 * np.abs(error) + rounding), edges)
 
-    def _see_overflow(
-        self,
-        x: Float64,
-        z1: Float64,
-        a1: Float64,
-        z2: Float64,
-        terms: Float64,
-        edges: NDArray[np.int64],
-        batches: slice,
-    ) -> None:
+    def _see_overflow(self, x: Float64, bounded: Bounded, edges: NDArray[np.int64], batches: slice) -> None:
         """Add the values that are finite, and count those that are not, or may not be."""
         w1, b1 = self.parameters.w1[0], self.parameters.b1
+        z1, a1, z2, reach = bounded.z1, bounded.a1, bounded.z2, bounded.reach
         over_z1 = over_a1 = over_z2 = None
-        if not np.isfinite(z1).all() or _largest(x) * _largest(w1) + _largest(b1) > FLOAT32_MAX / 2:
+        if not np.isfinite(z1).all() or largest(x) * largest(w1) + largest(b1) > FLOAT32_MAX / 2:
             # The product may overflow before the bias brings it back.
             product = np.multiply.outer(x, w1)
             over_product = ~(np.abs(product) <= self.limit)
@@ -210,8 +167,8 @@ class _Look:
                 over_a1 = over_z1 & ((z1 > 0) | (product > 0))
             else:
                 over_a1 = over_z1
-        if over_a1 is not None or not terms.max() <= self.limit:
-            over_z2 = ~(terms <= self.limit)[:, None]
+        if over_a1 is not None or not reach.max() <= self.limit:
+            over_z2 = ~(reach <= self.limit)[:, None]
             if over_a1 is not None:
                 over_z2 |= over_a1.any(axis=1, keepdims=True)
         for name, values, over in (("z1", z1, over_z1), ("a1", a1, over_a1), ("z2", z2[:, None], over_z2)):
@@ -243,34 +200,20 @@ class _Look:
         seen.high[batches] = np.maximum(seen.high[batches], high)
         seen.add(flat)
 
-    def _see_zeros(
-        self,
-        x: Float64,
-        z1: Float64,
-        a1: Float64,
-        z2: Float64,
-        rounding_a1: Float64 | float,  # where a1 may be zero though z1 is not near it
-        flushed: float,
-        rounding_z2: Float64,
-    ) -> None:
-        """Count the zeros that there are at least and at most. Where float64 finds z1 zero, the product is exact."""
-        w1, b1, w2, b2 = (array.ravel() for array in self.parameters)
-        near = ROUNDING * np.abs(b1) + flushed  # of z1
-        close = np.abs(z1) <= near
-        surely = z1 == 0
-        if not all(_is_normal(values) for values in (x, w1, b1)):
-            surely &= b1 == 0
-        surely_a1 = a1 == 0
-        certain = GELU_ZERO if self.activation is Activation.gelu else near
-        surely_a1 &= (np.abs(z1) > certain) | surely
-        possibly_a1 = close | (np.abs(a1) <= rounding_a1 + SMALLEST_NORMAL)
+    def _see_zeros(self, bounded: Bounded) -> None:
+        """Count the zeros that there are at least and at most."""
+        z1, a1, z2 = bounded.z1, bounded.a1, bounded.z2
+        close = np.abs(z1) <= bounded.near
+        is_gelu = self.activation is Activation.gelu
+        surely_a1 = (a1 == 0) & ((np.abs(z1) > (SATURATED if is_gelu else bounded.near)) | bounded.zero_z1)
+        possibly_a1 = close | (np.abs(a1) <= (finite(bounded.of_a1) if is_gelu else SMALLEST_NORMAL))
         surely_z2 = 0
-        if b2[0] == 0 and (rows := z2 == 0).any():
-            surely_z2 = int((surely_a1[rows] | (w2 == 0)).all(axis=1).sum())
+        if self.parameters.b2[0] == 0 and (rows := z2 == 0).any():
+            surely_z2 = int((surely_a1[rows] | (self.parameters.w2[:, 0] == 0)).all(axis=1).sum())
         for name, least, most in (
-            ("z1", np.count_nonzero(surely), np.count_nonzero(close)),
+            ("z1", np.count_nonzero(bounded.zero_z1), np.count_nonzero(close)),
             ("a1", np.count_nonzero(surely_a1), np.count_nonzero(possibly_a1)),
-            ("z2", surely_z2, np.count_nonzero(np.abs(z2) <= rounding_z2)),
+            ("z2", surely_z2, np.count_nonzero(np.abs(z2) <= finite(bounded.of_z2))),
         ):
             tensor = self.reference.tensors[name]
             tensor.zeros = (tensor.zeros[0] + int(least), tensor.zeros[1] + int(most))
@@ -278,20 +221,4 @@ class _Look:
 
 def _magnitude(low: Float64, high: Float64) -> Float64:
     ends = np.fmax(np.abs(low), np.abs(high))
-    return _finite(ends)
-
-
-def _finite(values: Float64) -> Float64:
-    return np.where(np.isfinite(values), values, 0.0)
-
-
-def _largest(values: Float64) -> float:
-    """Return the largest finite magnitude, 0 where there is none."""
-    magnitude = np.abs(values)
-    largest = float(magnitude.max(initial=0.0))
-    return largest if math.isfinite(largest) else float(magnitude[np.isfinite(magnitude)].max(initial=0.0))
-
-
-def _is_normal(values: Float64) -> bool:
-    """Whether none is so small that a device may take it for zero."""
-    return not ((values != 0) & (np.abs(values) < SMALLEST_NORMAL)).any()
+    return finite(ends)

@@ -3,13 +3,12 @@
 r = 2 (z2 − y) / N     ∂L/∂b2 = Σ r          ∂L/∂W2 = a1ᵀ r
 δ = r W2ᵀ · f′(z1)     ∂L/∂b1 = Σ δ          ∂L/∂W1 = xᵀ δ           (Rumelhart, Hinton and Williams, 1986)
 
-The bound runs along with them as in `expected`: a product's relative errors add up, a sum's magnitudes, and where z1
+The bound runs along with them as in `rounding`: a product's relative errors add up, a sum's magnitudes, and where z1
 lies so near the bend of an activation that float32 may find it on the other side, the slope is off by all of it.
 
     N samples, H hidden
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +16,8 @@ import numpy as np
 from cubic_cli.config import Activation
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, Float32, Float64
 from cubic_cli.parameters import NAMES, Parameters
-from cubic_cli.reference.expected import ACTIVATION_ROUNDING, GELU_ZERO, ROUNDING, tolerance
-from cubic_cli.reference.network import differentiate, forward, in_float64
+from cubic_cli.reference.network import differentiate, in_float64
+from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, tolerance
 from cubic_cli.reference.verify import Failure
 
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
@@ -58,39 +57,33 @@ def _of_samples(
     parameters: Parameters, x: Float64, y: Float64, activation: Activation
 ) -> tuple[Parameters, Parameters, Parameters]:
     """Return sums over the samples `[n]`: the gradients times N, their bounds, and how large the sums may become."""
-    w1, b1, w2, b2 = (array.ravel() for array in parameters)
-    z1, a1, z2 = forward(parameters, x, activation)
-    slope = differentiate(activation, z1)
-    inside = np.where(np.abs(z1) > GELU_ZERO, 0.0, np.abs(z1)) if activation is Activation.gelu else np.abs(a1)
-    magnitude = np.abs(a1) + inside if activation is Activation.gelu else inside
-    terms = magnitude @ np.abs(w2) + abs(b2)
-
-    k, tiny = ACTIVATION_ROUNDING[activation], SMALLEST_NORMAL
-    flushed = tiny * (3 + np.abs(w1) + np.abs(x)[:, None])
-    near = ROUNDING * np.abs(b1) + flushed  # of z1
-    of_a1 = ROUNDING * k * magnitude + near + tiny
-    of_z2 = ROUNDING * ((math.sqrt(len(w1)) + k) * terms + len(w1) / 8 * np.abs(z2))
-    of_z2 += (near + tiny) @ np.abs(w2) + len(w1) * tiny * (1 + magnitude.max(axis=1))
+    w1, w2 = parameters.w1[0], parameters.w2[:, 0]
+    bounded = bound(parameters, x, activation)
+    z1, a1, near = bounded.z1, bounded.a1, bounded.near
+    slope, k, tiny = differentiate(activation, z1), OPERATIONS[activation], SMALLEST_NORMAL
     if activation in (Activation.relu, Activation.leaky_relu):
-        of_slope = (np.abs(z1) <= near).astype(float)
+        of_slope = ((np.abs(z1) <= near) & ~bounded.zero_z1).astype(float)
+    elif activation is Activation.tanh:  # 1 − tanh²: its terms are 1 and tanh²
+        of_slope = np.where(np.abs(z1) > SATURATED, slope, UNIT * k + 2 * near * slope)
     elif activation is Activation.gelu:  # 1 + tanh, and z/2 (1 − tanh²) times the derivative of what tanh is of
-        of_slope = ROUNDING * k * (1 + inside * (1 + 0.134 * inside**2)) + near
+        inside = np.where(np.abs(z1) > SATURATED, 0.0, np.abs(z1))
+        of_slope = (inside > 0) * (UNIT * k * (1 + inside * (1 + 0.134 * inside**2)) + near)
     else:
-        of_slope = ROUNDING * k + near if activation is Activation.tanh else np.zeros_like(z1)
+        of_slope = np.zeros_like(z1)
 
-    r = 2.0 * (z2 - y)
+    r = 2.0 * (bounded.z2 - y)
     size = np.abs(r)
-    of_r = 2 * of_z2 + ROUNDING * size + 3 * tiny
+    of_r = 2 * bounded.of_z2 + UNIT * size + 3 * tiny
     # Columns: by sample 1, and x. δ, what it is off by, and how large r W2 becomes.
     ones_and_x = np.stack([np.ones_like(x), x], axis=1)
     both = np.abs(ones_and_x)
     delta = (slope.T @ (r[:, None] * ones_and_x)) * w2[:, None]
-    off = np.abs(slope).T @ ((of_r + 4 * ROUNDING * size)[:, None] * both) + of_slope.T @ (size[:, None] * both)
+    off = np.abs(slope).T @ ((of_r + 4 * UNIT * size)[:, None] * both) + of_slope.T @ (size[:, None] * both)
     off = off * np.abs(w2)[:, None] + tiny * ((3 + np.abs(w2))[:, None] * both.sum(axis=0) + (size @ both))
     off[:, 1] += tiny * (len(x) + size.sum() * np.abs(w2))
-    reached = float(size.sum() + terms.sum() + (both[:, 1:] * np.abs(w1)).max(initial=0.0))
+    reached = float(size.sum() + bounded.reach.sum() + (both[:, 1:] * np.abs(w1)).max(initial=0.0))
     backward = reached * (1 + np.abs(w2))
-    of_w2 = np.abs(a1).T @ (of_r + 2 * ROUNDING * size) + of_a1.T @ size + tiny * len(x)
+    of_w2 = np.abs(a1).T @ (of_r + 2 * UNIT * size) + bounded.of_a1.T @ size + tiny * len(x)
     return (
         Parameters(delta[:, 1], delta[:, 0], a1.T @ r, r.sum(keepdims=True)),
         Parameters(off[:, 1], off[:, 0], of_w2, of_r.sum(keepdims=True)),

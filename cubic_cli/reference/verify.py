@@ -8,7 +8,7 @@
     std             the standard deviation              the bound of the values, and u times the largest magnitude
     loss            the loss                            mean(2 |z2 − y| r + r²), r the bound of z2
 
-The bounds are those of `expected`. An error is told relative to `scale + rounding / tolerance`. Counts must lie in
+The bounds are those of `rounding`. An error is told relative to `scale + rounding / tolerance`. Counts must lie in
 their interval. And min ≤ mean ≤ max, where the standard deviation of a constant is 0.
 
     K batches
@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli.float32 import FLOAT32_MAX, Float64
-from cubic_cli.reference.expected import ROUNDING, Reference, TensorReference
+from cubic_cli.reference.expected import Reference, TensorReference
+from cubic_cli.reference.rounding import UNIT
 
 MAX_SAMPLES = 100_000  # verified: every batch up to this many samples, an even spread of batches beyond
 _SMALLEST = 2.0**-149  # the smallest float32
@@ -173,7 +174,10 @@ def _statistics(name: str, tensor: TensorReference, found: Statistics, reference
     least, most = int(tensor.surely_infinite.sum()), int(tensor.possibly_infinite.sum())
     yield _count(f"{name}_nonfinite", found.nonfinite, least, most)
     yield _count(f"{name}_count", found.count + found.nonfinite, values, values)
-    if not tensor.determined.all() or not tensor.count:
+    if not tensor.determined.all():
+        return
+    yield _count(f"{name}_zeros", found.zeros, *tensor.zeros)
+    if not tensor.count:
         return
     allowed = reference.tolerance
     mean, std, magnitude = tensor.mean, tensor.std, float(tensor.magnitude.max())
@@ -183,10 +187,9 @@ def _statistics(name: str, tensor: TensorReference, found: Statistics, reference
     yield _whole(f"{name}_min", found.min, tensor.low[np.isfinite(tensor.low)].min(), extremes, allowed)
     yield _whole(f"{name}_max", found.max, tensor.high[np.isfinite(tensor.high)].max(), extremes, allowed)
     ordered = found.min <= found.mean <= found.max
-    yield _whole(f"{name}_mean", found.mean, mean, std + (rounding + ROUNDING * abs(mean)) / allowed, allowed, ordered)
+    yield _whole(f"{name}_mean", found.mean, mean, std + (rounding + UNIT * abs(mean)) / allowed, allowed, ordered)
     possible = found.std == 0 if found.min == found.max else found.std >= 0
-    yield _whole(f"{name}_std", found.std, std, std + (rounding + ROUNDING * magnitude) / allowed, allowed, possible)
-    yield _count(f"{name}_zeros", found.zeros, *tensor.zeros)
+    yield _whole(f"{name}_std", found.std, std, std + (rounding + UNIT * magnitude) / allowed, allowed, possible)
 
 
 def _whole(quantity: str, found: Any, expected: Any, scale: Any, allowed: float, possible: bool = True) -> Comparison:

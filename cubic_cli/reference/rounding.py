@@ -1,0 +1,114 @@
+"""How far a float32 may lie from what float64 says: a running error bound beside each value.
+
+Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.3. With u = 2⁻²⁴, the rounding of one
+operation,
+
+    z1      2 u (|z1| + |b1| / 2)               a product and a sum
+    a1      k u s,  s = |a1| + |b1| f′(z1) / k  k of the activation, which magnifies no relative error; in the tail of
+                                                gelu, where 1 + tanh cancels, |z1| for |a1|
+    z2      u (P + (k + 1) T)                   T: the errors of the terms s |W2| and |b2|;  P: of their sum
+
+Errors of terms add up to the sum of their magnitudes at most; where they go either way, to three times their
+Euclidean norm (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019); those of like
+units are alike, and add up as the units do. So do those of the partial sums, each of which is rounded, for P: but a
+device makes no more than a quarter of the additions one after the other.
+
+To each comes what is lost where numbers below η = 2⁻¹²⁶ are taken for zero, as operands and as results.
+
+    N samples, H hidden
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubic_cli.config import Activation
+from cubic_cli.float32 import SMALLEST_NORMAL, Float64
+from cubic_cli.parameters import Parameters
+from cubic_cli.reference.network import forward
+
+UNIT = 2.0**-24  # u
+# k: two operations of z1, and of the activation one product, or what XLA's tanh is off by.
+OPERATIONS = {
+    Activation.relu: 2.0,
+    Activation.identity: 2.0,
+    Activation.leaky_relu: 3.0,
+    Activation.tanh: 8.0,
+    Activation.gelu: 8.0,
+}
+SATURATED = 9.0  # beyond ±9 any float32 tanh is ±1; nearer to zero it may be the number before
+
+
+def tolerance(hidden_size: int) -> float:
+    """Return the largest relative error allowed: the rounding of a float32 sum of H terms, at least 1e-5."""
+    return max(1e-5, hidden_size * UNIT)
+
+
+class Bounded(NamedTuple):
+    """A forward pass in float64, `z1` and `a1 [N, H]`, `z2 [N]`, and how far float32 may lie from it.
+
+    `near [H]` is how near zero z1 must be that its sign is not certain, `zero_z1 [N, H]` where it is zero for certain.
+    `reach [N]` is as far as partial sums of z2 may come from zero.
+    """
+
+    z1: Float64
+    a1: Float64
+    z2: Float64
+    of_z1: Float64
+    of_a1: Float64
+    of_z2: Float64
+    near: Float64
+    zero_z1: NDArray[np.bool_]
+    reach: Float64
+
+
+def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded:
+    """Return the forward pass over `x [N]` with its bounds; parameters and `x` in float64."""
+    w1, b1, w2, b2 = (array.ravel() for array in parameters)
+    z1, a1, z2 = forward(parameters, x, activation)
+    k, hidden = OPERATIONS[activation], len(w1)
+    # An operand below η is lost with its product; the other one tells how much that is.
+    flushed = SMALLEST_NORMAL * (3 + (0.0 if is_normal(x) else largest(w1)) + (0.0 if is_normal(w1) else largest(x)))
+    bias, magnitude = np.abs(b1), np.abs(z1)
+    near = finite(UNIT * bias) + flushed
+    if activation is Activation.relu:
+        sizes = a1 + (z1 >= -near) * (bias / k)
+    elif activation is Activation.gelu:
+        sizes = np.where(z1 < -SATURATED, 0.0, magnitude + bias * (1.2 / k))  # no slope is steeper than 1.13
+        sizes = np.where(z1 > SATURATED, (2 * magnitude + bias) / k, sizes)
+    elif activation is Activation.tanh:
+        sizes = np.abs(a1) + (1 - a1 * a1) * (bias / k)
+    else:
+        sizes = np.abs(a1) + bias / k
+    most = np.einsum("nh,h->n", sizes, np.abs(w2))
+    norm = np.sqrt(np.einsum("nh,nh,h->n", sizes, sizes, w2 * w2))
+    terms = np.minimum(most, 3 * norm + np.abs(np.einsum("nh,h->n", sizes, w2))) + abs(b2[0])
+    reach = np.einsum("nh,h->n", np.abs(a1), np.abs(w2)) + abs(b2[0])
+    partial = np.cumsum(a1 * w2, axis=1)
+    either_way = 2 * np.sqrt(np.einsum("nh,nh->n", partial, partial)) + hidden / 8 * np.abs(z2)
+    sums = np.minimum(np.abs(partial, out=partial).sum(axis=1) / 4, either_way)
+    lost = SMALLEST_NORMAL * hidden * (1 + (0.0 if is_normal(w2) else largest(a1)))
+    of_z2 = UNIT * (sums + (k + 1) * terms) + (flushed + SMALLEST_NORMAL) * np.abs(w2).sum() + lost
+    zero = z1 == 0  # and then the product is exact
+    if not all(is_normal(values) for values in (x, w1, b1)):
+        zero &= b1 == 0
+    of_z1 = 2 * UNIT * (magnitude + bias / 2) + flushed
+    return Bounded(z1, a1, z2, of_z1, k * UNIT * sizes + flushed + SMALLEST_NORMAL, of_z2, near, zero, reach)
+
+
+def finite(values: Float64) -> Float64:
+    """Return the values, 0 where they are not finite."""
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def largest(values: Float64) -> float:
+    """Return the largest finite magnitude, 0 where there is none."""
+    magnitude = np.abs(values)
+    most = float(magnitude.max(initial=0.0))
+    return most if most < np.inf else float(finite(magnitude).max(initial=0.0))
+
+
+def is_normal(values: Float64) -> bool:
+    """Whether none is so small that a device may take it for zero."""
+    return not ((values != 0) & (np.abs(values) < SMALLEST_NORMAL)).any()
