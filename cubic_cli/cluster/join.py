@@ -1,37 +1,36 @@
-"""Many processes, one run: JAX's distributed runtime connects them, and its key-value store carries what they say.
+"""Many processes, one run: JAX's distributed runtime connects them, and their devices are one mesh.
 
-Each process runs the compiled pass over its own part of the samples, on its own devices, and what it saw is merged at
-process 0. No program spans the processes, and none needs to: statistics form a monoid, so that merging them is exact in
-counts and extremes, and a collective over all devices would make every process wait for every other at each step, and
-hang where one is gone. JAX's runtime still does what only it can: it finds the cluster (Slurm, Kubernetes, TPU pods,
-Open MPI), makes all devices known, and watches the processes by heartbeats.
-
-Nothing here waits forever: a process that fails says so under `FAILED`, which all watch; one that is killed misses its
-heartbeats, for which JAX aborts the others, and `supervisor` says which one it was.
+Every process runs the same code over the same samples: what is placed goes to the devices of all, and every figure
+comes back to all, by JAX's own arrays and collectives (`engine.mesh`). What JAX lacks is to name who differs, fails or
+dies. So what must be alike is agreed on beforehand, through the key-value store of JAX's coordination service; a
+process that fails says so under `_FAILED`, which all watch; and one that is killed misses its heartbeats, for which JAX
+aborts the others, and `supervisor` says which one it was. Nothing here waits for a process that is gone.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, astuple
+from importlib import metadata
 from typing import Any
 
-from cubic_cli.cli import terminal
 from cubic_cli.cluster import supervisor
 from cubic_cli.cluster.rendezvous import meet
-from cubic_cli.config import Place
+from cubic_cli.config import Device, ForwardConfig, GenerateConfig, Place
 from cubic_cli.engine.compiler import prepare_cpu
-from cubic_cli.errors import PeerError
+from cubic_cli.engine.devices import pick_devices
+from cubic_cli.errors import CubicError, PeerError
 
 _FAILED = "cubic/failed"  # the key under which the first process that fails says why
 _LINGER = 1.0  # seconds that process 0, which keeps the store, stays for the others to read why it ends
 _POLL = 5.0  # seconds of one blocking look at the store
-_LEAVE = 5.0  # seconds to wait at the end for the others to have read the end
-_PART = 0.2  # seconds that the store stays after that, for JAX aborts a process that finds it gone
 _CONNECT = 15  # seconds for JAX to connect processes that have met
+_FOREVER = 30 * 24 * 3600 * 1000  # milliseconds: as long as it takes, for one that is gone ends the wait
 
 
 def _seconds(name: str, default: float) -> float:
@@ -39,22 +38,31 @@ def _seconds(name: str, default: float) -> float:
     return float(os.environ.get(name) or default)
 
 
-def detect() -> Place:
-    """Return the place that JAX finds in a cluster's environment.
+def _heartbeat() -> int:
+    """Return after how many seconds without a sign of life a process counts as dead."""
+    return int(_seconds("CUBIC_HEARTBEAT_SECONDS", 15))
+
+
+def detect(where: Place | None) -> tuple[Place, list[int] | None]:
+    """Return the place of this process, as given or as JAX finds it in a cluster's environment, and its own devices.
+
+    The devices are the numbers of those of its machine that are its own, None for all.
 
     Raises:
-        PeerError: there is none, or it cannot be read.
+        PeerError: there is no cluster, or it cannot be read.
     """
     from jax._src.clusters import ClusterEnv
 
+    address, processes, process_id = (None, None, None) if where is None else astuple(where)
     try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, _CONNECT)
+        address, processes, process_id, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            address, processes, process_id, None, None, _CONNECT
+        )
     except Exception as error:  # of the cluster's own client: whatever it raises
         raise PeerError(f"JAX cannot read the cluster it detected: {str(error).splitlines()[0]}; {_BY_HAND}") from None
-    address, processes, process_id = found[:3]
     if address is None or processes is None or process_id is None:
         raise PeerError(f"JAX detects no cluster here (Slurm, Kubernetes, a TPU pod, Open MPI); {_BY_HAND}")
-    return Place(address, processes, process_id)
+    return Place(address, processes, process_id), None if devices is None else list(devices)
 
 
 _BY_HAND = (
@@ -66,69 +74,82 @@ _BY_HAND = (
 class Group:
     """The processes of a run, seen from one of them.
 
-    What they tell each other are JSON documents, NaN and infinities included, and pieces of bytes. Every method that
-    waits ends with this process where another fails or dies.
+    Every method that waits ends with this process where another fails or dies.
+
+    Args:
+        place: of this process.
+        client: JAX's, of the coordination service.
+        tell: prints why this process ends because of another, and returns the exit status with which it does.
     """
 
-    def __init__(self, place: Place, client: Any) -> None:
-        self.processes, self.process_id, self._client = place.num_processes, place.process_id, client
+    def __init__(self, place: Place, client: Any, tell: Callable[[str], int]) -> None:
+        self.processes, self.process_id = place.num_processes, place.process_id
+        self._client, self._tell = client, tell
         self._ending = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="peers").start()
 
-    def gather(self, name: str, document: Any, timeout: float | None = None) -> list[Any] | None:
-        """Collect one document of each process: return them by process at process 0, and None elsewhere.
+    def agree(self, what: str, mine: Mapping[str, object]) -> None:
+        """Return once all processes have come here with what process 0 has.
 
         Args:
-            name: of what is gathered, each used once.
-            document: this process's.
-            timeout: seconds that process 0 waits for each; None waits for as long as the process lives.
+            what: they agree on; each word is used once.
+            mine: this process's values, JSON's, by the names under which they are told.
 
         Raises:
-            PeerError: one has not answered in time; names it.
+            PeerError: a value of this process differs; names both.
         """
+        first = self.share(what, dict(mine))
+        for name in [*mine, *first]:
+            if mine.get(name) != first.get(name):
+                raise PeerError(
+                    f"process {self.process_id} has {name} {mine.get(name)} and process 0 has {first.get(name)}; "
+                    "give all processes the same"
+                )
+        with self._errors():
+            self._client.wait_at_barrier(f"cubic/{what}", _FOREVER)
+
+    def gather(self, name: str, document: Any) -> list[Any] | None:
+        """Collect one JSON document of each process: return them by process at process 0, and None elsewhere."""
         if self.process_id:
-            self.put(f"{name}/{self.process_id}", json.dumps(document).encode())
+            self._put(f"{name}/{self.process_id}", document)
             return None
-        documents = [document]
-        for process in range(1, self.processes):
-            try:
-                documents.append(json.loads(self.take(f"{name}/{process}", timeout)))
-            except TimeoutError:
-                raise PeerError(f"process {process} has not told its {name} within {timeout:g} s") from None
-        return documents
+        return [document, *(self._get(f"{name}/{process}") for process in range(1, self.processes))]
 
     def share(self, name: str, document: Any = None) -> Any:
-        """Return at every process the document that process 0 gives."""
-        if self.process_id == 0:
-            self.put(name, json.dumps(document).encode())
-            return document
-        return json.loads(self._get(name, None))
+        """Return at every process the JSON document that process 0 gives."""
+        if self.process_id:
+            return self._get(name)
+        self._put(name, document)
+        return document
 
-    def put(self, key: str, value: bytes) -> None:
-        """Write a value under a key that is new."""
+    def finish(self, message: str | None = None) -> str | None:
+        """End together: process 0 says how it ended, None for well; returns that at every process."""
+        import jax
+
+        message = self.share("end", message)
+        self._ending.set()
+        with contextlib.suppress(RuntimeError):  # all is done and saved, whoever goes now
+            jax.distributed.shutdown()
+        return message
+
+    def fail(self, message: str) -> None:
+        """Tell all others that this process fails; the first that does is heard."""
+        if self._ending.is_set():
+            return
+        self._ending.set()
+        with contextlib.suppress(Exception):
+            self._client.key_value_set(_FAILED, json.dumps({"process": self.process_id, "message": message}))
+            if self.process_id == 0:
+                time.sleep(_LINGER)
+
+    def _put(self, key: str, document: Any) -> None:
         with self._errors():
-            self._client.key_value_set_bytes(f"cubic/{key}", value)
+            self._client.key_value_set(f"cubic/{key}", json.dumps(document))
 
-    def take(self, key: str, timeout: float | None = None) -> bytes:
-        """Wait for a value, return it, and remove it.
-
-        Raises:
-            TimeoutError: it has not come within `timeout` seconds.
-        """
-        value = self._get(key, timeout)
-        with self._errors():
-            self._client.key_value_delete(f"cubic/{key}")
-        return value
-
-    def _get(self, key: str, timeout: float | None) -> bytes:
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _get(self, key: str) -> Any:
         while True:
-            wait = _POLL if deadline is None else min(_POLL, max(0.001, deadline - time.monotonic()))
             with contextlib.suppress(TimeoutError), self._errors():
-                value: bytes = self._client.blocking_key_value_get_bytes(f"cubic/{key}", int(wait * 1000) or 1)
-                return value
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(key)
+                return json.loads(self._client.blocking_key_value_get(f"cubic/{key}", int(_POLL * 1000)))
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -142,32 +163,6 @@ class Group:
             time.sleep(3)  # JAX is about to abort this process for it, and the supervisor will say why
             raise PeerError("process 0 died or cannot be reached any more; see what it said") from None
 
-    def fail(self, message: str) -> None:
-        """Tell all others that this process fails; the first that does is heard."""
-        if self._ending.is_set():
-            return
-        self._ending.set()
-        with contextlib.suppress(Exception):
-            told = json.dumps({"process": self.process_id, "message": message})
-            self._client.key_value_set(_FAILED, told)
-            if self.process_id == 0:
-                time.sleep(_LINGER)
-
-    def finish(self, message: str | None = None) -> str | None:
-        """End together: process 0 says how it ended, None for well; returns that at every process."""
-        message = self.share("end", message)
-        self._ending.set()
-        if self.process_id:
-            with contextlib.suppress(Exception):  # the store may be gone before it has answered
-                self._client.key_value_set_bytes(f"cubic/left/{self.process_id}", b"")
-            return message
-        with contextlib.suppress(TimeoutError, PeerError):
-            deadline = time.monotonic() + _LEAVE
-            for process in range(1, self.processes):
-                self._get(f"left/{process}", max(0.001, deadline - time.monotonic()))
-            time.sleep(_PART)
-        return message
-
     def _watch(self) -> None:
         """End this process when another one fails."""
         while not self._ending.is_set():
@@ -178,41 +173,98 @@ class Group:
                 continue
             if self._ending.is_set():
                 return
-            terminal.fail(f"process {failed['process']} failed: {failed['message']}", 1)
+            status = self._tell(f"process {failed['process']} failed: {failed['message']}")
             if self.process_id == 0:
                 time.sleep(_LINGER)
-            supervisor.leave(1)
+            supervisor.leave(status)
+
+
+# What a process may have of its own: its name for the dataset, where it keeps what, on what it runs, what it refuses.
+_OWN = ("dataset", "run_name", "artifact_dir", "device", "fail_on")
+
+
+def settings_of_all(config: ForwardConfig, generate: GenerateConfig | None) -> dict[str, object]:
+    """Return the settings that the processes of a run must have alike, by their names."""
+    settings = {**config.as_json(), "generate": generate is not None}
+    if generate is not None:
+        settings |= asdict(generate)
+    return {name: value for name, value in settings.items() if name not in _OWN}
 
 
 @contextlib.contextmanager
-def joined(where: Place | None) -> Iterator[Group]:
-    """Join the other processes, in a worker; JAX's devices are then those of all, and its local ones this process's.
+def joined(
+    where: Place | None, device: Device, mine: Mapping[str, object], tell: Callable[[str], int]
+) -> Iterator[Group]:
+    """Join the other processes, in a worker; JAX's devices are then those of all.
 
     An error that leaves the context is told to the others, who end with it.
 
+    Args:
+        where: the place of this process, None for JAX to detect it.
+        device: what is asked for; all processes must have the same platform.
+        mine: what all must have alike before anything is read, beside the platform and the versions.
+        tell: prints why this process ends because of another, and returns the exit status with which it does.
+
     Raises:
-        PeerError: JAX detects no cluster, or a process does not come; names it.
+        DeviceError: the device is not there.
+        PeerError: JAX detects no cluster; a process does not come, or differs; names it.
     """
     group: list[Group] = []
     supervisor.attend(lambda: group[0].fail("it was interrupted") if group else None)
     prepare_cpu()
     import jax
 
-    settled = where or detect()
-    seconds = _seconds("CUBIC_JOIN_SECONDS", 40)
-    meet(settled.coordinator_address, settled.num_processes, settled.process_id, seconds)
+    place, devices = detect(where)
+    if devices is not None:
+        for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+            jax.config.update(name, ",".join(map(str, devices)))
+    platform = _own_platform(device)
+    meet(place.coordinator_address, place.num_processes, place.process_id, _seconds("CUBIC_JOIN_SECONDS", 40))
+    for name in [name for name in os.environ if "_proxy" in name.lower()]:
+        del os.environ[name]  # gRPC would go through it; the processes have met without
     jax.config.update("jax_enable_preemption_service", False)  # it would take over SIGTERM
     jax.distributed.initialize(
-        # Where JAX has found the cluster it does so once more, for the devices of each process are told by it too.
-        **(asdict(where) if where is not None else {}),
+        **asdict(place),
+        local_device_ids=devices,
         initialization_timeout=_CONNECT,
-        heartbeat_timeout_seconds=int(_seconds("CUBIC_HEARTBEAT_SECONDS", 15)),
+        heartbeat_timeout_seconds=_heartbeat(),
     )
     from jax._src.distributed import global_state
 
-    group.append(Group(settled, global_state.client))
+    group.append(Group(place, global_state.client, tell))
     try:
+        versions = {f"{name}'s version": metadata.version(name) for name in ("cubic-cli", "jax", "jaxlib", "numpy")}
+        group[0].agree("settings", {**versions, "platform": platform, **mine})
+        jax.devices()  # waits for those of all
         yield group[0]
     except BaseException as error:
+        if _is_broken_collective(error):
+            # Another process is gone: it says why, or JAX misses its heartbeats and the supervisor names it.
+            time.sleep(2 * _heartbeat())
         group[0].fail((str(error) or type(error).__name__).splitlines()[0])
         raise
+
+
+def _own_platform(device: Device) -> str:
+    """Return the platform of this process, as if it were alone.
+
+    Once the processes are connected, JAX waits for the devices of a platform in all of them: a GPU beside a CPU would
+    wait for ever.
+    """
+    import jax
+    from jax.extend.backend import clear_backends
+
+    if importlib.util.find_spec("libtpu") is not None and device is not Device.cpu:
+        return (
+            "tpu"  # which may not start twice in one process (nobody has tried), and whose processes wait for no other
+        )
+    platform: str = pick_devices(device)[0].platform
+    if platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # no other is waited for
+    clear_backends()
+    return platform
+
+
+def _is_broken_collective(error: BaseException) -> bool:
+    """Return whether JAX raised this because another process left in the midst of an exchange."""
+    return not isinstance(error, CubicError) and bool(re.search("gloo|nccl|connection", str(error), re.IGNORECASE))

@@ -159,9 +159,9 @@ def _come(host: str, port: int, processes: int, process_id: int, deadline: float
                 for line in _lines(peer, deadline + _PATIENCE):
                     told = _decode(line)
                     if isinstance(error := told.get("error"), str):
-                        raise PeerError(_escape(error))
+                        raise PeerError(error)
                     if isinstance(refusal := told.get("refused"), str):
-                        raise PeerError(f"process 0 at {at} refused this one: {_escape(refusal)}")
+                        raise PeerError(f"process 0 at {at} refused this one: {refusal}")
                     if not _are_processes(told.get("missing"), processes):
                         break
                     missing = told["missing"]
@@ -233,13 +233,3 @@ def _decode(line: bytes) -> dict[str, Any]:
 def _are_processes(missing: Any, processes: int) -> bool:
     """Return whether these are the numbers of processes that may be missing."""
     return isinstance(missing, list) and all(type(number) is int and 0 < number < processes for number in missing)
-
-
-# Control codes, and what turns the direction of text: other processes' words go to a terminal.
-_CONTROLS = [*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
-_ESCAPES = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
-
-
-def _escape(text: str) -> str:
-    """Return another process's words without what would steer a terminal."""
-    return text.translate(_ESCAPES)

@@ -2,7 +2,7 @@
 
 Where a process of a distributed run dies, JAX ends the others by a C++ abort, which no Python code can catch. So the
 command starts itself once more, as the worker that does it all, and waits. The worker's words go where they always go;
-what C++ writes on its standard error is kept apart, and read only if the worker is killed.
+what C++ writes, on either stream, is kept apart, and read only if the worker is killed.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from cubic_cli.cli import terminal
 from cubic_cli.cluster.rendezvous import number_of
 from cubic_cli.config import Place
+from cubic_cli.errors import PeerError
 
 _UNTOUCHED = "The earlier run is untouched"
 _WORKER = "CUBIC_WORKER"  # internal: the descriptors of the real standard error and of the pipe to the supervisor
@@ -31,12 +31,15 @@ def is_worker() -> bool:
 
 
 def supervise(hidden: frozenset[str], where: Place | None, clean: Callable[[], None] = lambda: None) -> int:
-    """Run this very command in a worker, and return its exit status.
+    """Run this very command in a worker, and return its exit status; what the worker told it has told.
 
     Args:
         hidden: variables that the worker is to find for itself, those of `.env`.
         where: the place of this process, if it is known.
         clean: called if the worker fails, to clear up what it left.
+
+    Raises:
+        PeerError: the worker was killed; says why.
     """
     package = str(Path(__file__).resolve().parents[2])
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -63,7 +66,7 @@ def supervise(hidden: frozenset[str], where: Place | None, clean: Callable[[], N
             return status
         log.seek(0)
         said = log.read().decode("utf-8", "replace")
-    return terminal.fail(explain(said, -status, where.process_id if where else None), 1)
+    raise PeerError(explain(said, -status, where.process_id if where else None))
 
 
 def explain(said: str, killed_by: int, process_id: int | None) -> str:
@@ -73,7 +76,7 @@ def explain(said: str, killed_by: int, process_id: int | None) -> str:
         return f"{number_of(lost)} died or cannot be reached any more; see what it said. {_UNTOUCHED}"
     if killed_by == signal.SIGABRT and "RegisterTask" in said:
         return f"JAX could not connect the processes: one of them left while it did. {_UNTOUCHED}"
-    if killed_by == signal.SIGABRT and process_id != 0 and "coordination service" in said:
+    if killed_by == signal.SIGABRT and process_id != 0 and re.search("coordination ?service", said, re.IGNORECASE):
         return f"process 0 died or cannot be reached any more; see what it said. {_UNTOUCHED}"
     here = "this process" if process_id is None else f"this process, {process_id},"
     name = signal.Signals(killed_by).name if killed_by in list(signal.Signals) else f"signal {killed_by}"
@@ -82,9 +85,17 @@ def explain(said: str, killed_by: int, process_id: int | None) -> str:
 
 
 def attend(interrupted: Callable[[], None]) -> None:
-    """Begin to be a worker: speak on the real standard error, and end with the supervisor, after `interrupted()`."""
+    """Begin to be a worker: speak on the real streams, which C++ does not, and end with the supervisor.
+
+    Args:
+        interrupted: called when the supervisor is gone, before this process goes too.
+    """
     stderr, pipe = (int(part) for part in os.environ[_WORKER].split(","))
     sys.stderr = io.TextIOWrapper(os.fdopen(stderr, "wb", 0), errors="backslashreplace", write_through=True)
+    sys.stdout.flush()
+    real = os.fdopen(os.dup(1), "wb")
+    sys.stdout = io.TextIOWrapper(real, sys.stdout.encoding, sys.stdout.errors, line_buffering=sys.stdout.isatty())
+    os.dup2(2, 1)  # where gloo says on standard output that it is connected
 
     def wait() -> None:
         with contextlib.suppress(OSError):

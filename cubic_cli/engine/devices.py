@@ -44,7 +44,7 @@ def _user_cache() -> Path:
 
 
 def pick_devices(device: Device) -> list[Any]:
-    """Return JAX's devices of the backend that is asked for; in a distributed run, those of this process.
+    """Return JAX's devices of the backend that is asked for; in a distributed run, those of all processes.
 
     A plugin of JAX that fails is told on standard error in a line of its own, without a traceback.
 
@@ -61,7 +61,7 @@ def pick_devices(device: Device) -> list[Any]:
         log.addFilter(_failures)
     backend = None if device is Device.auto else device.value
     try:
-        return list(jax.local_devices(backend=backend))
+        return list(jax.devices(backend))
     except (RuntimeError, AssertionError) as error:  # JAX asserts where JAX_PLATFORMS names what is not there
         why = str(error).strip() or f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} names none that is there"
         if named := re.search("Unable to initialize backend '(.*?)'", why):
@@ -73,7 +73,7 @@ def pick_devices(device: Device) -> list[Any]:
     if backend is None or not there:
         raise DeviceError(f"JAX finds no device: {why}")
     try:  # once more, for a plugin that fails keeps JAX from all others, but only at the first call
-        return list(jax.local_devices(backend=backend))
+        return list(jax.devices(backend))
     except (RuntimeError, AssertionError):
         pass
     reasons = "".join(f"; {name} did not come up: {reason}" for name, reason in failed_plugins().items())

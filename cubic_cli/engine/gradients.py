@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cubic_cli.config import Activation
 from cubic_cli.data.problem import Float64
 from cubic_cli.data.source import Source
+from cubic_cli.engine.mesh import fetch, put
 from cubic_cli.engine.passes import map_blocks
 from cubic_cli.network import forward, mean_squared_error
 from cubic_cli.parameters import Parameters, by_name
@@ -32,15 +33,16 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
     samples = max(1, min(source.count, _BLOCK_VALUES // hidden))
     blocks = len(devices) * min(_BLOCKS, -(-source.count // (samples * len(devices))))
     run, over = _compile(activation, tuple(devices))
+    given = put(Parameters(*map(np.asarray, parameters)), NamedSharding(over.mesh, PartitionSpec()))
     totals = {name: np.zeros(array.shape) for name, array in by_name(parameters).items()}
     for start in range(0, source.count, blocks * samples):
         x, y = source.read(start, min(start + blocks * samples, source.count))
         used = np.zeros(blocks * samples, np.float32)
         used[: len(x)] = 1
         padded = (np.pad(column, (0, used.size - len(x)), mode="edge") for column in (x, y))
-        arrays = jax.device_put([column.reshape(blocks, samples) for column in (*padded, used)], over)
-        for name, parts in by_name(run(parameters, *arrays)).items():
-            totals[name] += np.asarray(parts).sum(axis=0, dtype=np.float64)
+        arrays = put([column.reshape(blocks, samples) for column in (*padded, used)], over)
+        for name, parts in by_name(fetch(run(given, *arrays))).items():
+            totals[name] += parts.sum(axis=0, dtype=np.float64)
     return {name: total / source.count for name, total in totals.items()}
 
 

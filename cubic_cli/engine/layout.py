@@ -70,6 +70,10 @@ class Layout(NamedTuple):
         """The shape of the samples of a chunk."""
         return self.blocks, *((self.pieces, self.piece) if self.axis else (self.piece, self.pieces))
 
+    def on_all(self, devices: int) -> "Layout":
+        """Return the layout with as many blocks, some of them empty, that all devices have the same number."""
+        return self._replace(blocks=-(-self.blocks // devices) * devices)
+
     def sizes(self, samples: int) -> NDArray[np.int64]:
         """Return the sizes of the batches of `samples`, `[K]`; read-only."""
         return _sizes(self, samples)
@@ -120,8 +124,12 @@ def lay_out(samples: int, batch: int, devices: int, block: int) -> Layout:
 
 
 def lay_out_plain(samples: int, batch: int, devices: int, block: int) -> Layout:
-    """Choose pieces and blocks for the plain schedule: rows, of pieces short enough to be summed in float32."""
-    return _lay_out(samples, min(batch, samples), devices, block, min(block, _PLAIN_PIECE), axis=1)
+    """Choose pieces and blocks for the plain schedule: rows, of pieces short enough to be summed in float32.
+
+    How many pieces a block has does not hang on the devices, for the last bit of a product may hang on its shape.
+    """
+    layout = _lay_out(samples, min(batch, samples), 1, block, min(block, _PLAIN_PIECE), axis=1)
+    return layout if layout.blocks == 1 else layout.on_all(devices)
 
 
 def _lay_out(samples: int, batch: int, devices: int, block: int, longest: int, axis: int) -> Layout:

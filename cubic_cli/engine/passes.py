@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cubic_cli.config import Activation
 from cubic_cli.data.source import RESIDENT, Source
-from cubic_cli.engine import schedule
+from cubic_cli.engine import mesh, schedule
 from cubic_cli.engine.compiler import Options, compile_ahead, options_by_unit, options_plain, undisturbed
 from cubic_cli.engine.layout import TUNINGS, Layout, Tuning, lay_out, lay_out_plain, place, spans
 from cubic_cli.engine.observed import Chunk, Observed, collect, join
@@ -81,11 +81,10 @@ def map_blocks(loop: Callable[..., Any], devices: tuple[jax.Device, ...]) -> tup
 
     It takes the parameters and the blocks `[blocks, …]` of x, y and a third array, and each device its own.
     """
-    mesh = Mesh(np.array(devices), ("devices",))
+    row = Mesh(np.array(devices), ("devices",))
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
-    return jax.shard_map(
-        loop, mesh=mesh, in_specs=(everywhere, over, over, over), out_specs=over, check_vma=False
-    ), mesh
+    specs = (everywhere, over, over, over)
+    return jax.shard_map(loop, mesh=row, in_specs=specs, out_specs=over, check_vma=False), row
 
 
 @functools.lru_cache(64)
@@ -104,17 +103,17 @@ def _compile(
         about = schedule.find_pivots(activation, parameters, x.reshape(-1)) if how.statistics else None
         return how.complete(activation, jax.lax.map(lambda block: see(parameters, about, *block), (x, y, sizes)))
 
-    loop, mesh = map_blocks(blocks, devices)
+    loop, row = map_blocks(blocks, devices)
     over, everywhere = PartitionSpec("devices"), PartitionSpec()
 
     def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
-        return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(mesh, spec))
+        return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(row, spec))
 
     shapes = Parameters((1, hidden), (hidden,), (hidden, 1), (1,))
     parameters = Parameters(*(shaped(shape, np.float32, everywhere) for shape in shapes))
     samples, sizes = shaped(layout.shape, np.float32, over), shaped((layout.blocks, layout.pieces), np.int32, over)
     options = how.options(devices[0])
-    return compile_ahead(jax.jit(loop), (parameters, samples, samples, sizes), options), mesh
+    return compile_ahead(jax.jit(loop), (parameters, samples, samples, sizes), options), row
 
 
 class _Program:
@@ -130,18 +129,18 @@ class _Program:
         devices: list[jax.Device],
     ) -> None:
         self.how, self.layout, self.devices = how, layout, devices[: layout.blocks]
-        self._run, mesh = _compile(how, activation, tuning, layout, parameters.hidden_size, tuple(self.devices))
-        self._over = NamedSharding(mesh, PartitionSpec("devices"))
+        self._run, over = _compile(how, activation, tuning, layout, parameters.hidden_size, tuple(self.devices))
+        self._over = NamedSharding(over, PartitionSpec("devices"))
         # From the host: between devices JAX would compile a program for each array.
         given: Any = Parameters(*map(np.asarray, parameters))
         with undisturbed():
-            self._parameters = jax.device_put(given, NamedSharding(mesh, PartitionSpec()))
+            self._parameters = mesh.put(given, NamedSharding(over, PartitionSpec()))
 
     def put(self, x: Float32, y: Float32) -> Any:
         """Copy the samples of a chunk to the devices."""
         placed = (place(self.layout, x), place(self.layout, y), self.layout.piece_sizes(len(x)))
         with undisturbed():
-            return jax.device_put(placed, self._over)
+            return mesh.put(placed, self._over)
 
     def start(self, arrays: Any) -> Any:
         """Dispatch a chunk; returns at once."""
@@ -151,7 +150,7 @@ class _Program:
     def fetch(self, running: Any) -> Observed:
         """Return what was seen of a chunk, once it is, on the host."""
         with undisturbed():
-            seen: Observed = jax.device_get(running)
+            seen: Observed = mesh.fetch(running)
         return seen
 
 
@@ -227,6 +226,8 @@ class Pass:
         if self._usual is MOMENTS and later > self._tuning.history_values and self._compiling is None:
             self._compiling = threading.Thread(target=self._make_program, args=(HISTORY,), daemon=True)
             self._compiling.start()
+            if mesh.spans_processes(self._devices):
+                self._compiling.join()  # so that all processes run the same program
         plan = (_Step(epoch, i, *span) for epoch in range(1, epochs + 1) for i, span in enumerate(self._spans))
         ahead = deque(self._dispatch(step) for step in itertools.islice(plan, _AHEAD))
         on_host = ahead[0].at
@@ -300,6 +301,8 @@ class Pass:
             block = max(1, self._tuning.plain_values // self._parameters.hidden_size)
         longest = max(stop - start for start, stop in self._spans)
         layout = how.lay_out(longest, self.batch, len(self._devices), block)
+        if mesh.spans_processes(self._devices):
+            layout = layout.on_all(len(self._devices))
         given = self._activation, self._tuning, layout, self._parameters, self._devices
         self._programs[how.name] = _Program(how, *given)
 

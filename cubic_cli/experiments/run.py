@@ -1,6 +1,7 @@
 """A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
 
 import functools
+import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,7 @@ from cubic_cli.runs.record import (
 )
 
 if TYPE_CHECKING:
+    from cubic_cli.cluster.join import Group
     from cubic_cli.engine.observed import Chunk
     from cubic_cli.engine.passes import Pass
     from cubic_cli.parameters import Parameters
@@ -56,21 +58,36 @@ def run(
     scratch: Path,
     progress: Progress = lambda epoch, loss: None,
     data: Ingested | None = None,
+    group: "Group | None" = None,
     tell: Tell = quietly,
 ) -> Record:
     """Run the forward pass as `config` asks, write the run's files to `scratch`, and return the record.
 
-    `data` are the samples, where they are read already; else they are read from the dataset of `config`.
+    A distributed run is this same run in every process of its group: all have the samples and see every figure, and
+    each passes over its part on its own devices.
+
+    Args:
+        config: the settings.
+        sources: where each came from.
+        scratch: the folder for the run's files.
+        progress: called with the number and the loss of each epoch.
+        data: the samples, where they are read already; else they are read from the dataset of `config`.
+        group: the processes of a distributed run.
+        tell: takes lines for people.
 
     Raises:
         DatasetError: the dataset cannot be read.
         DeviceError: the device is not there.
+        PeerError: another process has other samples or parameters.
     """
     data = data or read(config, scratch, tell)
     source = rescale(config, data)
     keep_compiled()
     devices = pick_devices(config.device)
     parameters, values = first_parameters(config)
+    if group is not None:
+        digests = {"the dataset's SHA-256": data.sha256, "the parameters' SHA-256": _sha256(values)}
+        group.agree("data", {"rows": source.count, **digests})
     picked = verify.choose_batches(source.count, config.batch_size)
     with HistoryWriter(scratch / runs.HISTORY) as history:
         outcome = observe(config, parameters, values, source, devices, picked, history.append, progress)
@@ -114,9 +131,14 @@ def first_parameters(config: ForwardConfig) -> "tuple[Parameters, dict[str, Floa
     return parameters, {name: np.asarray(array) for name, array in by_name(parameters).items()}
 
 
+def _sha256(values: dict[str, Float32]) -> str:
+    """Return the SHA-256 of the parameters' bytes, little-endian, in their order."""
+    return hashlib.sha256(b"".join(value.astype("<f4").tobytes() for value in values.values())).hexdigest()
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass over some samples told: over all of them, or over the part of one process.
+    """What the pass told.
 
     `totals` are the sums of the squared errors and `seconds` the times, by epoch; `batch` is the size of the first.
     """
@@ -135,7 +157,7 @@ class Outcome:
     platform: str
     kind: str
     devices: int
-    processes: int = 1
+    processes: int
 
     @functools.cached_property
     def epochs(self) -> tuple[Epoch, ...]:
@@ -200,6 +222,7 @@ def observe(
         platform=forward.devices[0].platform,
         kind=forward.devices[0].device_kind,
         devices=len(forward.devices),
+        processes=len({device.process_index for device in forward.devices}),
     )
 
 
@@ -365,7 +388,8 @@ def _describe(
         dataset=Dataset(
             path=os.path.abspath(config.dataset),
             rows=outcome.samples,
-            sha256=data.sha256 or None,
+            sha256=data.sha256 if outcome.processes == 1 else None,
+            digest=data.sha256 if outcome.processes > 1 else None,
             x=columns[0],
             y=columns[1],
         ),

@@ -43,12 +43,12 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_beside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside the run's `folder`, for samples that several runs share; removed at the end.
+    """Yield an empty folder beside the run's `folder`, for what is not kept; removed at the end.
 
     Raises:
         RunError: it cannot be written.
     """
-    with _saving(folder), scratch_folder(folder, (SAMPLES,)) as scratch:
+    with _saving(folder), scratch_folder(folder, (*FILES, SAMPLES)) as scratch:
         yield scratch
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from cubic_cli.cli import terminal
 from cubic_cli.cluster.rendezvous import meet
 from cubic_cli.errors import PeerError
 
@@ -166,11 +167,12 @@ def test_another_program_at_the_address_is_no_process(monkeypatch, answer):
         meet(address, 2, 1, 0.5)
 
 
-def test_the_words_of_others_steer_no_terminal():
-    words = json.dumps({"error": "\x1b]0;PWN\x07 \u202egnp.exe \x9b31m\r\n"}).encode() + b"\n"
+def test_the_words_of_others_steer_no_terminal(capsys):
+    words = json.dumps({"error": "\x1b]0;PWN\x07 \u202egnp.exe \x9b31m"}).encode() + b"\n"
     with answering(lambda peer: peer.sendall(words)) as address, pytest.raises(PeerError) as caught:
         meet(address, 2, 1, WITHIN)
-    assert str(caught.value) == r"\x1b]0;PWN\x07 \u202egnp.exe \x9b31m\x0d\x0a"
+    terminal.fail(str(caught.value), 1)
+    assert capsys.readouterr().err == "error: \\x1b]0;PWN\\x07 \\u202egnp.exe \\x9b31m\n"
 
 
 def test_a_process_that_is_pushed_out_comes_again():

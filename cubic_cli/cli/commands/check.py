@@ -8,7 +8,7 @@ import typer
 from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.config import Device, Place, parse_size
-from cubic_cli.errors import CubicError, NotCheckedError, PeerError
+from cubic_cli.errors import CubicError, DeviceError, NotCheckedError, PeerError
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.report import Report
@@ -40,6 +40,7 @@ def check(
     cubic check --distributed                    every device of a pod, started as `forward` is
     """
     where = options.place(ctx, distributed)
+    jax_variables.refuse_bad_flags()
     if save is not None:
         from cubic_cli.cli.views.save import check_path
 
@@ -47,7 +48,6 @@ def check(
     if distributed:
         _share(ctx, device, seconds, where, json, save)
         return
-    jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import check as checking
 
     with terminal.status("checking"):
@@ -63,13 +63,16 @@ def _share(
     from cubic_cli.cluster import supervisor
 
     if not supervisor.is_worker():
-        raise typer.Exit(supervisor.supervise(ctx.obj.names, where))
+        try:
+            raise typer.Exit(supervisor.supervise(ctx.obj.names, where))
+        except PeerError as error:
+            raise NotCheckedError(str(error)) from None
     from cubic_cli.cluster import join
     from cubic_cli.experiments import check as checking
     from cubic_cli.experiments import report as reports
 
     try:
-        with join.joined(where) as group:
+        with join.joined(where, device, {}, lambda message: terminal.fail(message, NotCheckedError.exit_code)) as group:
             with terminal.status("checking"):
                 told = group.gather("check", reports.to_document(checking.check(device, seconds)))
             verdict = failure = None
@@ -78,8 +81,9 @@ def _share(
                 _give(report, json, save)
                 verdict, failure = report.verdict, _failure(report)
             verdict = reports.Verdict(group.share("verdict", verdict))
-            failure = group.finish(failure)
-    except PeerError as error:
+            failure = group.share("failure", failure)
+            group.finish()
+    except (DeviceError, PeerError) as error:
         report = reports.Report((), (reports.not_checked("processes", [], error),))
         if json:
             _give(report, json, save)

@@ -13,6 +13,7 @@ from cubic_cli.config import ForwardConfig, GenerateConfig, Place
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
+    from cubic_cli.cluster.join import Group
     from cubic_cli.float32 import Float32
     from cubic_cli.runs.record import Record
 
@@ -57,25 +58,11 @@ def forward(
     if generate and (x_column, y_column) != ("x", "y"):
         raise UsageError("--generate writes the columns x and y; leave --x and --y out")
     where = options.place(ctx, distributed)
+    jax_variables.refuse_bad_flags()
     if distributed:
         _share(ctx, config, origins, data, where, json)
-        return
-    jax_variables.refuse_bad_flags()
-    _generate(data)
-    from cubic_cli.experiments import run
-    from cubic_cli.runs import names, saved
-    from cubic_cli.runs import store as runs
-
-    folder = Path(artifact_dir) / run_name
-    earlier = names.created(folder)
-    with runs.replacing(folder) as scratch:
-        with terminal.progress("reading", num_samples, "rows", "rows") as advance:
-            samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
-        with terminal.progress("passing", num_epochs) as advance:
-            record = run.run(config, origins, scratch, lambda epoch, loss: advance(1, samples.source.count), samples)
-        losses = None if json else saved.losses_of(scratch, record)
-    _show(record, losses, folder, json, earlier)
-    refuse(record)
+    else:
+        refuse(_run(config, origins, data, json))
 
 
 def _share(
@@ -86,38 +73,56 @@ def _share(
     where: Place | None,
     json: bool,
 ) -> None:
-    """Take part in a distributed run, under a supervisor; process 0 saves and shows it, and all end as it does."""
+    """Take part in a distributed run, under a supervisor; process 0 saves and shows it, and all judge it."""
     from cubic_cli.cluster import supervisor
-    from cubic_cli.runs import saved
-    from cubic_cli.runs import store as runs
 
-    folder = Path(config.artifact_dir) / config.run_name
     if not supervisor.is_worker():
+        from cubic_cli.runs import store as runs
+
+        folder = Path(config.artifact_dir) / config.run_name
         raise typer.Exit(supervisor.supervise(ctx.obj.names, where, lambda: runs.recover(folder)))
-    from cubic_cli.cluster import join as distributed
+    from cubic_cli.cluster import join
     from cubic_cli.engine import devices
 
     devices.keep_compiled()
-    with distributed.joined(where) as group:
-        _generate(data)
-        from cubic_cli.experiments import shares
-
-        own = runs.scratch_beside if group.process_id else runs.replacing
-        with own(folder) as scratch, terminal.progress("epochs", config.num_epochs) as advance:
-            record = shares.run(config, origins, scratch, group, lambda epoch, loss: advance(1))
-            losses = None if json or record is None else saved.losses_of(scratch, record)
-        error = None
-        if record is not None:
-            _show(record, losses, folder, json)
-            try:
-                refuse(record)
-            except CubicError as refused:
-                error = str(refused)
-        error = group.finish(error)
-    if error is not None:
-        raise CubicError(error)
-    if record is None:
+    alike = join.settings_of_all(config, data)
+    with join.joined(where, config.device, alike, lambda message: terminal.fail(message, 1)) as group:
+        record = _run(config, origins, data, json, group)
+        group.finish()
+    if group.process_id:
         terminal.tell(f"process {group.process_id} of {group.processes} is done; process 0 saved the run")
+    refuse(record)
+
+
+def _run(
+    config: ForwardConfig,
+    origins: dict[str, str],
+    data: GenerateConfig | None,
+    json: bool,
+    group: "Group | None" = None,
+) -> "Record":
+    """Generate the dataset if asked for, run the pass, save and show the run, and return its record.
+
+    In a distributed run every process comes here, and process 0 alone saves and shows what all have computed.
+    """
+    _generate(data)
+    from cubic_cli.experiments import run
+    from cubic_cli.runs import names, saved
+    from cubic_cli.runs import store as runs
+
+    folder = Path(config.artifact_dir) / config.run_name
+    earlier = names.created(folder)
+    saves = group is None or group.process_id == 0
+    with (runs.replacing if saves else runs.scratch_beside)(folder) as scratch:
+        with terminal.progress("reading", config.num_samples, "rows", "rows") as advance:
+            samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
+        with terminal.progress("passing", config.num_epochs) as advance:
+            rows = samples.source.count
+            record = run.run(config, origins, scratch, lambda epoch, loss: advance(1, rows), samples, group)
+        losses = saved.losses_of(scratch, record) if saves and not json else None
+    if saves:
+        _show(record, losses, folder, json, earlier)
+    return record
 
 
 def _generate(config: GenerateConfig | None) -> None:
@@ -126,9 +131,7 @@ def _generate(config: GenerateConfig | None) -> None:
         terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
 
 
-def _show(
-    record: "Record", losses: "Float32 | None", folder: Path, json: bool, earlier: datetime | None = None
-) -> None:
+def _show(record: "Record", losses: "Float32 | None", folder: Path, json: bool, earlier: datetime | None) -> None:
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs.record import to_json
 

@@ -1,0 +1,44 @@
+"""The mesh: the devices of a run in a row, of one process or of many, and how arrays come onto them and back.
+
+What is sharded is so along its first axis. Each process places its own part of what all have, and every figure comes
+back to all: so a run by many processes is the code of a run by one.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def spans_processes(devices: Iterable[jax.Device]) -> bool:
+    """Return whether the devices are those of several processes."""
+    return len({device.process_index for device in devices}) > 1
+
+
+def put(arrays: Any, sharding: NamedSharding) -> Any:
+    """Return the host's arrays, a pytree, on the devices of a mesh; where that spans processes, all have them whole."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(arrays, sharding)
+
+    def place(array: Any) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, arrays)
+
+
+def fetch(arrays: Any) -> Any:
+    """Return arrays on the devices of a mesh, a pytree, on the host: all of them, in every process.
+
+    Where the mesh spans processes these exchange their parts: all call this in one order, from one thread.
+    """
+    sharding = jax.tree.leaves(arrays)[0].sharding
+    if not sharding.is_fully_addressable:
+        arrays = jax.tree.map(lambda array: array.addressable_data(0), _gather(sharding.mesh)(arrays))
+    return jax.device_get(arrays)
+
+
+@functools.lru_cache(4)
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
