@@ -3,6 +3,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers import samples as cubic_samples
 
 from cubic_cli import network
 from cubic_cli.config import Activation, Initializer
@@ -153,3 +154,49 @@ def test_gradients_of_large_pre_activations_are_verified(activation):
     expected = by_hand_of(parameters, x, y, activation)
     assert all(told.all() for told in expected.told)
     assert verify_gradients.verify(from_names(found), expected)[1] is None
+
+
+@pytest.mark.parametrize("name", by_name(Parameters(*range(4))))
+def test_three_tolerances_of_the_largest_entry_are_noticed(drawn, name):
+    x, y = samples()
+    expected = by_hand_of(drawn, x, y, Activation.tanh)
+    for sign in (-1, 1):
+        found = gradients.measure(drawn, Arrays(x, y), Activation.tanh, jax.devices())
+        found[name].flat[0] += sign * 3e-5 * np.abs(by_name(expected.value)[name]).max()
+        assert verify_gradients.verify(from_names(found), expected)[1].quantity == f"gradient of {name}"
+
+
+@pytest.mark.parametrize("initializer", [Initializer.he_uniform, Initializer.he_normal])
+@pytest.mark.parametrize("activation", [Activation.tanh, Activation.gelu])
+def test_saturated_activations_verify(initializer, activation):
+    """Their slope is a small difference of 1 and tanh², which float32 knows to 2⁻²⁴ of 1 alone."""
+    x, y = cubic_samples(1000)
+    for seed in (0, 1, 6, 7):
+        parameters = network.initialise(initializer, 64, seed)
+        found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices())
+        _, failure = verify_gradients.verify(from_names(found), by_hand_of(parameters, x, y, activation))
+        assert failure is None
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("scale", [1e-33, 1e-35, 1e-38, 1e-41])
+def test_gradients_where_x_may_be_zero_to_the_device_verify(scale, activation):
+    x, y = samples()
+    x = (scale * x).astype(np.float32)
+    parameters = network.initialise(Initializer.he_normal, H, 4)
+    for target in (y, (1e36 * y).astype(np.float32)):
+        found = gradients.measure(parameters, Arrays(x, target), activation, jax.devices())
+        expected = by_hand_of(parameters, x, target, activation)
+        assert verify_gradients.verify(from_names(found), expected)[1] is None
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+def test_gradients_of_targets_near_the_end_of_float32_verify(activation):
+    """2 (z2 − y) overflows, and times a slope of 0 it is NaN: what a device makes of it is not to be told."""
+    parameters = network.initialise(Initializer.he_normal, H, 4)
+    for x in (1.8e19, 1.0):
+        column, y = np.full(7, x, np.float32), np.full(7, 3e38, np.float32)
+        found = gradients.measure(parameters, Arrays(column, y), activation, jax.devices())
+        expected = by_hand_of(parameters, column, y, activation)
+        assert not expected.told.b2.any()
+        assert verify_gradients.verify(from_names(found), expected)[1] is None

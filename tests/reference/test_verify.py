@@ -238,3 +238,73 @@ def test_what_overflows_or_is_infinite_is_no_failure_under_any_activation(activa
     for column in (infinite, (x * np.float32(3e36)).astype(np.float32)):
         result = check(parameters, see(parameters, column, y, activation, by_unit), column, y, activation)
         assert result.passed, result
+
+
+# --- every figure to its own scale ----------------------------------------------------------------------------------
+
+OFFSETS = {
+    "ten million, and one more": np.tile([1e7, 1e7 + 1], 50),
+    "ten million and a uniform": 1e7 + np.random.default_rng(1).uniform(-1, 1, 100),
+    "Unix time": 1.7e9 + 128.0 * np.random.default_rng(2).integers(0, 2, 100),
+    "about zero": np.random.default_rng(3).uniform(-100, 100, 100),
+}
+
+
+@pytest.mark.parametrize("activation", [Activation.relu, Activation.identity, Activation.gelu])
+@pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+@pytest.mark.parametrize("name", OFFSETS)
+def test_mean_and_deviation_are_held_to_the_deviation_however_far_from_zero(name, by_unit, activation):
+    """Three times what is allowed, tolerance · std and a few 2⁻²⁴ of the values, not 1e-5 of their magnitude."""
+    x = OFFSETS[name].astype(np.float32)
+    parameters = initialise(Initializer.ones, 3, 0)
+    seen = see(parameters, x, x, activation, by_unit)
+    result = check(parameters, seen, x, x, activation)
+    assert result.passed, result
+    for tensor, width in (("z1", 1), ("a1", 1), ("z2", 3)):
+        told = seen.tensors[tensor]
+        assert told.min <= told.mean <= told.max
+        values = width * x.astype(float)
+        allowed = 1e-5 * values.std() + 8 * 2.0**-24 * np.abs(values).max()
+        for figure in ("mean", "std"):
+            for error in (3 * allowed, -3 * allowed):
+                moved = told._replace(**{figure: getattr(told, figure) + error})
+                wrong = dataclasses.replace(seen, tensors={**seen.tensors, tensor: moved})
+                assert check(parameters, wrong, x, x, activation).failure.quantity == f"{tensor}_{figure}"
+
+
+def test_a_mean_outside_of_the_range_and_a_constant_that_deviates_are_wrong_however_little():
+    x = np.full(100, 0.3, np.float32)
+    parameters = initialise(Initializer.ones, 64, 0)
+    seen = see(parameters, x, x)
+    assert check(parameters, seen, x, x).passed
+    for tensor in ("z1", "a1", "z2"):
+        told = seen.tensors[tensor]
+        for figure, value in (("mean", np.nextafter(told.min, 0)), ("std", 1e-12)):
+            wrong = dataclasses.replace(seen, tensors={**seen.tensors, tensor: told._replace(**{figure: value})})
+            assert check(parameters, wrong, x, x).failure.quantity == f"{tensor}_{figure}"
+
+
+@pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+def test_a_loss_of_tiny_squares_is_what_it_is(by_unit):
+    """An answer of 0 to everything, y = ±1e-19: the loss is 1e-38, below float32's smallest normal one, and not 0."""
+    x, y = np.array([1, -1], np.float32), np.array([1e-19, -1e-19], np.float32)
+    parameters = initialise(Initializer.zeros, 64, 0)
+    seen = see(parameters, x, y, by_unit=by_unit)
+    assert seen.loss == pytest.approx(1e-38, rel=1e-6)
+    assert check(parameters, seen, x, y).passed
+    lost = dataclasses.replace(seen, columns={**seen.columns, "loss": np.zeros(1)})
+    assert check(parameters, lost, x, y).failure.quantity == "loss"
+
+
+@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("scale", [1e-33, 1e-35, 1e-37, 1e-39, 1e-42, 1e-45])
+def test_what_a_device_takes_for_zero_is_no_failure(scale, activation):
+    """x, products and sums below 2⁻¹²⁶ are themselves or zero: in the zeros counted, and in what follows from them."""
+    rng = np.random.default_rng(6)
+    with np.errstate(under="ignore"):
+        x = (scale * rng.uniform(-1, 1, 203)).astype(np.float32)
+    y = rng.normal(0, 1, 203).astype(np.float32)
+    parameters = initialise(Initializer.he_normal, 50, 1)
+    for by_unit in (False, True):
+        result = check(parameters, see(parameters, x, y, activation, by_unit), x, y, activation)
+        assert result.passed, result
