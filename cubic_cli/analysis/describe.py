@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from cubic_cli import __version__
-from cubic_cli.analysis import distribution
-from cubic_cli.analysis.distribution import Distribution, Spread
-from cubic_cli.config import ForwardConfig, Scaling
-from cubic_cli.data.scaling import choose_scale
-from cubic_cli.data.source import Source
+from cubic_cli.analysis.distribution import Spread, describe, take
+from cubic_cli.config import Activation, ForwardConfig, Scaling
+from cubic_cli.data.scaling import Scale, choose_scale
+from cubic_cli.data.source import Source, spread_indices
 from cubic_cli.float32 import FLOAT32_MAX, Float32, shortest
-from cubic_cli.parameters import from_names
+from cubic_cli.parameters import Parameters, from_names
 from cubic_cli.reference.network import forward32
-from cubic_cli.runs.record import Column, Context, Parameter, Record, Scaled, Summary, Tensor
+from cubic_cli.runs.record import Column, Context, Parameter, Record, Sample, Scaled, Summary, Tensor
 from cubic_cli.statistics import EMPTY, Statistics, merge, summarise
 
 _PIECE_VALUES = 1 << 21  # of a1 held at a time
@@ -46,16 +45,26 @@ def describe_versions() -> dict[str, str]:
     }
 
 
-def describe_tensor(name: str, shape: tuple[int, ...], seen: Statistics, spread: Distribution) -> Tensor:
-    """Return the record's entry of one tensor from its statistics over an epoch, and an even spread of its values."""
+def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statistics, spread: Float32) -> Tensor:
+    """Return the record's entry of one tensor.
+
+    Args:
+        name: of the tensor.
+        shape: in the first batch.
+        flops: operations that make it of this shape, where an activation counts as one.
+        seen: the statistics over an epoch.
+        spread: an even spread of its values.
+    """
     count, nonfinite = int(seen.count), int(seen.nonfinite)
     some = count > 0
+    low, high = (shortest(seen.min), shortest(seen.max)) if some else (None, None)
+    distribution = describe(spread, low, high)
     return Tensor(
         name=name,
         label=LABELS[name],
         shape=shape,
-        min=shortest(seen.min) if some else None,
-        max=shortest(seen.max) if some else None,
+        min=low,
+        max=high,
         mean=float(seen.mean) if some else None,
         std=float(seen.std) if some else None,
         zeros=int(seen.zeros) / (count + nonfinite),
@@ -63,25 +72,47 @@ def describe_tensor(name: str, shape: tuple[int, ...], seen: Statistics, spread:
         nan=int(seen.nan),
         posinf=int(seen.posinf),
         neginf=int(seen.neginf),
-        quantiles=spread.quantiles,
-        histogram=spread.histogram,
+        smallest=distribution.smallest,
+        bytes=4 * math.prod(shape),
+        flops=flops,
+        quantiles=distribution.quantiles,
+        histogram=distribution.histogram,
+        exponents=distribution.exponents,
     )
+
+
+def count_flops(batch: int, hidden: int) -> dict[str, int]:
+    """Return the operations that make z1, a1, z2 and the loss of one batch: a product, a sum, an activation is one."""
+    products = 2 * batch * hidden
+    return {"z1": products, "a1": batch * hidden, "z2": products, "loss": 3 * batch}
 
 
 def describe_parameter(name: str, array: Float32) -> Parameter:
     """Return the record's entry of one parameter."""
     seen = summarise(array)
     some = bool(seen.count)
+    low, high = (shortest(seen.min), shortest(seen.max)) if some else (None, None)
+    distribution = describe(take(array), low, high)
     return Parameter(
         name=name,
         shape=array.shape,
         dtype=str(array.dtype),
         count=array.size,
-        min=shortest(seen.min) if some else math.nan,
-        max=shortest(seen.max) if some else math.nan,
+        min=math.nan if low is None else low,
+        max=math.nan if high is None else high,
         mean=float(seen.mean) if some else math.nan,
         std=float(seen.std) if some else math.nan,
+        smallest=smallest_magnitude(array),
+        bytes=array.nbytes,
+        histogram=distribution.histogram,
+        exponents=distribution.exponents,
     )
+
+
+def smallest_magnitude(values: Float32) -> float | None:
+    """Return the least non-zero magnitude of finite values, None where there is none."""
+    magnitudes = np.abs(values[np.isfinite(values) & (values != 0)])
+    return shortest(magnitudes.min()) if magnitudes.size else None
 
 
 class Losses:
@@ -89,16 +120,45 @@ class Losses:
 
     def __init__(self) -> None:
         self.statistics = EMPTY
+        self._smallest: list[float] = []
         self._spread = Spread()
 
     def add(self, losses: Float32) -> None:
         """Take the losses of the batches that follow."""
         self.statistics = merge(self.statistics, summarise(losses))
+        self._smallest += [least for least in (smallest_magnitude(losses),) if least is not None]
         self._spread.add(losses)
 
-    def describe(self) -> Tensor:
+    def describe(self, flops: int) -> Tensor:
         """Return the record's entry."""
-        return describe_tensor("loss", (1,), self.statistics, distribution.describe(self._spread.values))
+        described = describe_tensor("loss", (1,), flops, self.statistics, self._spread.values)
+        return described.model_copy(update={"smallest": min(self._smallest, default=None)})
+
+
+MAX_SAMPLES = 200  # that the record holds
+
+
+def take_samples(
+    data: Source, source: Source, parameters: Parameters, activation: Activation, scale: Scale
+) -> tuple[Sample, ...]:
+    """Return some samples, evenly spread, with what the network answers, in the units of the data.
+
+    Args:
+        data: the samples as they were read.
+        source: the same as the network gets them.
+        parameters: the network's.
+        activation: of the hidden layer.
+        scale: of y.
+    """
+    indices = spread_indices(data.count, MAX_SAMPLES)
+    x, y = data.take(indices)
+    _, _, z2 = forward32(parameters, source.take(indices)[0], activation)
+    with np.errstate(all="ignore"):
+        answers = z2 if scale == Scale(0.0, 1.0) else z2 * np.float64(scale.factor) + scale.shift
+    return tuple(
+        Sample(row=row + 1, x=shortest(x[i]), y=shortest(y[i]), z2=shortest(answers[i]))
+        for i, row in enumerate(indices.tolist())
+    )
 
 
 def describe_column(seen: Statistics) -> Column:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cubic_cli.config import Activation, Scaling
 
 if TYPE_CHECKING:  # the command line asks for the ids, and waits for neither NumPy nor pydantic
-    from cubic_cli.runs.record import Finding, Histogram, Record, Summary, Tensor
+    from cubic_cli.runs.record import Finding, Histogram, Parameter, Record, Summary, Tensor
 
 
 class Rule(NamedTuple):
@@ -61,6 +61,12 @@ LIMITS: dict[str, Rule] = {
         "units over distinct units, dead ones left out",
         "Goodfellow, Bengio and Courville (2016), 8.4: units must break the symmetry",
     ),
+    "linear": Rule(
+        "warning",
+        1,
+        "units whose z1 takes both signs over the samples (relu, leaky_relu); below it",
+        "a ReLU bends where z1 changes its sign: without a bend the network is a straight line",
+    ),
     "low_rank": Rule(
         "warning", 2, "rank of a1 over the samples", "a cubic turns twice, and two independent units give one bend"
     ),
@@ -70,6 +76,9 @@ LIMITS: dict[str, Rule] = {
         10,
         "largest |x| or |y| under --scaling none",
         "LeCun et al., Efficient BackProp (1998), 4.3: inputs near unit variance",
+    ),
+    "overflows_format": Rule(
+        "note", 65504, "largest magnitude of z1, a1, z2 and the parameters", "IEEE 754: the largest float16"
     ),
 }
 
@@ -221,6 +230,19 @@ def _units(record: "Record") -> Iterator[_Finding]:
             + (f"with `{initializer}` they all compute the same" if constant and kinds == 1 else "some repeat others")
             + "; try an initializer that draws, such as he_normal",
         )
+    if (
+        config.activation in (Activation.relu, Activation.leaky_relu)
+        and units.switching is not None
+        and units.switching < LIMITS["linear"].limit
+        and record.tensor("z1").min is not None
+    ):
+        yield _Finding(
+            "linear",
+            "z1",
+            units.switching,
+            f"no unit's z1 takes both signs, so that over these samples {config.activation} bends nowhere and the "
+            "network is a straight line; try --scaling standard, for x of both signs",
+        )
     if count > LIMITS["low_rank"].limit >= rank:
         yield _Finding("low_rank", "a1", rank, f"rank {rank}: {_what_rank_means(record)}")
 
@@ -302,10 +324,26 @@ def _data(record: "Record") -> Iterator[_Finding]:
         )
 
 
-_RULES = (_nonfinite, _verification, _growth, _units, _outcome, _data)
+def _formats(record: "Record") -> Iterator[_Finding]:
+    """The first of the tensors, in the order of the data flow, that float16 cannot hold."""
+    ends = {tensor.name: _magnitude(tensor) for tensor in record.tensors}
+    ends |= {parameter.name: _magnitude(parameter) for parameter in record.parameters}
+    for entry in record.formats or ():
+        if entry.format == "float16" and entry.scale is not None and entry.scale < 1:
+            yield _Finding(
+                "overflows_format",
+                entry.tensor,
+                ends.get(entry.tensor, math.nan),
+                f"{entry.tensor} reaches {ends.get(entry.tensor, math.nan):,.4g}, beyond float16; bfloat16 has the "
+                f"range of float32, or scale it by {entry.scale:.4g}",
+            )
+            return
 
 
-def _magnitude(summary: "Summary | Tensor") -> float:
+_RULES = (_nonfinite, _verification, _growth, _units, _outcome, _data, _formats)
+
+
+def _magnitude(summary: "Summary | Tensor | Parameter") -> float:
     if summary.min is None or summary.max is None or math.isnan(summary.min):
         return 0.0
     return max(abs(summary.min), abs(summary.max))

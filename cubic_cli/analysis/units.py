@@ -10,15 +10,15 @@ from cubic_cli.runs.record import Units
 
 
 def describe_units(values: dict[str, Float32], activation: Activation, ends: Float32, spread: Float32) -> Units:
-    """Return how many hidden units there are, differ, are dead, are always on, and the rank of `a1`.
+    """Return how many hidden units there are, differ, are dead, are always on, switch, and the rank of `a1`.
 
     A unit is a function of the one number `w x + b`, so what it does over all samples shows at the `ends`, the smallest
-    and the largest x; the rank is taken over the samples of `spread`.
+    and the largest x; the rank is taken over the samples of `spread`. A unit switches if its z1 takes both signs.
     """
     spread = spread[np.isfinite(spread)]
     if spread.size == 0:
-        return Units(count=values["input_layer.bias"].size, distinct=0, dead=0, always_on=0, rank=0)
-    _, a1, _ = forward32(from_names(values), np.concatenate([ends, spread]), activation)
+        return Units(count=values["input_layer.bias"].size, distinct=0, dead=0, always_on=0, rank=0, switching=0)
+    z1, a1, _ = forward32(from_names(values), np.concatenate([ends, spread]), activation)
     a1[np.isnan(a1)] = 0.0
     columns = np.ascontiguousarray(a1.T)
     distinct = {column.tobytes(): column for column in columns}
@@ -28,13 +28,15 @@ def describe_units(values: dict[str, Float32], activation: Activation, ends: Flo
         dead=int((columns == 0).all(axis=1).sum()),
         always_on=int((columns > 0).all(axis=1).sum()),
         rank=numerical_rank(np.array(list(distinct.values()))[:, 2:]),
+        switching=int(((z1[:2].min(axis=0) < 0) & (z1[:2].max(axis=0) > 0)).sum()),
     )
 
 
 def numerical_rank(matrix: Float64) -> int:
     """Return the numerical rank, by projections on ever more random directions until the rank is below their number.
 
-    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), section 4.
+    Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), section 4. A singular value counts if it is
+    beyond the largest one times the longer side and the float32 epsilon: the convention of `numpy.linalg.matrix_rank`.
     """
     matrix = np.where(np.isfinite(matrix), matrix, 0.0)
     largest = np.abs(matrix).max(initial=0.0)

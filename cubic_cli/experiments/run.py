@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.analysis import describe, distribution, findings, learning_rate
+from cubic_cli.analysis import describe, distribution, findings, formats, learning_rate
 from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.data.read import Tell, quietly, read_chunks
@@ -373,11 +373,23 @@ def _describe(
     square = scales["y"].factor ** 2
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
     ends = scales["x"].apply(np.array([data.x.min, data.x.max], np.float32))
-    spreads = distribution.of_tensors(values, config.activation, some)
+    parameters = from_names(values)
+    spreads = distribution.take_tensors(parameters, config.activation, some)
+    flops = describe.count_flops(outcome.batch, config.hidden_size)
+    tensors = (
+        *(
+            describe.describe_tensor(
+                name, (outcome.batch, widths[name]), flops[name], outcome.tensors[name], spreads[name]
+            )
+            for name in widths
+        ),
+        outcome.losses.describe(flops["loss"]),
+    )
+    described_parameters = tuple(describe.describe_parameter(name, array) for name, array in values.items())
     gradients = None
     if outcome.gradients is not None:
         found = from_names(outcome.gradients)
-        gradients = learning_rate.describe(found, from_names(values), search, config.activation)
+        gradients = learning_rate.describe(found, parameters, search, config.activation)
     columns = describe.describe_column(data.x), describe.describe_column(data.y)
     return Record(
         schema=SCHEMA_VERSION,
@@ -414,14 +426,8 @@ def _describe(
         epochs=outcome.epochs,
         loss=loss,
         loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
-        tensors=(
-            *(
-                describe.describe_tensor(name, (outcome.batch, widths[name]), outcome.tensors[name], spreads[name])
-                for name in widths
-            ),
-            outcome.losses.describe(),
-        ),
-        parameters=tuple(describe.describe_parameter(name, array) for name, array in values.items()),
+        tensors=tensors,
+        parameters=described_parameters,
         units=describe_units(values, config.activation, ends, some),
         first_nonfinite=None
         if outcome.first_nonfinite is None
@@ -434,6 +440,18 @@ def _describe(
             data.noise_floor / square if square else 0.0,
         ),
         verification=None if outcome.verification is None else Verification.model_validate(outcome.verification),
+        formats=(
+            *(entry for t in tensors[:3] for entry in formats.describe(t.name, spreads[t.name], t.min, t.max)),
+            *(
+                entry
+                for p in described_parameters
+                for entry in formats.describe(p.name, distribution.take(values[p.name]), p.min, p.max)
+            ),
+        ),
+        # A process of several that has a part of the samples cannot tell.
+        samples=describe.take_samples(data.source, search, parameters, config.activation, scales["y"])
+        if data.source.count == search.count == outcome.samples
+        else None,
         timing=Timing(
             compile_seconds=outcome.compile_seconds,
             epoch_seconds=seconds,

@@ -47,6 +47,13 @@ CASES = [
         {"units": {"distinct": 62, "dead": 3}},
     ),
     (
+        "linear",
+        {"units": {"switching": 0}, "config__activation": "leaky_relu"},
+        0,
+        "no unit's z1 takes both signs, so that over these samples leaky_relu bends nowhere",
+        {"units": {"switching": 1}},
+    ),
+    (
         "low_rank",
         {"units": {"rank": 2}, "parameters__1": {"min": 0.0, "max": 0.0}},
         2,
@@ -68,6 +75,18 @@ CASES = [
         {"config__scaling": "none", "dataset__x": {"min": -5.0, "max": 5.0}, "dataset__y": {"min": -5.0, "max": 10.0}},
     ),
 ]
+
+
+FLOAT16 = {"tensor": "z2", "format": "float16", "overflow": 0.01, "underflow": 0.0, "median_error": 1e-4}
+CASES.append(
+    (
+        "overflows_format",
+        {"formats": [FLOAT16 | {"scale": 0.5, "scaled_underflow": 0.0}], "tensors__2__max": 70000.0},
+        70000.0,
+        "z2 reaches 7e+04, beyond float16",
+        {"formats": [FLOAT16 | {"scale": 1.0, "scaled_underflow": 0.0}], "tensors__2__max": 65504.0},
+    )
+)
 
 
 @pytest.mark.parametrize(("id", "with_it", "value", "said", "without"), CASES, ids=[case[0] for case in CASES])
