@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from cubic_cli.config import Activation, Scaling
+from cubic_cli.float32 import five_digits
 
 if TYPE_CHECKING:  # the command line asks for the ids, and waits for neither NumPy nor pydantic
     from cubic_cli.runs.record import Finding, Histogram, Parameter, Record, Summary, Tensor
@@ -187,12 +188,13 @@ def _growth(record: "Record") -> Iterator[_Finding]:
         if not before or record.tensor(name).min is None:
             continue
         ratio = after / before
+        change = f"{five_digits(before)} becomes {five_digits(after)}"
         if ratio > LIMITS["explodes"].limit:
             yield _Finding(
                 "explodes",
                 name,
                 ratio,
-                f"layer {layer} multiplies the range by {ratio:.4g}: {before:,.4g} becomes {after:,.4g}; "
+                f"layer {layer} multiplies the range by {five_digits(ratio)}: {change}; "
                 "try --initializer he_normal, which is made to keep it",
             )
         if ratio < LIMITS["vanishes"].limit:
@@ -200,7 +202,7 @@ def _growth(record: "Record") -> Iterator[_Finding]:
                 "vanishes",
                 name,
                 ratio,
-                f"layer {layer} shrinks the range to {ratio:.3g} of what it was: {before:,.4g} becomes {after:,.4g}; "
+                f"layer {layer} shrinks the range to {five_digits(ratio)} of what it was: {change}; "
                 "try --initializer he_normal, which is made to keep it",
             )
 
@@ -301,13 +303,13 @@ def _outcome(record: "Record") -> Iterator[_Finding]:
     r_squared, floor = context.r_squared, context.noise_floor
     if r_squared is None or not math.isfinite(r_squared) or r_squared >= LIMITS["worse_than_mean"].limit - _ROUNDING:
         return
-    best = f"; the cubic itself leaves {floor:,.4g}" if floor is not None and math.isfinite(floor) else ""
+    best = f"; the cubic itself leaves {five_digits(floor)}" if floor is not None and math.isfinite(floor) else ""
     yield _Finding(
         "worse_than_mean",
         "loss",
         r_squared,
-        f"the loss {loss:,.4g} is {1 - r_squared:,.4g} times the variance of y: always answering the mean of y would "
-        f"do better{best}",
+        f"the loss {five_digits(loss)} is {five_digits(1 - r_squared)} times the variance of y: always answering the "
+        f"mean of y would do better{best}",
     )
 
 
@@ -320,7 +322,7 @@ def _data(record: "Record") -> Iterator[_Finding]:
             "unscaled_data",
             column,
             largest,
-            f"{column} reaches {largest:,.4g}, far from unit scale; try --scaling standard",
+            f"{column} reaches {five_digits(largest)}, far from unit scale; try --scaling standard",
         )
 
 

@@ -143,9 +143,9 @@ def test_a_number_is_whole_or_its_column_is_left_out(numbers, width):
     assert format.number(high) in row
     assert "…" not in "".join(lines)
     shown = [grid.columns[i].name for i in blocks.fit(grid, width)]
-    for name, value in (("mean", mean), ("std", std)):
+    for name, said in (("mean", format.mean(mean, low, high)), ("std", format.number(std))):
         assert (name in shown) == (name in lines[1].split())
-        assert name not in shown or format.number(value) in row
+        assert name not in shown or said in row
 
 
 def test_columns_are_left_out_in_the_stated_order():
@@ -215,10 +215,60 @@ def test_a_sparkline_keeps_the_spike_and_marks_what_is_not_finite():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "–"), (math.nan, "NaN"), (-math.inf, "−∞"), (-0.0, "0.000"), (4328.36, "4328.360"), (1e9, "1.0000e+09")],
+    [
+        (None, "–"),
+        (math.nan, "NaN"),
+        (-math.inf, "−∞"),
+        (-0.0, "0"),
+        (4328.36, "4,328.4"),
+        (9194226.0, "9,194,200"),
+        (98.889, "98.889"),
+        (64.0, "64"),
+        (1234567.0, "1,234,600"),
+        (-0.5, "-0.5"),
+        (100000.0, "100,000"),
+        (1e-4, "0.0001"),
+        (0.000123456, "0.00012346"),
+        (9.9999e-5, "9.9999e-05"),
+        (9.99999e-5, "0.0001"),
+        (999_994_999.0, "999,990,000"),
+        (999_995_001.0, "1e+09"),
+        (1.25e9, "1.25e+09"),
+        (3.4028235e38, "3.4028e+38"),
+    ],
 )
 def test_numbers(value, shown):
     assert format.number(value) == shown
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_has_five_digits_and_says_what_it_is(value):
+    shown = format.number(value)
+    digits = re.sub(r"e.*|[-.,]", "", shown).strip("0")
+    assert len(digits) <= 5
+    assert float(shown.replace(",", "")) == float(f"{value:.4e}")
+    assert ("e" in shown) == (value != 0 and not 1e-4 <= abs(float(f"{value:.4e}")) < 1e9)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(4328.36, "4328.360"), (-0.0, "0.000"), (1e9, "1e+09"), (1e-4, "0.0001"), (-81.228, "-81.228")],
+)
+def test_the_lines_of_an_iteration_have_three_decimals(value, shown):
+    assert format.three_decimals(value) == shown
+
+
+def test_a_mean_below_the_rounding_of_its_tensor_is_0():
+    assert format.mean(1e-6, -100.0, 90.0) == "0"
+    assert format.mean(1e-5, -100.0, 90.0) == "1e-05"
+    assert format.mean(1e-6, -1.0, 1.0) == "1e-06"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.38412, "0.384"), (-1e-9, "0.000"), (-53.25, "-53.250"), (-53250.25, "-53,250"), (None, "–")]
+)
+def test_r_squared(value, shown):
+    assert format.r_squared(value) == shown
 
 
 def test_shares_are_none_or_all_only_if_they_are():

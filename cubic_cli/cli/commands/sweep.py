@@ -91,13 +91,13 @@ def _check_plot(path: str, widths: int) -> None:
 
 def _news(outcome: "Outcome") -> str:
     """Return what is told of a run when it is done."""
-    from cubic_cli.cli.views.format import duration, short
+    from cubic_cli.cli.views.format import duration, number
 
     if outcome.record is None:
         return f"{outcome.config.run_name} failed: {outcome.error}"
     seconds = sum(epoch.seconds for epoch in outcome.record.epochs)
     how = "as saved" if outcome.kept else f"epochs in {duration(seconds)}"
-    return f"{outcome.config.run_name}: loss {short(outcome.record.loss_in_data_units)}, {how}"
+    return f"{outcome.config.run_name}: loss {number(outcome.record.loss_in_data_units)}, {how}"
 
 
 def _row(outcome: "Outcome") -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _change(change: dict[str, Any]) -> str:
         return f"{relative:.1e}"
     if this and other and this * other > 0 and not 0.5 <= other / this <= 2:
         ratio = other / this
-        return f"×{GLUE}{ratio:.4g}"
+        return f"×{GLUE}{number(ratio)}"
     return f"{relative:.1%}"
 
 

@@ -9,31 +9,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cubic_cli.float32 import five_digits
+
 GLUE = "\u00a0"  # joins what must not be parted at the end of a line; printed as a space
 BLOCKS = "▁▂▃▄▅▆▇█"
 NO_NUMBER = "×"  # in a sparkline: a batch, or a bucket of them, whose loss is not finite
 
 
-def number(value: Any) -> str:
-    """Return a number for a screen: three decimals as the original prints, or an exponent where that is too long."""
+def number(value: float | None) -> str:
+    """Return a number for a screen: five significant digits, grouped; `–` is none."""
     if value is None:
         return "–"
     value = float(value)
-    if value != value:
+    if math.isnan(value):
         return "NaN"
-    if abs(value) == math.inf:
+    if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if value and not 1e-3 <= abs(value) < 1e9:
-        return f"{value:.4e}"
-    return f"{value + 0.0:.3f}"
+    return five_digits(value)
 
 
-def short(value: Any) -> str:
-    """Return a number in a sentence: four significant digits."""
-    if value is None or not math.isfinite(float(value)):
+def three_decimals(value: float | None) -> str:
+    """Return a number as the original program prints it, with an exponent where that says nothing or is too long."""
+    if value is None or not math.isfinite(value) or (value and not 1e-3 <= abs(value) < 1e9):
         return number(value)
-    value = float(value) + 0.0
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:,.4g}"
+    return f"{float(value) + 0.0:.3f}"
+
+
+def r_squared(value: float | None) -> str:
+    """Return R², of which small parts say nothing: three decimals."""
+    if value is None or not math.isfinite(value) or abs(value) >= 1000:
+        return number(value)
+    return f"{round(value, 3) + 0.0:.3f}"
+
+
+def mean(value: float | None, low: float | None, high: float | None) -> str:
+    """Return the mean of values from `low` to `high`; one below their rounding is 0."""
+    if (
+        value is not None
+        and low is not None
+        and high is not None
+        and abs(value) <= _ROUNDING * max(abs(low), abs(high))
+    ):
+        return "0"
+    return number(value)
+
+
+_ROUNDING = 2.0**-24  # of a float32, relatively
 
 
 def duration(seconds: float) -> str:

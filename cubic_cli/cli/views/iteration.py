@@ -7,7 +7,7 @@ from rich.text import Text
 
 from cubic_cli.analysis.iteration import Values
 from cubic_cli.cli.views.blocks import BAD, GOOD, QUIET, WARNING, Column, Facts, Grid, Heading, Lines, Screen
-from cubic_cli.cli.views.format import GLUE, SHADES, number, shade, short
+from cubic_cli.cli.views.format import GLUE, SHADES, number, shade, three_decimals
 from cubic_cli.data.source import spread_indices
 
 MAX_ROWS = 20  # samples shown: an even spread of more
@@ -34,7 +34,10 @@ def screen(document: dict[str, Any], labels: dict[str, str], width: int, values:
 
 
 def _words(document: dict[str, Any], labels: dict[str, str]) -> list[str]:
-    rows = [(labels[t["name"]], str(t["shape"]), number(t["min"]), number(t["max"])) for t in document["tensors"]]
+    rows = [
+        (labels[t["name"]], str(t["shape"]), three_decimals(t["min"]), three_decimals(t["max"]))
+        for t in document["tensors"]
+    ]
     # The loss, which the original prints apart, does not widen the columns of the tensors.
     widths = [max(len(row[i]) for row in rows[:3]) for i in range(3)]
     return [
@@ -75,9 +78,9 @@ def _grid(values: Values, width: int) -> Grid:
 def _legend(a1: np.ndarray[Any, Any], largest: float) -> str:
     parts = ["· is 0"]
     if (a1 > 0).any():
-        parts.append(f"{SHADES} in quarters up to {short(largest)}")
+        parts.append(f"{SHADES} in quarters up to {number(largest)}")
     if (a1 < 0).any():
-        parts.append(f"- and = below 0, in halves down to −{short(largest)}")
+        parts.append(f"- and = below 0, in halves down to −{number(largest)}")
     if not np.isfinite(a1).all():
         parts.append("? is not finite")
     return ", ".join(part.replace(" ", GLUE) for part in parts)

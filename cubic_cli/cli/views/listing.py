@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen
-from cubic_cli.cli.views.format import GLUE, number
+from cubic_cli.cli.views.format import GLUE, number, r_squared
 from cubic_cli.errors import UsageError
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Record
@@ -113,7 +113,9 @@ def _cell(row: dict[str, Any], key: str, name: int) -> str | Text:
         return shorten(value, name)
     if key == "created":
         return str(value)[:19].replace("T", GLUE)
-    if key in ("loss", "r_squared"):
+    if key == "r_squared":
+        return r_squared(value)
+    if key == "loss":
         return number(value)
     if key == "verified":
         return Text("–") if value is None else Text("yes", GOOD) if value else Text("NO", BAD)

@@ -34,13 +34,14 @@ from cubic_cli.cli.views.format import (
     buckets,
     common_axis,
     duration,
+    mean,
     number,
     percent,
     shape,
-    short,
     size,
     sparkline,
 )
+from cubic_cli.cli.views.format import r_squared as fit
 from cubic_cli.float32 import shortest
 from cubic_cli.runs.record import Finding, Record
 from cubic_cli.runs.store import near
@@ -118,7 +119,7 @@ def _data(view: View) -> Fact:
     text.append(f"{min(config.batch_size, data.rows):,}, {_many(config.num_epochs, 'epoch')}, ")
     text.append(f"{_many(view.record.iterations, 'iteration')}")
     if config.scaling != "none":
-        ranges = (f"{name} from {short(c.min)} to {short(c.max)}" for name, c in (("x", data.x), ("y", data.y)))
+        ranges = (f"{name} from {number(c.min)} to {number(c.max)}" for name, c in (("x", data.x), ("y", data.y)))
         text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config.scaling} scaling")
     return "data", text
 
@@ -175,7 +176,7 @@ def _parameters(view: View) -> Fact:
     for p in parameters:
         name = f"{SYMBOLS.get(p.name, p.name)} {shape(p.shape)}"
         same = p.min == p.max
-        ranges.append(f"{name} = {short(p.min)}" if same else f"{name} from {short(p.min)} to {short(p.max)}")
+        ranges.append(f"{name} = {number(p.min)}" if same else f"{name} from {number(p.min)} to {number(p.max)}")
     return "parameters", text.append(", ".join(r.replace(" ", GLUE) for r in ranges))
 
 
@@ -217,7 +218,8 @@ def _row(row: dict[str, Any], activation: str, axis: Axis, title: str) -> dict[s
         "tensor": row["name"],
         "equation": EQUATIONS.get(row["name"], "").format(activation=activation),
         "shape": shape(row["shape"]),
-        **{name: number(row[name]) for name in ("min", "max", "mean", "std")},
+        **{name: number(row[name]) for name in ("min", "max", "std")},
+        "mean": mean(row["mean"], row["min"], row["max"]),
         **{name: number(quantiles[key]) if key in quantiles else "" for key, name in QUANTILES.items()},
         "zeros": percent(row["zeros"]) if "zeros" in row else "",
         "non-finite": Text(f"{lost:,}", BAD) if lost else "0" if "nonfinite" in row else "",
@@ -229,9 +231,9 @@ def _loss(view: View) -> Fact:
     record, context = view.record, view.record.context
     r_squared, variance, floor = context.r_squared, context.target_variance, context.noise_floor
     text = Text.assemble((number(record.loss), "bold"))
-    text.append(f", R²{GLUE}{number(r_squared)}; always answering the mean of y leaves {short(variance)}")
+    text.append(f", R²{GLUE}{fit(r_squared)}; always answering the mean of y leaves {number(variance)}")
     if floor is not None and math.isfinite(floor):
-        text.append(f", the cubic itself {short(floor)}")
+        text.append(f", the cubic itself {number(floor)}")
     if record.loss_in_data_units != record.loss:
         text.append(f"; in the data's units {number(record.loss_in_data_units)}")
     return "loss", text
@@ -267,7 +269,8 @@ def _epochs(view: View) -> Fact | list[Block]:
         text = f"1–{len(epochs):,}, the same loss each, bit for bit" if len(epochs) > 1 else "1"
         return "epochs", Text(text)
     shown = epochs if len(epochs) <= 20 else epochs[:10] + epochs[-10:]
-    rows = [(f"{epoch.epoch:,}", number(epoch.loss), duration(epoch.seconds)) for epoch in shown]
+    # In full: they differ, be it in the last digit.
+    rows = [(f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)) for epoch in shown]
     note = f"{len(epochs) - 20:,} epochs in the middle are left out" if len(epochs) > 20 else ""
     return [Grid("epochs", [Column("epoch"), Column("loss"), Column("time")], rows, note=note)]
 
@@ -289,7 +292,7 @@ def _verification(view: View) -> Fact:
 def _timing(view: View) -> Fact:
     timing = view.record.timing
     return "speed", Text(
-        f"{duration(timing.epoch_seconds)} an epoch, {short(timing.samples_per_second)}{GLUE}samples/s; "
+        f"{duration(timing.epoch_seconds)} an epoch, {number(timing.samples_per_second)}{GLUE}samples/s; "
         f"compiled in {duration(timing.compile_seconds)}"
     )
 
@@ -311,7 +314,7 @@ def _gradients(view: View) -> list[Block]:
         )
         for p in gradients.parameters
     ]
-    rate = short(gradients.largest_learning_rate)
+    rate = number(gradients.largest_learning_rate)
     note = f"largest learning rate at which a step does not raise the loss: {rate}"
     return [Grid("gradients", columns, rows, ("min", "max", "shape"), note)]
 
@@ -328,7 +331,7 @@ def _figure(finding: Finding) -> str:
     """Return the figure against its limit, as in `64 > 10`."""
     value, limit = finding.value, finding.limit
     sign = ">" if value > limit else "<" if value < limit else "="
-    return f"{short(value)}{GLUE}{sign}{GLUE}{short(limit)}" if math.isfinite(value) else number(value)
+    return f"{number(value)}{GLUE}{sign}{GLUE}{number(limit)}" if math.isfinite(value) else number(value)
 
 
 def _many(count: int, one: str, many: str = "") -> str:

@@ -1,6 +1,5 @@
 """The screen of `cubic sweep`: the runs, ranked, and how the tensors grow with the width."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
-from cubic_cli.cli.views.format import short
+from cubic_cli.cli.views.format import number, r_squared
 from cubic_cli.cli.views.listing import shorten
 from cubic_cli.experiments.sweep import GROUP
 from cubic_cli.float32 import TENSORS
@@ -105,23 +104,16 @@ def _cells(row: dict[str, Any], name: str, room: int) -> dict[str, str | Text]:
     bad = {"nonfinite", "unverified", "nondeterministic"} & set(row["findings"])
     return {
         "run": name,
-        "loss": short(row["loss_in_data_units"]),
-        "R²": _fit(row["r_squared"]),
-        "range": "–" if row["range_growth"] is None else f"×{short(row['range_growth'])}",
+        "loss": number(row["loss_in_data_units"]),
+        "R²": r_squared(row["r_squared"]),
+        "range": "–" if row["range_growth"] is None else f"×{number(row['range_growth'])}",
         "dead": f"{row['dead']:,}",
         "distinct": f"{row['distinct']:,}",
         "rank": f"{row['rank']:,}",
-        "gradient": short(row["gradient_norm"]),
-        "rate": short(row["largest_learning_rate"]),
+        "gradient": number(row["gradient_norm"]),
+        "rate": number(row["largest_learning_rate"]),
         "verdict": Text(said, BAD if bad else ""),
     }
-
-
-def _fit(r_squared: float | None) -> str:
-    """Return R², of which small parts say nothing."""
-    if r_squared is None or not math.isfinite(r_squared) or abs(r_squared) >= 100:
-        return short(r_squared)
-    return f"{round(r_squared, 3) + 0.0:.3f}"
 
 
 def _growth(entries: list[dict[str, Any]]) -> Grid:
