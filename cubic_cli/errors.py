@@ -1,5 +1,6 @@
-"""The errors that people see: a message that says what was found, what was expected and what to do next."""
+"""The errors that people see: what was found, what was expected, what to do next; and how numbers stand there."""
 
+import math
 import re
 
 
@@ -69,3 +70,19 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape", "surrogatepass").decode()
+
+
+def five_digits(value: float) -> str:
+    """Return a number as people read it, everywhere: five significant digits at most, thousands grouped.
+
+    Trailing zeros are dropped; below 1e-4 and from 1e9 on there is an exponent.
+    """
+    if not math.isfinite(value):
+        return str(value)
+    mantissa, exponent = f"{value:.4e}".split("e")
+    if float(mantissa) == 0:
+        return "0"
+    if not -4 <= int(exponent) < 9:
+        return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}"
+    whole, _, decimals = f"{float(f'{mantissa}e{exponent}'):,.{max(0, 4 - int(exponent))}f}".partition(".")
+    return f"{whole}.{decimals}".rstrip("0").rstrip(".") if decimals else whole

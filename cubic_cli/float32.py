@@ -1,6 +1,5 @@
 """The number type: arrays of float32 and float64, the limits of float32, and the names of the tensors that hold it."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,3 @@ def shortest(value: Any) -> float:
     """Return the float whose text is the shortest that reads back to the same float32."""
     with np.errstate(over="ignore"):
         return float(str(np.float32(value)))
-
-
-def five_digits(value: float) -> str:
-    """Return a number as people read it, everywhere: five significant digits at most, thousands grouped.
-
-    Trailing zeros are dropped; below 1e-4 and from 1e9 on there is an exponent.
-    """
-    if not math.isfinite(value):
-        return str(value)
-    mantissa, exponent = f"{value:.4e}".split("e")
-    if float(mantissa) == 0:
-        return "0"
-    if not -4 <= int(exponent) < 9:
-        return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}"
-    whole, _, decimals = f"{float(f'{mantissa}e{exponent}'):,.{max(0, 4 - int(exponent))}f}".partition(".")
-    return f"{whole}.{decimals}".rstrip("0").rstrip(".") if decimals else whole

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from cubic_cli.config import Activation, Scaling
-from cubic_cli.float32 import five_digits
+from cubic_cli.errors import five_digits
 
 if TYPE_CHECKING:  # the command line asks for the ids, and waits for neither NumPy nor pydantic
     from cubic_cli.runs.record import Finding, Histogram, Parameter, Record, Summary, Tensor

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
-from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
+from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, five_digits, is_no_memory
 from cubic_cli.float32 import TENSORS
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Finding, Record
@@ -235,7 +235,7 @@ def verdict(record: Record) -> list[str]:
 
 
 def _factor(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e9 else f"{value:.2e}"
+    return f"{value:.3g}" if value < 100 else five_digits(value)
 
 
 _ERRORS = {"unverified": "not verified", "nondeterministic": "not deterministic"}

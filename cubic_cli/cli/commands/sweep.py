@@ -51,7 +51,7 @@ def sweep(
         cubic sweep --seed 0,1,2,3 --initializer he_normal --gradients
 
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
-    Where the table is too wide, these columns go first: rank, dead, distinct, range, rate, gradient.
+    Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
     """
     jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import sweep as grid

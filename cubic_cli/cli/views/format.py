@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.float32 import five_digits
+from cubic_cli.errors import five_digits
 
 GLUE = "\u00a0"  # joins what must not be parted at the end of a line; printed as a space
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -252,7 +252,7 @@ def _batches(view: View) -> Fact | None:
         worst = int(finite[np.argmax(losses[finite])])
         mean = float(losses[finite].mean(dtype=np.float64))
         if len(losses) > 1 and mean > 0:
-            times = f"{float(losses[worst]) / mean:.3g}{GLUE}times the mean"
+            times = f"{number(float(losses[worst]) / mean)}{GLUE}times the mean"
             where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
             text.append(f"; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)")
     if each > 1:
