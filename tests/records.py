@@ -16,7 +16,7 @@ def tensor(name, shape, low, high, mean, std, zeros=0.0):
     return {
         "name": name, "label": _LABELS[name], "shape": shape, "dtype": "float32", "min": low, "max": high,
         "mean": mean, "std": std, "zeros": zeros, "nonfinite": 0, "nan": 0, "posinf": 0, "neginf": 0,
-        "quantiles": spread.quantiles, "histogram": spread.histogram.model_dump(),
+        "quantiles": spread.quantiles, "histogram": spread.histogram and spread.histogram.model_dump(),
     }  # fmt: skip
 
 
