@@ -13,9 +13,9 @@ from cubic_cli.engine.layout import Layout
 from cubic_cli.float32 import EXTREMES, TENSORS
 from cubic_cli.statistics import Statistics, merge, merge_all
 
-# Moments about a pivot cancel where the spread is small against the distance of the mean from it: beyond 1/64 the six
-# bits of a float32 that are lost are no longer a few units in its last place. Squares leave its range at either end.
-_MIN_RELATIVE_VARIANCE = 1 / 64
+# Moments about a pivot cancel where the spread is small against the distance of the mean from it. The variance has lost
+# two bits of a float32 where it is a quarter of the mean square. Squares leave its range at either end.
+_MIN_RELATIVE_VARIANCE = 1 / 4
 _SQUARES = (2.0**-40, 2.0**50)
 
 

@@ -145,7 +145,11 @@ class _Program:
     def start(self, arrays: Any) -> Any:
         """Dispatch a chunk; returns at once."""
         with undisturbed():
-            return self._run(self._parameters, *arrays)
+            running = self._run(self._parameters, *arrays)
+            for array in jax.tree.leaves(running):
+                if array.is_fully_addressable:
+                    array.copy_to_host_async()  # as soon as it is there
+        return running
 
     def fetch(self, running: Any) -> Observed:
         """Return what was seen of a chunk, once it is, on the host."""

@@ -141,7 +141,9 @@ def by_unit(
     z2 = real(seen.z2)
     error = jnp.where(mask, z2 - y, 0.0)
     loss = jnp.sum(error * error, axis=axis) / jnp.maximum(size, 1).astype(jnp.float32)
-    flushed = (loss < _TINY) & (jnp.max(jnp.abs(error), axis=axis) > 0)
+    flushed = jax.lax.cond(
+        jnp.any(loss < _TINY), lambda: jnp.any((loss < _TINY) & jnp.any(error != 0, axis=axis)), lambda: False
+    )
     z1 = _Ends(jnp.min(real(seen.z1.min), axis=axis), jnp.max(real(seen.z1.max), axis=axis))
     a1 = seen.a1 and _Ends(jnp.min(real(seen.a1.min), axis=axis), jnp.max(real(seen.a1.max), axis=axis))
     return Observed(
@@ -152,7 +154,7 @@ def by_unit(
         a1_max=a1 and a1.max,
         z2_min=jnp.min(z2, axis=axis),
         z2_max=jnp.max(z2, axis=axis),
-        sure=jnp.all(jnp.isfinite(loss) & jnp.isfinite(z1.min) & jnp.isfinite(z1.max) & ~flushed),
+        sure=jnp.all(jnp.isfinite(loss) & jnp.isfinite(z1.min) & jnp.isfinite(z1.max)) & ~flushed,
         moments=about and _moments(seen, about, mask),
     )
 
@@ -212,7 +214,9 @@ def _see_units(
         return x * w1[unit] + b1[unit]
 
     def a1(unit: Any) -> jax.Array:
-        return ACTIVATIONS[activation](z1(unit))
+        z = z1(unit)
+        # −0 stays, which no figure shows; one instruction of a CPU, and with `<=` two.
+        return jnp.where(z < 0, 0.0, z) if activation is Activation.relu else ACTIVATIONS[activation](z)
 
     if activation not in _MONOTONE:
         a1 = functools.cache(a1) if written_out else a1  # exponentials are worth storing
@@ -225,6 +229,9 @@ def _see_units(
 
     def add(seen: jax.Array, value: Callable[[Any], jax.Array]) -> jax.Array:
         return functools.reduce(operator.add, each(value, jnp.sum), seen)
+
+    def add_up(seen: jax.Array, value: Callable[[Any], jax.Array]) -> jax.Array:  # of few units first: it rounds less
+        return seen + functools.reduce(operator.add, each(value, jnp.sum))
 
     def widen(seen: _Ends, value: Callable[[Any], jax.Array]) -> _Ends:
         return _Ends(
@@ -243,14 +250,14 @@ def _see_units(
         else:
             zeros = add(zeros, lambda unit: jnp.where(is_zero(unit), 1, 0) + jnp.where(z1(unit) == 0, 1 << 16, 0))
         sums = (
-            add(z, lambda unit: z1(unit) - about.z1),
-            add(zz, lambda unit: _square(z1(unit) - about.z1)),
-            add(a, lambda unit: a1(unit) - about.a1),
-            add(aa, lambda unit: _square(a1(unit) - about.a1)),
+            add_up(z, lambda unit: z1(unit) - about.z1),
+            add_up(zz, lambda unit: _square(z1(unit) - about.z1)),
+            add_up(a, lambda unit: a1(unit) - about.a1),
+            add_up(aa, lambda unit: _square(a1(unit) - about.a1)),
             jax.lax.bitcast_convert_type(zeros, jnp.float32),
         )
     z2 = add(seen.z2 if start is None else start, lambda unit: a1(unit) * w2[unit])
-    z2 = z2 if start is None else seen.z2 + z2  # of few units first: it rounds less
+    z2 = z2 if start is None else seen.z2 + z2
     return _Seen(z2, widen(seen.z1, z1), seen.a1 and widen(seen.a1, a1), sums)
 
 
