@@ -123,6 +123,7 @@ def pick(device, folder, **environment):
     return json.loads(ended.stdout)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", PLUGINS)
 @pytest.mark.parametrize("device", ["auto", "cpu", "gpu"])
 def test_a_plugin_that_fails_is_told_with_its_whole_reason(tmp_path, kind, device):
@@ -148,6 +149,7 @@ def test_a_backend_that_jax_passes_over_in_silence(monkeypatch):
     assert failed_plugins() == {"cuda": "JAX passed it over: it sees no device for cuda; is its driver there?"}
 
 
+@pytest.mark.process
 def test_platforms_that_are_not_there_are_told_in_jax_words(tmp_path):
     found, _ = pick("auto", tmp_path, JAX_PLATFORMS="cpu, cuda")
     assert "Unable to initialize backend ' cuda'" in found
