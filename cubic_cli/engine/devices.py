@@ -128,3 +128,16 @@ def failed_plugins() -> dict[str, str]:
             passed_over = f"JAX passed it over: it sees no device for {name}; is its driver there?"
             found.setdefault(name, passed_over if "Unknown backend" in str(error) else str(error).strip())
     return found
+
+
+def absent_platforms() -> dict[str, str]:
+    """Return those of JAX_PLATFORMS that JAX passes over in silence, with its reason; after `pick_devices`."""
+    import jax
+
+    found = {}
+    for name in filter(None, map(str.strip, os.environ.get("JAX_PLATFORMS", "").split(","))):
+        try:
+            jax.local_devices(backend=name)
+        except (RuntimeError, AssertionError) as error:
+            found[name] = str(error).strip()
+    return found

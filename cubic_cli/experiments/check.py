@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cubic_cli.config import Device, Initializer
-from cubic_cli.engine.devices import failed_plugins, pick_devices
+from cubic_cli.engine.devices import absent_platforms, failed_plugins, pick_devices
 from cubic_cli.errors import DeviceError
 from cubic_cli.experiments.report import Check as Check
 from cubic_cli.experiments.report import CheckedDevice, Report, Row, attempt, ids, merge_alike, not_checked
@@ -22,8 +22,9 @@ from cubic_cli.experiments.report import CheckedDevice, Report, Row, attempt, id
 def check(device: Device, seconds: float = 0.0) -> Report:
     """Check this process's devices of JAX's backend `device`, each alone and all together.
 
-    It is repeated until `seconds` have passed, for the faults that come with heat and time. Where neither `device` nor
-    JAX_PLATFORMS chose, a plugin that is installed and did not come up makes it "not checked".
+    It is repeated until `seconds` have passed, for the faults that come with heat and time. What JAX_PLATFORMS names
+    and is not there makes it "not checked", and where neither it nor `device` chose, so does a plugin that is installed
+    and did not come up.
     """
     started = time.perf_counter()
     rows: list[Row] = []
@@ -36,9 +37,11 @@ def check(device: Device, seconds: float = 0.0) -> Report:
             facts |= _find_facts(devices[0])
     except Exception as error:  # whatever keeps JAX from starting
         rows.append(not_checked("devices", ids(devices), error))
-    if devices and device is Device.auto and not os.environ.get("JAX_PLATFORMS"):
-        for name, reason in failed_plugins().items():
-            rows.append(not_checked(f"plugin {name}", [], DeviceError(f"it did not come up: {reason}")))
+    if devices and device is Device.auto:
+        chosen = os.environ.get("JAX_PLATFORMS")
+        for name, reason in (absent_platforms() if chosen else failed_plugins()).items():
+            what = f"JAX_PLATFORMS {name}" if chosen else f"plugin {name}"
+            rows.append(not_checked(what, [], DeviceError(f"it did not come up: {reason}")))
     facts["seconds"] = round(time.perf_counter() - started, 3)
     named = tuple(CheckedDevice(each.id, each.device_kind, each.process_index) for each in devices)
     return Report(named, tuple(rows), facts)

@@ -506,8 +506,13 @@ def test_a_device_that_is_not_there_is_not_checked(cubic):
 
 @pytest.mark.parametrize(
     ("device", "platforms", "verdict"),
-    [(Device.auto, "", NOT_CHECKED), (Device.cpu, "", RIGHT), (Device.auto, "cpu", RIGHT)],
-    ids=["nobody chose", "--device", "JAX_PLATFORMS"],
+    [
+        (Device.auto, "", NOT_CHECKED),
+        (Device.cpu, "", RIGHT),
+        (Device.auto, "cpu", RIGHT),
+        (Device.auto, "cuda,cpu", NOT_CHECKED),
+    ],
+    ids=["nobody chose", "--device", "JAX_PLATFORMS", "JAX_PLATFORMS names one that is absent"],
 )
 def test_a_plugin_that_did_not_come_up(monkeypatch, device, platforms, verdict):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
@@ -517,6 +522,8 @@ def test_a_plugin_that_did_not_come_up(monkeypatch, device, platforms, verdict):
     found = check.check(device)
     assert found.verdict is verdict
     if verdict is NOT_CHECKED:
+        assert {each for row in found.rows if not row.verdicts for each in row.what.split()} >= {"cuda"}
+    if verdict is NOT_CHECKED and not platforms:
         assert found.rows[-1].what == "plugin cuda"
         assert "no driver\nlibcuda.so.1 is missing" in found.rows[-1].text
         assert {found.verdict_of(each) for each in found.devices} == {RIGHT}
