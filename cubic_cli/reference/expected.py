@@ -13,7 +13,7 @@ from cubic_cli.config import Activation
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, TENSORS, Float32, Float64
 from cubic_cli.parameters import Parameters
 from cubic_cli.reference.network import in_float64
-from cubic_cli.reference.rounding import SATURATED, Bounded, bound, finite, largest, tolerance
+from cubic_cli.reference.rounding import SATURATED, UNIT, Bounded, bound, finite, largest, surely_zero, tolerance
 
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
 
@@ -138,15 +138,19 @@ class _Look:
         batches = slice(start // self.batch_size, start // self.batch_size + len(edges))
         bounded = bound(self.parameters, x, self.activation)
         self._see_overflow(x, bounded, edges, batches)
-        self._see_zeros(bounded)
-        for name, values, of_values in (
-            ("z1", bounded.z1, bounded.of_z1),
-            ("a1", bounded.a1, bounded.of_a1),
-            ("z2", bounded.z2, bounded.of_z2),
+        self._see_zeros(x, bounded)
+        tensors, k, bias = self.reference.tensors, bounded.operations, bounded.largest_bias
+        sizes = tensors["a1"].magnitude[batches] + bias / k
+        if self.activation in (Activation.tanh, Activation.gelu):
+            within = np.where(bounded.sizes <= self.limit, bounded.sizes, 0.0)
+            sizes = np.maximum.reduceat(within.max(axis=1), edges)
+        for name, rounding in (
+            ("z1", 2 * UNIT * (tensors["z1"].magnitude[batches] + bias / 2) + bounded.flushed),
+            ("a1", k * UNIT * sizes + bounded.flushed + SMALLEST_NORMAL),
+            ("z2", np.maximum.reduceat(np.where(np.abs(bounded.z2) <= self.limit, bounded.of_z2, 0.0), edges)),
         ):
-            rounding = np.where(np.abs(values) <= self.limit, of_values, 0.0).reshape(len(x), -1).max(axis=1)
-            known = self.reference.tensors[name].rounding
-            known[batches] = np.maximum(known[batches], np.maximum.reduceat(rounding, edges))
+            known = tensors[name].rounding
+            known[batches] = np.maximum(known[batches], rounding)
         error, rounding = bounded.z2 - y, bounded.of_z2 + SMALLEST_NORMAL  # of y, or of the difference
         self.reference.loss[batches] += np.add.reduceat(error**2, edges)
         self.reference.loss_rounding[batches] += np.add.reduceat(rounding * (2 * np.abs(error) + rounding), edges)
@@ -200,18 +204,22 @@ class _Look:
         seen.high[batches] = np.maximum(seen.high[batches], high)
         seen.add(flat)
 
-    def _see_zeros(self, bounded: Bounded) -> None:
+    def _see_zeros(self, x: Float64, bounded: Bounded) -> None:
         """Count the zeros that there are at least and at most."""
         z1, a1, z2 = bounded.z1, bounded.a1, bounded.z2
-        close = np.abs(z1) <= bounded.near
         is_gelu = self.activation is Activation.gelu
-        surely_a1 = (a1 == 0) & ((np.abs(z1) > (SATURATED if is_gelu else bounded.near)) | bounded.zero_z1)
-        possibly_a1 = close | (np.abs(a1) <= (finite(bounded.of_a1) if is_gelu else SMALLEST_NORMAL))
+        close, surely = np.abs(z1) <= bounded.near, np.zeros(1, bool)
+        surely_a1 = a1 == 0
+        possibly_a1 = np.abs(a1) <= (finite(bounded.of_a1) if is_gelu else SMALLEST_NORMAL)
+        if is_gelu or close.any():
+            surely = surely_zero(z1, self.parameters, x)
+            surely_a1 &= (np.abs(z1) > (SATURATED if is_gelu else bounded.near)) | surely
+            possibly_a1 |= close
         surely_z2 = 0
         if self.parameters.b2[0] == 0 and (rows := z2 == 0).any():
             surely_z2 = int((surely_a1[rows] | (self.parameters.w2[:, 0] == 0)).all(axis=1).sum())
         for name, least, most in (
-            ("z1", np.count_nonzero(bounded.zero_z1), np.count_nonzero(close)),
+            ("z1", np.count_nonzero(surely), np.count_nonzero(close)),
             ("a1", np.count_nonzero(surely_a1), np.count_nonzero(possibly_a1)),
             ("z2", surely_z2, np.count_nonzero(np.abs(z2) <= finite(bounded.of_z2))),
         ):

@@ -17,7 +17,7 @@ from cubic_cli.config import Activation
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, Float32, Float64
 from cubic_cli.parameters import NAMES, Parameters
 from cubic_cli.reference.network import differentiate, in_float64
-from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, tolerance
+from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, surely_zero, tolerance
 from cubic_cli.reference.verify import Failure
 
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
@@ -62,7 +62,7 @@ def _of_samples(
     z1, a1, near = bounded.z1, bounded.a1, bounded.near
     slope, k, tiny = differentiate(activation, z1), OPERATIONS[activation], SMALLEST_NORMAL
     if activation in (Activation.relu, Activation.leaky_relu):
-        of_slope = ((np.abs(z1) <= near) & ~bounded.zero_z1).astype(float)
+        of_slope = ((np.abs(z1) <= near) & ~surely_zero(z1, parameters, x)).astype(float)
     elif activation is Activation.tanh:  # 1 − tanh²: its terms are 1 and tanh²
         of_slope = np.where(np.abs(z1) > SATURATED, slope, UNIT * k + 2 * near * slope)
     elif activation is Activation.gelu:  # 1 + tanh, and z/2 (1 − tanh²) times the derivative of what tanh is of

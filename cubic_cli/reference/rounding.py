@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli.config import Activation
-from cubic_cli.float32 import SMALLEST_NORMAL, Float64
+from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, Float64
 from cubic_cli.parameters import Parameters
 from cubic_cli.reference.network import forward
 
@@ -37,6 +37,7 @@ OPERATIONS = {
     Activation.tanh: 8.0,
     Activation.gelu: 8.0,
 }
+_PARTIAL_SUMS = 16  # looked at
 SATURATED = 9.0  # beyond ±9 any float32 tanh is ±1; nearer to zero it may be the number before
 
 
@@ -48,19 +49,25 @@ def tolerance(hidden_size: int) -> float:
 class Bounded(NamedTuple):
     """A forward pass in float64, `z1` and `a1 [N, H]`, `z2 [N]`, and how far float32 may lie from it.
 
-    `near [H]` is how near zero z1 must be that its sign is not certain, `zero_z1 [N, H]` where it is zero for certain.
-    `reach [N]` is as far as partial sums of z2 may come from zero.
+    `sizes [N, H]` are s, `largest_bias` is that of b1, `flushed` what a value of z1 may lose below η. `near [H]` is how
+    near zero z1 must be that its sign is not certain; `reach [N]` as far as partial sums of z2 may come from zero.
     """
 
     z1: Float64
     a1: Float64
     z2: Float64
-    of_z1: Float64
-    of_a1: Float64
     of_z2: Float64
+    sizes: Float64
+    operations: float
+    largest_bias: float
+    flushed: float
     near: Float64
-    zero_z1: NDArray[np.bool_]
     reach: Float64
+
+    @property
+    def of_a1(self) -> Float64:
+        """The bound of each value of a1, `[N, H]`."""
+        return self.operations * UNIT * self.sizes + (self.flushed + SMALLEST_NORMAL)
 
 
 def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded:
@@ -70,31 +77,48 @@ def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded
     k, hidden = OPERATIONS[activation], len(w1)
     # An operand below η is lost with its product; the other one tells how much that is.
     flushed = SMALLEST_NORMAL * (3 + (0.0 if is_normal(x) else largest(w1)) + (0.0 if is_normal(w1) else largest(x)))
-    bias, magnitude = np.abs(b1), np.abs(z1)
+    bias = np.abs(b1)
     near = finite(UNIT * bias) + flushed
     if activation is Activation.relu:
-        sizes = a1 + (z1 >= -near) * (bias / k)
+        sizes = a1 + (z1 >= -near) * (bias / k) if bias.any() else a1
     elif activation is Activation.gelu:
-        sizes = np.where(z1 < -SATURATED, 0.0, magnitude + bias * (1.2 / k))  # no slope is steeper than 1.13
-        sizes = np.where(z1 > SATURATED, (2 * magnitude + bias) / k, sizes)
+        sizes = np.where(z1 < -SATURATED, 0.0, np.abs(z1) + bias * (1.2 / k))  # no slope is steeper than 1.13
+        sizes = np.where(z1 > SATURATED, (2 * z1 + bias) / k, sizes)
     elif activation is Activation.tanh:
         sizes = np.abs(a1) + (1 - a1 * a1) * (bias / k)
     else:
         sizes = np.abs(a1) + bias / k
-    most = np.einsum("nh,h->n", sizes, np.abs(w2))
-    norm = np.sqrt(np.einsum("nh,nh,h->n", sizes, sizes, w2 * w2))
-    terms = np.minimum(most, 3 * norm + np.abs(np.einsum("nh,h->n", sizes, w2))) + abs(b2[0])
-    reach = np.einsum("nh,h->n", np.abs(a1), np.abs(w2)) + abs(b2[0])
-    partial = np.cumsum(a1 * w2, axis=1)
-    either_way = 2 * np.sqrt(np.einsum("nh,nh->n", partial, partial)) + hidden / 8 * np.abs(z2)
-    sums = np.minimum(np.abs(partial, out=partial).sum(axis=1) / 4, either_way)
+    weight = np.abs(w2)
+    most, signed = (sizes @ np.stack([weight, w2], axis=1)).T
+    terms = np.minimum(most, 3 * np.sqrt((sizes * sizes) @ (w2 * w2)) + np.abs(signed)) + abs(b2[0])
+    reach = np.full(len(x), largest(a1) * weight.sum() + abs(b2[0]))
+    if not reach.max() < FLOAT32_MAX / 2:
+        reach = np.abs(a1) @ weight + abs(b2[0])
     lost = SMALLEST_NORMAL * hidden * (1 + (0.0 if is_normal(w2) else largest(a1)))
-    of_z2 = UNIT * (sums + (k + 1) * terms) + (flushed + SMALLEST_NORMAL) * np.abs(w2).sum() + lost
-    zero = z1 == 0  # and then the product is exact
-    if not all(is_normal(values) for values in (x, w1, b1)):
-        zero &= b1 == 0
-    of_z1 = 2 * UNIT * (magnitude + bias / 2) + flushed
-    return Bounded(z1, a1, z2, of_z1, k * UNIT * sizes + flushed + SMALLEST_NORMAL, of_z2, near, zero, reach)
+    lost += (flushed + SMALLEST_NORMAL) * weight.sum()
+    of_z2 = UNIT * (_of_sum(a1, w2, z2) + (k + 1) * terms) + lost
+    # A bias near float32's end is z1 itself, or leaves its range.
+    largest_bias = float(bias[bias < FLOAT32_MAX / 4].max(initial=0.0))
+    return Bounded(z1, a1, z2, of_z2, sizes, k, largest_bias, flushed, near, reach)
+
+
+def _of_sum(a1: Float64, w2: Float64, z2: Float64) -> Float64:
+    """Return P over u, `[N]`, from the partial sums at some units in equal distances, all of few."""
+    hidden = len(w2)
+    ends = np.unique(np.linspace(1, hidden, min(hidden, _PARTIAL_SUMS)).astype(int))
+    partial = np.abs(a1 @ np.where(np.arange(hidden)[:, None] < ends, w2[:, None], 0.0))
+    each = hidden / len(ends)
+    either_way = 2 * np.sqrt(each * (partial * partial).sum(axis=1)) + hidden / 8 * np.abs(z2)
+    smaller: Float64 = np.minimum(each * partial.sum(axis=1) / 4, either_way)
+    return smaller
+
+
+def surely_zero(z1: Float64, parameters: Parameters, x: Float64) -> NDArray[np.bool_]:
+    """Return which of `z1 [N, H]` are zero in any float32: where float64 finds it so, the product is exact."""
+    zero: NDArray[np.bool_] = z1 == 0
+    if not all(is_normal(values) for values in (x, parameters.w1, parameters.b1)):
+        zero &= parameters.b1 == 0
+    return zero
 
 
 def finite(values: Float64) -> Float64:
