@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, outside, start
@@ -16,7 +15,6 @@ from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, outside, start
 from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.history import EXTREMES, Batches, HistoryWriter
 
 
 @pytest.fixture
@@ -110,26 +108,6 @@ class TestLimits:
         assert "cannot save the run in model/default_run: File too large; an earlier run is untouched" in err
         assert contents(saved) == before
         assert os.listdir("model") == ["default_run"]
-
-    @pytest.mark.parametrize("frames", [1, 1000])
-    def test_a_history_that_may_not_grow(self, frames):
-        columns = {name: np.zeros(1000, np.float32) for name in ("loss", *EXTREMES)}
-        columns["loss"] = np.arange(1000, dtype=np.float32)
-        batches = Batches(1, 0, {**columns, "size": np.ones(1000, np.int64), "nonfinite": np.zeros(1000, np.int64)})
-
-        def write():
-            with HistoryWriter(Path("/dev/full")) as writer:
-                for _ in range(frames):
-                    writer.append(batches)
-
-        with pytest.raises(OSError, match="No space left") as caught:
-            write()
-        assert caught.value.errno == 28
-
-    def test_a_history_that_is_given_up(self, tmp_path):
-        with pytest.raises(KeyboardInterrupt), HistoryWriter(tmp_path / "history.parquet") as writer:
-            raise KeyboardInterrupt
-        assert writer._file.closed
 
     @pytest.mark.parametrize("name", ["write_record", "write_parameters"])
     def test_a_disk_that_is_full(self, cubic, saved, monkeypatch, name):

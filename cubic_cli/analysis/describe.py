@@ -1,10 +1,10 @@
 """From what was seen to the record: each function describes one part of `run.json`. No JAX here."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import math
 import platform
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,22 @@ from cubic_cli.config import Activation, ForwardConfig, Scaling
 from cubic_cli.data.scaling import Scale, choose_scale
 from cubic_cli.data.source import Source, spread_indices
 from cubic_cli.float32 import FLOAT32_MAX, Float32, shortest
-from cubic_cli.parameters import Parameters, from_names
+from cubic_cli.parameters import Parameters
 from cubic_cli.reference.network import forward32
-from cubic_cli.runs.record import Column, Context, Parameter, Record, Sample, Scaled, Summary, Tensor
+from cubic_cli.reference.verify import Verdict
+from cubic_cli.runs.record import (
+    Column,
+    Context,
+    Failure,
+    FirstNonfinite,
+    Parameter,
+    Record,
+    Sample,
+    Scaled,
+    Summary,
+    Tensor,
+    Verification,
+)
 from cubic_cli.statistics import EMPTY, Statistics, merge, summarise
 
 _PIECE_VALUES = 1 << 21  # of a1 held at a time
@@ -195,40 +208,37 @@ def scale_summary(kind: Scaling, column: Summary) -> Summary:
     return Summary(min=shortest(low), max=shortest(high), mean=mean, std=column.std / scale.factor)
 
 
-def find_first_nonfinite(
-    batch: int, values: dict[str, Float32], source: Source, config: ForwardConfig
-) -> dict[str, Any]:
+def find_first_nonfinite(batch: int, parameters: Parameters, source: Source, config: ForwardConfig) -> FirstNonfinite:
     """Return where the first value that is not finite arose: tensor, epoch, batch, row of the samples, and the cause.
 
     Args:
         batch: the first batch, from 0, that holds one.
-        values: the parameters by name.
+        parameters: the network's.
         source: the samples, as the network got them.
     """
     start = batch * config.batch_size
     x, y = source.read(start, min(start + config.batch_size, source.count))
-    first = _first_beyond(values, config, x, y, FLOAT32_MAX)
+    first = _first_beyond(parameters, config, x, y, FLOAT32_MAX)
     if not first:  # the device rounded otherwise, just across the limit
-        first = _first_beyond(values, config, x, y, FLOAT32_MAX * (1 - 1e-5))
+        first = _first_beyond(parameters, config, x, y, FLOAT32_MAX * (1 - 1e-5))
     tensor, row = next(iter(first.items())) if first else ("loss", 0)
-    of_layer = [array for name, array in values.items() if tensor in ("z2", "loss") or name.startswith("input")]
+    of_layer = parameters if tensor in ("z2", "loss") else (parameters.w1, parameters.b1)
     if not np.isfinite(x[row]) or (tensor == "loss" and not np.isfinite(y[row])):
         cause = "data"
     elif not all(np.isfinite(array).all() for array in of_layer):
         cause = "parameters"
     else:
         cause = "overflow"
-    return {"tensor": tensor, "epoch": 1, "batch": batch + 1, "row": start + row + 1, "cause": cause}
+    return FirstNonfinite(tensor=tensor, epoch=1, batch=batch + 1, row=start + row + 1, cause=cause)
 
 
 def _first_beyond(
-    values: dict[str, Float32], config: ForwardConfig, x: Float32, y: Float32, limit: float
+    parameters: Parameters, config: ForwardConfig, x: Float32, y: Float32, limit: float
 ) -> dict[str, int]:
     """Return the first row, from 0, in which a tensor has a value beyond `limit`, by tensor in their order.
 
     The samples go through piece by piece, for a batch may be larger than the memory holds of `a1`.
     """
-    parameters = from_names(values)
     rows = max(1, _PIECE_VALUES // config.hidden_size)
     found: dict[str, int] = {}
     for start in range(0, len(x), rows):
@@ -244,6 +254,20 @@ def _first_beyond(
                 if beyond.any():
                     found.setdefault(name, start + int(np.argmax(beyond)))
     return {name: found[name] for name in LABELS if name in found}
+
+
+def describe_verdict(verdict: Verdict) -> Verification:
+    """Return the record's `verification`."""
+    failure = verdict.failure
+    return Verification(
+        reference=verdict.reference,
+        batches=verdict.batches,
+        max_relative_error=verdict.max_relative_error,
+        tolerance=verdict.tolerance,
+        deterministic=verdict.deterministic,
+        passed=verdict.passed,
+        failure=None if failure is None else Failure(**dataclasses.asdict(failure)),
+    )
 
 
 _LEAST_VARIANCE = 2.0**-100  # smaller squares reach the end of float32

@@ -4,12 +4,12 @@ import numpy as np
 
 from cubic_cli.config import Activation
 from cubic_cli.float32 import Float32, Float64
-from cubic_cli.parameters import from_names
+from cubic_cli.parameters import Parameters
 from cubic_cli.reference.network import forward32
 from cubic_cli.runs.record import Units
 
 
-def describe_units(values: dict[str, Float32], activation: Activation, ends: Float32, spread: Float32) -> Units:
+def describe_units(parameters: Parameters, activation: Activation, ends: Float32, spread: Float32) -> Units:
     """Return how many hidden units there are, differ, are dead, are always on, switch, and the rank of `a1`.
 
     A unit is a function of the one number `w x + b`, so what it does over all samples shows at the `ends`, the smallest
@@ -17,8 +17,8 @@ def describe_units(values: dict[str, Float32], activation: Activation, ends: Flo
     """
     spread = spread[np.isfinite(spread)]
     if spread.size == 0:
-        return Units(count=values["input_layer.bias"].size, distinct=0, dead=0, always_on=0, rank=0, switching=0)
-    z1, a1, _ = forward32(from_names(values), np.concatenate([ends, spread]), activation)
+        return Units(count=parameters.hidden_size, distinct=0, dead=0, always_on=0, rank=0, switching=0)
+    z1, a1, _ = forward32(parameters, np.concatenate([ends, spread]), activation)
     a1[np.isnan(a1)] = 0.0
     columns = np.ascontiguousarray(a1.T)
     distinct = {column.tobytes(): column for column in columns}

@@ -152,7 +152,7 @@ def _attempt(
 
     try:
         with runs.replacing(Path(config.artifact_dir) / config.run_name) as scratch:
-            record = run.run(config, sources, scratch, lambda epoch, loss: advance(1), data)
+            record, _ = run.run(config, sources, scratch, lambda epoch, loss: advance(1), data)
         return Outcome(config, record)
     except CubicError as error:
         return Outcome(config, error=str(error))

@@ -1,116 +1,173 @@
-"""The history of a run: a row an iteration, streamed to Parquet while the epochs run. No JAX here."""
+"""The history of a run: a row an iteration, written to Parquet by polars once all epochs have passed.
 
-import contextlib
-import functools
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+No parameter changes between the epochs, so each must give the rows of the first, bit for bit. Only the first epoch is
+kept; a later one is held against it byte for byte, which is the check that the device is deterministic. What differs is
+kept too, and written as it was.
+
+K batches of an epoch
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from cubic_cli.runs.parquet import ParquetWriter
+from cubic_cli.atomic import system_errors
+from cubic_cli.float32 import EXTREMES, Float32
 
-EXTREMES = ("z1_min", "z1_max", "a1_min", "a1_max", "z2_min", "z2_max")
-_WHOLE, _REAL = np.dtype(np.int64), np.dtype(np.float32)
-SCHEMA: dict[str, np.dtype[Any]] = {
-    "epoch": _WHOLE,
-    "batch": _WHOLE,
-    "size": _WHOLE,
-    "loss": _REAL,
-    **dict.fromkeys(EXTREMES, _REAL),
-    "nonfinite": _WHOLE,
+Columns = Mapping[str, NDArray[Any]]  # those of SCHEMA but for epoch and batch; extremes without values are infinite
+
+_KINDS: dict[str, Any] = {
+    "size": np.int64,
+    "loss": np.float32,
+    **dict.fromkeys(EXTREMES, np.float32),
+    "nonfinite": np.int64,
 }
-_GROUP = 1 << 16  # rows of a group of the file, at least, but for the last
-_AHEAD = 4  # epochs that may wait to be written
+SCHEMA = pl.Schema(
+    {
+        "epoch": pl.Int64,
+        "batch": pl.Int64,
+        **{name: pl.Int64 if kind is np.int64 else pl.Float32 for name, kind in _KINDS.items()},
+    }
+)
+RESIDENT = 1 << 22  # rows kept in memory; more are kept in a file without a name
+_GROUP = 1 << 18  # rows of a group of the file, at most, and so of what is made of them at a time
 
 
-@dataclass(frozen=True)
-class Batches:
-    """What is recorded of some batches that follow each other in one epoch.
+class _Kept(NamedTuple):
+    """Rows in memory or, where there are no `columns`, in the file from `start` on."""
 
-    `epoch` counts from 1, `first_batch` from 0. `columns` are the rest of `SCHEMA`, `[K]`; an extreme without finite
-    values is infinite there, and null in the file.
-    """
-
-    epoch: int
-    first_batch: int
-    columns: dict[str, NDArray[Any]]
-
-    def __len__(self) -> int:
-        return len(self.columns["loss"])
+    rows: int
+    columns: Columns | None
+    start: int = 0
 
 
-@contextlib.contextmanager
-def recording(append: Callable[[Batches], None]) -> Iterator[Callable[[Batches], None]]:
-    """Yield what takes the batches of an epoch; they are appended in another thread, in their order.
+class History:
+    """The rows of a run. Beyond `resident` of them they are kept in a file without a name in the folder `scratch`."""
 
-    So the devices need not wait. What `append` raises is raised by a later call, or in the end.
-    """
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-
-        def record(batches: Batches) -> None:
-            waiting.append(pool.submit(append, batches))
-            if len(waiting) > _AHEAD:
-                waiting.popleft().result()
-
-        yield record
-        for future in waiting:
-            future.result()
-
-
-class HistoryWriter:
-    """Writes batches to a Parquet file as they come. It is whole once the `with` that it is used in ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
-        self._writer = ParquetWriter(self._file, SCHEMA)
-        self._kept: list[Batches] = []
-        self._rows = 0
-
-    def append(self, batches: Batches) -> None:
-        """Add a row for each batch; rows are kept until there are enough for a group.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        self._kept.append(batches)
-        self._rows += len(batches)
-        if self._rows >= _GROUP:
-            self._write()
-
-    def _write(self) -> None:
-        kept = self._kept
-        columns = {name: _join([batches.columns[name] for batches in kept]) for name in kept[0].columns}
-        if columns["nonfinite"].any():
-            columns |= {name: np.ma.masked_where(np.isinf(columns[name]), columns[name]) for name in EXTREMES}
-        columns["epoch"] = _join([np.broadcast_to(batches.epoch, len(batches)) for batches in kept])
-        columns["batch"] = _join([_numbers(batches.first_batch + 1, len(batches)) for batches in kept])
-        self._writer.write(columns)
-        self._kept, self._rows = [], 0
+    def __init__(self, scratch: Path, resident: int = RESIDENT) -> None:
+        self.deterministic = True
+        self._scratch, self._resident = scratch, resident
+        self._spool: IO[bytes] | None = None
+        self._first: list[_Kept] = []
+        self._others: dict[tuple[int, int], _Kept] = {}  # by epoch and place in it
+        self._epoch, self._place = 0, 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is not None:
-            with contextlib.suppress(OSError):  # of what is not whole the rest is not worth an error
-                self._file.close()
+    def __exit__(self, *error: object) -> None:
+        if self._spool is not None:
+            self._spool.close()
+
+    def add(self, epoch: int, columns: Columns) -> None:
+        """Take the rows that follow in an epoch, from 1; each epoch comes in the same parts as the first.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._place = self._place + 1 if epoch == self._epoch else 0
+        self._epoch = epoch
+        if epoch == 1:
+            self._first.append(self._keep(columns))
             return
-        with self._file:
-            if self._kept:
-                self._write()
-            self._writer.finish()
+        first = self._load(self._first[self._place])
+        if any(first[name].tobytes() != columns[name].tobytes() for name in _KINDS):
+            self.deterministic = False
+            self._others[epoch, self._place] = self._keep(columns)
+
+    @property
+    def batches(self) -> int:
+        """K."""
+        return sum(kept.rows for kept in self._first)
+
+    @property
+    def losses(self) -> Float32:
+        """The losses of the first epoch, `[K]`."""
+        return np.concatenate([self._load(kept)["loss"] for kept in self._first])
+
+    def take(self, batches: NDArray[np.int64]) -> Columns:
+        """Return the first epoch's rows of some batches, in rising order from 0."""
+        found, start = [], 0
+        for kept in self._first:
+            here = batches[(batches >= start) & (batches < start + kept.rows)] - start
+            if here.size:
+                columns = self._load(kept)
+                found.append({name: columns[name][here] for name in _KINDS})
+            start += kept.rows
+        return {name: np.concatenate([part[name] for part in found]) for name in _KINDS}
+
+    def write(self, path: Path) -> None:
+        """Write the rows of all epochs.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from polars.io.plugins import register_io_source
+
+        def source(
+            with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+        ) -> Iterator[pl.DataFrame]:
+            yield from self._frames()
+
+        with system_errors():
+            register_io_source(source, schema=SCHEMA).sink_parquet(
+                path, compression="lz4", row_group_size=_GROUP, statistics=False
+            )
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        """Yield all rows in their order; many short epochs that are alike are repeated at once."""
+        different = {epoch for epoch, _ in self._others}
+        together = max(1, _GROUP // max(1, self.batches))
+        epoch = 1
+        while epoch <= self._epoch:
+            last = min(epoch + together, self._epoch + 1)
+            if together > 1 and different.isdisjoint(range(epoch, last)):
+                columns = {name: np.concatenate([self._load(k)[name] for k in self._first]) for name in _KINDS}
+                yield _frame(np.arange(epoch, last), 0, columns)
+                epoch = last
+                continue
+            batch = 0
+            for place, first in enumerate(self._first):
+                kept = self._others.get((epoch, place), first)
+                columns = dict(self._load(kept))
+                for start in range(0, kept.rows, _GROUP):
+                    part = {name: values[start : start + _GROUP] for name, values in columns.items()}
+                    yield _frame(np.array([epoch]), batch + start, part)
+                batch += first.rows
+            epoch += 1
+
+    def _keep(self, columns: Columns) -> _Kept:
+        rows = len(columns["loss"])
+        self._resident -= rows
+        if self._resident >= 0:
+            return _Kept(rows, columns)
+        if self._spool is None:
+            self._spool = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115
+        start = self._spool.seek(0, 2)
+        for name, kind in _KINDS.items():
+            self._spool.write(np.ascontiguousarray(columns[name], kind).data)
+        return _Kept(rows, None, start)
+
+    def _load(self, kept: _Kept) -> Columns:
+        if kept.columns is not None:
+            return kept.columns
+        assert self._spool is not None
+        self._spool.seek(kept.start)
+        read = self._spool.read
+        return {name: np.frombuffer(read(kept.rows * np.dtype(kind).itemsize), kind) for name, kind in _KINDS.items()}
 
 
-def _join(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-@functools.lru_cache(1)
-def _numbers(first: int, count: int) -> NDArray[np.int64]:
-    return np.arange(first, first + count)  # the same in every epoch
+def _frame(epochs: NDArray[np.int64], first_batch: int, columns: Columns) -> pl.DataFrame:
+    """Return the rows of epochs that are alike; extremes without finite values become null."""
+    rows = len(columns["loss"])
+    batch = np.arange(first_batch + 1, first_batch + rows + 1)
+    repeated = {name: np.tile(values, len(epochs)) for name, values in {"batch": batch, **columns}.items()}
+    frame = pl.DataFrame({"epoch": np.repeat(epochs, rows), **repeated}, schema=SCHEMA)
+    if not columns["nonfinite"].any():
+        return frame
+    return frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in EXTREMES)

@@ -148,11 +148,3 @@ def check_parameters(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
     raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.again(folder)}")
-
-
-def losses_of(scratch: Path, record: Record) -> Float32 | None:
-    """Return the losses of the first epoch of a run that is being saved, None where they cannot be read."""
-    try:
-        return first_epoch_losses(scratch, record)
-    except RunError:
-        return None

@@ -14,7 +14,7 @@ from cubic_cli.config import Activation, ForwardConfig
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine import schedule
 from cubic_cli.experiments import run
-from cubic_cli.parameters import Parameters
+from cubic_cli.parameters import Parameters, from_names
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import to_json
 
@@ -101,7 +101,7 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
     config = ForwardConfig(hidden_size=H, batch_size=BATCH, num_epochs=2, num_samples=N, activation=activation)
     scratch = Path("scratch")
     scratch.mkdir()
-    record = run.run(config, {}, scratch)
+    record, _ = run.run(config, {}, scratch)
     written = record.as_dict()
     assert written["verification"]["passed"], written["verification"]
     tensors = compute(parameters, x, activation)
@@ -200,8 +200,8 @@ def test_the_row_is_found_in_pieces_of_a_large_batch(monkeypatch):
     config = ForwardConfig(hidden_size=H, batch_size=500)
     for piece in (1, 7, 100, 1 << 21):
         monkeypatch.setattr(record, "_PIECE_VALUES", piece * H)
-        found = [record.find_first_nonfinite(batch, values, Arrays(x, y), config) for batch in (0, 1)]
-        assert [(f["tensor"], f["batch"], f["row"], f["cause"]) for f in found] == [
+        found = [record.find_first_nonfinite(batch, from_names(values), Arrays(x, y), config) for batch in (0, 1)]
+        assert [(f.tensor, f.batch, f.row, f.cause) for f in found] == [
             ("loss", 1, 4, "data"),
             ("z1", 2, 901, "data"),
         ]
@@ -217,5 +217,7 @@ def test_a_value_just_across_the_limit_is_still_placed():
         "output_layer.bias": np.zeros(1, np.float32),
     }
     x = np.array([1, 2, limit, 3], np.float32)
-    found = record.find_first_nonfinite(0, values, Arrays(x, 0 * x), ForwardConfig(hidden_size=1, batch_size=4))
-    assert (found["tensor"], found["row"], found["cause"]) == ("z1", 3, "overflow")
+    found = record.find_first_nonfinite(
+        0, from_names(values), Arrays(x, 0 * x), ForwardConfig(hidden_size=1, batch_size=4)
+    )
+    assert (found.tensor, found.row, found.cause) == ("z1", 3, "overflow")

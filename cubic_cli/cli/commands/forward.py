@@ -107,7 +107,7 @@ def _run(
     """
     _generate(data)
     from cubic_cli.experiments import run
-    from cubic_cli.runs import names, saved
+    from cubic_cli.runs import names
     from cubic_cli.runs import store as runs
 
     folder = Path(config.artifact_dir) / config.run_name
@@ -118,8 +118,8 @@ def _run(
             samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
         with terminal.progress("passing", config.num_epochs) as advance:
             rows = samples.source.count
-            record = run.run(config, origins, scratch, lambda epoch, loss: advance(1, rows), samples, group)
-        losses = saved.losses_of(scratch, record) if saves and not json else None
+            done = run.run(config, origins, scratch, lambda epoch, loss: advance(1, rows), samples, group)
+    record, losses = done
     if saves:
         _show(record, losses, folder, json, earlier)
     return record
@@ -131,7 +131,7 @@ def _generate(config: GenerateConfig | None) -> None:
         terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
 
 
-def _show(record: "Record", losses: "Float32 | None", folder: Path, json: bool, earlier: datetime | None) -> None:
+def _show(record: "Record", losses: "Float32", folder: Path, json: bool, earlier: datetime | None) -> None:
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs.record import to_json
 
