@@ -73,7 +73,7 @@ def run(arguments: list[str] | None = None) -> int:
     except CubicError as error:
         return terminal.fail(_noted(error, str(error)), error.exit_code)
     except OSError as error:
-        return terminal.fail(_describe(error), 1)
+        return terminal.fail(_noted(error, _describe(error)), 1)
     except BaseException as error:
         if isinstance(error, typer.TyperException):  # its usage errors
             message = terminal.usage_message(error, _command(sys.argv[1:] if arguments is None else arguments))

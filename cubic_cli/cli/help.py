@@ -44,7 +44,7 @@ class Command(TyperCommand):
         variables = jax_variables.snapshot()
         try:
             return super().invoke(ctx)
-        except (Exit, TyperException, OSError):
+        except (Exit, TyperException):
             raise
         except Exception as error:
             jax_variables.note(error, variables, found)

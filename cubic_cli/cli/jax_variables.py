@@ -20,14 +20,20 @@ def note(error: Exception, variables: Mapping[str, str], dotenv: DotEnv) -> None
     """Note on an error which variable it names and where that stands; on one that nobody foresaw, which are set."""
     if isinstance(error, UsageError):
         return
-    said = str(error).lower()
-    named = [name for name in variables if name.lower() in said or name.lower().removeprefix("jax_") in said]
+    said = str(error)
+    named = [name for name, value in variables.items() if _is_about(said, name, value)]
     if named:
         error.add_note(MARK + "; ".join(f"{name}={variables[name]} stands in {_place(name, dotenv)}" for name in named))
-    elif variables and not isinstance(error, CubicError):
+    elif variables and not isinstance(error, CubicError | OSError):
         error.add_note(
             f"{MARK}variables of JAX that are set: {', '.join(f'{n}={v}' for n, v in sorted(variables.items()))}"
         )
+
+
+def _is_about(said: str, name: str, value: str) -> bool:
+    lower = name.lower()
+    is_path = os.sep in value and value in said
+    return is_path or lower in said.lower() or lower.removeprefix("jax_") in said.lower()
 
 
 def _place(name: str, dotenv: DotEnv) -> str:

@@ -118,7 +118,7 @@ def usage_message(error: Any, command: str) -> str:
     `command` is whose help says more, where the error does not know its own.
     """
     parameter = getattr(error, "param", None)
-    message = str(error.format_message() if parameter is None else _with_value(error.message)).rstrip(".")
+    message = str(error.format_message() if parameter is None else error.message).rstrip(".")
     message = message or "expected a command"
     if parameter is not None:
         message = f"{_name_of(parameter, error.ctx)}: {message}"
@@ -128,17 +128,6 @@ def usage_message(error: Any, command: str) -> str:
 
 
 _LONGEST = 1000  # letters of a message
-
-
-def _with_value(message: str) -> str:
-    """Return Typer's message about a choice or a boolean in the form of our parsers' messages; any other as it is."""
-    value, is_choice, choices = message.rpartition(" is not one of ")
-    if is_choice:
-        return f"found {value}; expected one of {choices}"
-    value, is_boolean, _ = message.rpartition(" is not a valid boolean")
-    if is_boolean:
-        return f"found {value}; expected a boolean word: true, false, yes, no, on, off, 1, 0"
-    return message
 
 
 def _name_of(parameter: Any, ctx: Any) -> str:

@@ -60,12 +60,20 @@ def _saving(folder: Path) -> Iterator[None]:
         recover_all(folder.parent)
         yield
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EMFILE, errno.ENFILE) or _is_elsewhere(error, folder):
             raise
         raise RunError(
             f"cannot save the run in {folder}: {error.strerror or error}; an earlier run is untouched. "
             f"{_way_out(error, folder)}"
         ) from None
+
+
+def _is_elsewhere(error: OSError, folder: Path) -> bool:
+    """Return whether an error is about a file that is none of the run's, as one of a library's cache."""
+    if not isinstance(error.filename, str | bytes):
+        return False
+    ours, path = folder.parent.absolute(), Path(os.fsdecode(error.filename)).absolute()
+    return path != ours and ours not in path.parents and path not in ours.parents
 
 
 def _way_out(error: OSError, folder: Path) -> str:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import subprocess
 import sys
 
@@ -286,3 +287,61 @@ def test_elsewhere_there_is_one_clear_word(cubic, monkeypatch):
     assert (status, out) == (1, "")
     assert "WSL" in err
     assert len(err.splitlines()) == 1
+
+
+def test_an_error_of_a_cache_is_not_told_as_one_of_the_run(cubic, monkeypatch, tmp_path):
+    def raise_it(*arguments, **options):
+        raise FileNotFoundError(2, "No such file or directory", "/proc/nope")
+
+    cubic("generate", "--n", 20)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/proc/nope")
+    monkeypatch.setattr("cubic_cli.experiments.run.run", raise_it)
+    status, _, err = cubic("forward", "--num-samples", 20)
+    assert status == 1
+    assert "cannot save" not in err
+    assert err.endswith("(/proc/nope)\n  here JAX_COMPILATION_CACHE_DIR=/proc/nope stands in the environment\n")
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["generate", "forward", "inspect", "sweep", "check"])
+def test_the_help_has_a_sentence_an_option_and_fits(cubic, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = cubic(command, "--help")[1]
+    lines = out.splitlines()
+    assert len(lines) <= 66
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out.replace("<RUN_NAME>-…", "")
+    assert len([line for line in lines if line.startswith(f"  cubic {command}")]) == 3
+    cells = re.split(r"\n│ (?=-|\[)", out)[1:]
+    for cell in cells:
+        words = " ".join(cell.split("╰")[0].replace("│", " ").split())
+        assert re.search(r"\.( [A-Z_]+(=\S+)?)?$", words), words
+
+
+def test_a_word_that_is_nearly_right_is_told_what_is(cubic):
+    for arguments, meant in (
+        (("forward", "--initializer", "he_norml"), "did you mean 'he_normal'?"),
+        (("forward", "--fail-on", "nonfinit"), "did you mean 'nonfinite'?"),
+        (("sweep", "--activation", "relu,tahn"), "did you mean 'tanh'?"),
+        (("forwrd",), "Did you mean 'forward'?"),
+        (("forward", "--hiden-size", "3"), "--hidden-size"),
+    ):
+        status, out, err = cubic(*arguments)
+        assert (status, out) == (2, "")
+        assert meant in err
+
+
+def test_lists_with_commas_wherever_an_option_may_be_repeated(cubic):
+    cubic("generate", "--n", 20)
+    grid = ("--hidden-size", "2,3", "--hidden-size", "4", "--scaling", "none, minmax")
+    status, out, _ = cubic("sweep", *grid, "--num-samples", 20, "--json")
+    assert status == 0
+    assert len(json.loads(out)["runs"]) == 6
+
+
+def test_without_a_command_the_help_is_shown(cubic):
+    status, out, err = cubic()
+    assert (status, err) == (2, "")
+    assert "generate" in out

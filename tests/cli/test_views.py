@@ -348,3 +348,10 @@ def test_a_family_of_glyphs_is_all_there_or_replaced_as_a_whole():
     assert legible("▁█░", "cp437") == ".@+"  # cp437 has the last two
     assert legible("▁█░ é\x1b", "utf-8") == "▁█░ é\\x1b"
     assert legible("é−∞", "ascii") == "\\xe9-inf"
+
+
+def test_what_is_relied_on_of_rich_is_there():
+    """The picture's template is a default of a public method; its fonts are what is taken out."""
+    assert "@font-face {{" in save._DEFAULT
+    assert "Fira Code" in save._DEFAULT
+    assert "url(" not in save._SVG.replace("url(#", "")

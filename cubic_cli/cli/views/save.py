@@ -1,13 +1,13 @@
 """A screen kept in a file: a picture (.svg), a page that stands alone (.html), text (.txt), Markdown (.md)."""
 
 import html
+import inspect
 import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from cubic_cli.cli.views import blocks
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ENDINGS = (".svg", ".html", ".txt", ".md")
 
-# Rich's own picture without its fonts, which a viewer would fetch from elsewhere.
-_SVG = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+# Rich's own picture, its default here, without its fonts, which a viewer would fetch from elsewhere.
+_DEFAULT = inspect.signature(Console.export_svg).parameters["code_format"].default
+_SVG = re.sub(r"@font-face \{\{.*?\}\}", "", _DEFAULT, flags=re.DOTALL).replace(
     "Fira Code", "DejaVu Sans Mono, Menlo, Consolas"
 )
 
