@@ -34,10 +34,9 @@ def check(
 
     It reads and writes nothing but what --save names.
 
-    cubic check                                  the devices that JAX prefers
-    cubic check --device gpu --json              for a script
-    cubic check --seconds 600                    for faults that come with heat and time
-    cubic check --distributed                    every device of a pod, started as `forward` is
+    cubic check                              the devices that JAX prefers
+    cubic check --device gpu --seconds 600   a GPU, and the faults of heat
+    cubic check --distributed                all devices of a pod
     """
     where = options.place(ctx, distributed)
     jax_variables.refuse_bad_flags()
