@@ -21,6 +21,7 @@ class _Problem(ctypes.Structure):
     _fields_ = [
         *((name, _Float) for name in ("x", "y", "w1", "b1", "w2")),
         ("b2", ctypes.c_float),
+        ("about", ctypes.c_float * 3),
         ("hidden", ctypes.c_int64),
         ("batch", ctypes.c_int64),
     ]
@@ -62,7 +63,9 @@ def fused(problem: Problem, level: str) -> Callable[[], Figures]:
     """
     observe = _library().observe
     arrays = [np.ascontiguousarray(getattr(problem, name)) for name in ("x", "y", "w1", "b1", "w2")]
-    given = _Problem(*map(_pointer, arrays), problem.b2, problem.hidden, problem.batch)
+    given = _Problem(
+        *map(_pointer, arrays), problem.b2, (ctypes.c_float * 3)(*problem.about), problem.hidden, problem.batch
+    )
     given.arrays = arrays  # they live as long as the pointers to them
     loss = np.empty(problem.batches, np.float32)
     low, high = (np.empty((3, problem.batches), np.float32) for _ in range(2))
@@ -80,7 +83,7 @@ def fused(problem: Problem, level: str) -> Callable[[], Figures]:
         if level != ALL:
             return Figures(loss, low, high)
         sums = (np.array([getattr(m, name) for m in of]) for name in ("sum", "squares"))
-        mean, std = moments(counts(problem), *sums)
+        mean, std = moments(counts(problem), *sums, problem.about)
         return Figures(loss, low, high, mean, std, np.array([m.zeros for m in of]), np.array([m.nonfinite for m in of]))
 
     return run

@@ -49,19 +49,19 @@ typedef struct { /* of a tensor */
 
 typedef struct {
     const float *x, *y, *w1, *b1, *w2;
-    float b2;
+    float b2, about[TENSORS]; /* near the means: moments about zero cancel where the values lie far from it */
     int64_t hidden, batch;
 } Problem;
 
-static void see(float v, float *low, float *high, Moments *m) {
+static void see(float v, float about, float *low, float *high, Moments *m) {
     if (!isfinite(v)) {
         m->nonfinite++;
         return;
     }
     if (v < *low) *low = v;
     if (v > *high) *high = v;
-    m->sum += v;
-    m->squares += (double)v * v;
+    m->sum += (double)v - about;
+    m->squares += ((double)v - about) * ((double)v - about);
     m->zeros += v == 0;
 }
 
@@ -74,10 +74,10 @@ static void exact(const Problem *p, int64_t start, int64_t size, int64_t k, Hist
         for (int h = 0; h < p->hidden; h++) {
             float z1 = p->x[i] * p->w1[h] + p->b1[h], a1 = z1 <= 0 ? 0 : z1;
             z2 += a1 * p->w2[h];
-            see(z1, &low[0], &high[0], &moments[0]);
-            see(a1, &low[1], &high[1], &moments[1]);
+            see(z1, p->about[0], &low[0], &high[0], &moments[0]);
+            see(a1, p->about[1], &low[1], &high[1], &moments[1]);
         }
-        see(z2, &low[2], &high[2], &moments[2]);
+        see(z2, p->about[2], &low[2], &high[2], &moments[2]);
         error += (double)(z2 - p->y[i]) * (z2 - p->y[i]);
     }
     to->loss[k] = error / size;
@@ -104,7 +104,8 @@ static inline __attribute__((always_inline)) void tile(
             z2[r] += a1 * w2;
             if (watch > 0) low[r % 2] = smaller(z1, low[r % 2]), high[r % 2] = larger(z1, high[r % 2]);
             if (watch > 1) {
-                sum += z1, squares += z1 * z1, asum += a1, asquares += a1 * a1;
+                V d = z1 - p->about[0], ad = a1 - p->about[1];
+                sum += d, squares += d * d, asum += ad, asquares += ad * ad;
                 zeros -= z1 == 0, azeros -= a1 == 0;
             }
         }
@@ -113,7 +114,8 @@ static inline __attribute__((always_inline)) void tile(
         V e = z2[r] - y[r];
         s->error += e * e;
         if (watch > 0) s->low[2] = smaller(z2[r], s->low[2]), s->high[2] = larger(z2[r], s->high[2]);
-        if (watch > 1) s->sum[2] += z2[r], s->squares[2] += z2[r] * z2[r], s->zeros[2] -= z2[r] == 0;
+        V d = z2[r] - p->about[2];
+        if (watch > 1) s->sum[2] += d, s->squares[2] += d * d, s->zeros[2] -= z2[r] == 0;
     }
     if (watch > 0) s->low[0] = smaller(low[0], low[1]), s->high[0] = larger(high[0], high[1]);
     if (watch > 1) {

@@ -3,8 +3,11 @@
 N samples, B batch, K batches, H hidden; the tensors are z1, a1 and z2, in this order
 """
 
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,16 @@ class Problem:
     batch: int
     activation: Activation = Activation.relu
 
+    @functools.cached_property
+    def about(self) -> NDArray[np.float32]:
+        """Numbers near the means of the tensors, `[3]`, about which all contenders take their moments.
+
+        Squares about zero cancel where the values lie far from it, and then tell a wrong deviation.
+        """
+        z1 = np.outer(self.x[:: max(1, self.samples // 64)][:64], self.w1) + self.b1
+        a1 = activate(self.activation, z1.astype(np.float64))
+        return np.array([z1.mean(), a1.mean(), (a1 @ self.w2).mean() + self.b2], np.float32)
+
     @property
     def samples(self) -> int:
         """N."""
@@ -45,6 +58,17 @@ class Problem:
     def batches(self) -> int:
         """K."""
         return self.samples // self.batch
+
+
+@dataclass(frozen=True)
+class Run:
+    """A contender, ready to run: called, it returns its figures on the host; `compute` leaves them on the device."""
+
+    figures: Callable[[], "Figures"]
+    compute: Callable[[], Any] | None = None
+
+    def __call__(self) -> "Figures":
+        return self.figures()
 
 
 class Figures(NamedTuple):
@@ -71,10 +95,15 @@ def make(samples: int, batch: int, hidden: int, activation: Activation = Activat
     return Problem(x, y, w1, b1, w2, b2[0], batch, activation)
 
 
-def moments(count: NDArray[np.integer], total: NDArray[np.floating], squares: NDArray[np.floating]) -> tuple:
-    """Return mean and standard deviation `[3]` from sums and sums of squares."""
-    mean = total / count
-    return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0))
+def moments(
+    count: NDArray[np.integer],
+    total: NDArray[np.floating],
+    squares: NDArray[np.floating],
+    about: NDArray[np.floating] | float = 0.0,
+) -> tuple:
+    """Return mean and standard deviation `[3]` from sums of differences from `about` and of their squares."""
+    shift = total / count
+    return np.asarray(about, np.float64) + shift, np.sqrt(np.maximum(squares / count - shift * shift, 0))
 
 
 def counts(problem: Problem) -> NDArray[np.int64]:
@@ -86,21 +115,24 @@ def reference(problem: Problem) -> tuple[Figures, NDArray[np.float64]]:
     """Return all figures in float64, and the scale of each batch's loss, `mean((|z2| + |y|)²)`."""
     low, high = np.empty((3, problem.samples)), np.empty((3, problem.samples))
     error, scale = np.empty(problem.samples), np.empty(problem.samples)
-    total, squares, zeros, nonfinite = np.zeros(3), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64)
     w1, b1, w2 = (values.astype(np.float64) for values in (problem.w1, problem.b1, problem.w2))
-    for start in range(0, problem.samples, _BLOCK):
+
+    def see(start: int) -> NDArray[np.float64]:
+        """Return of each tensor the sum, the sum of squares, the zeros and what is not finite, `[4, 3]`, of a block."""
         here = slice(start, start + _BLOCK)
         z1 = np.outer(problem.x[here].astype(np.float64), w1) + b1
         a1 = activate(problem.activation, z1)
         z2 = a1 @ w2[:, None] + float(problem.b2)
         for i, tensor in enumerate((z1, a1, z2)):
             low[i, here], high[i, here] = tensor.min(axis=1), tensor.max(axis=1)
-            total[i] += tensor.sum()
-            squares[i] += np.square(tensor).sum()
-            zeros[i] += (tensor == 0).sum()
-            nonfinite[i] += (~np.isfinite(tensor)).sum()
         error[here] = np.square(z2[:, 0] - problem.y[here])
         scale[here] = np.square(np.abs(z2[:, 0]) + np.abs(problem.y[here]))
+        kinds = (np.sum, lambda t: np.square(t).sum(), lambda t: (t == 0).sum(), lambda t: (~np.isfinite(t)).sum())
+        return np.array([[kind(tensor) for tensor in (z1, a1, z2)] for kind in kinds])
+
+    with ThreadPoolExecutor() as pool:  # NumPy computes outside Python's lock
+        total, squares, *counted = sum(pool.map(see, range(0, problem.samples, _BLOCK)))
+    zeros, nonfinite = (values.astype(np.int64) for values in counted)
 
     by_batch = (3, problem.batches, problem.batch)
     figures = Figures(

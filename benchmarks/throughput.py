@@ -1,10 +1,14 @@
 """Samples a second of every contender, side by side, and the ratios that cubic is to reach.
 
 python -m benchmarks.throughput [--samples N] [--batch B …] [--hidden H] [--rounds R] [--json FILE] [--no-torch]
+
+On a GPU, which is used if JAX uses it, the contenders are those of a GPU, and the time that the device takes stands
+beside that until the figures are on the host.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -15,20 +19,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import c_loop, measure, with_numpy, with_torch
-from benchmarks.problem import ALL, HISTORY, LOSS, Figures, Problem, check, make, reference
+from benchmarks import c_loop, measure, with_cuda, with_numpy, with_torch
+from benchmarks.problem import ALL, HISTORY, LOSS, Figures, Problem, Run, check, make, reference
 from cubic_cli.config import Device
 from cubic_cli.engine.devices import pick_devices
 
-Maker = Callable[[Problem, str], Callable[[], Figures]]
+Maker = Callable[[Problem, str], Run | Callable[[], Figures]]
 
 CUBIC, UNOBSERVED = "cubic", "cubic, unobserved"
 C_LOOP, COMPILED, EAGER, JNP, NUMPY = "fused C loop", "torch.compile", "torch eager", "plain jnp", "NumPy"
+CUDA = "fused CUDA kernel"
+HOST, ON_DEVICE = "figures on the host", "on the device"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """`ours` at its level is to be at least `least` times as fast as `other` at its."""
+    """`ours` at its level is to be at least `least` times as fast as `other` at its; on a GPU by the device's time."""
 
     ours: str
     other: str
@@ -49,7 +55,16 @@ GOALS = (
 )
 
 
-def contenders() -> dict[tuple[str, str], dict[str, Maker]]:
+GPU_GOALS = (
+    Goal(HISTORY, CUDA, HISTORY, 0.25),
+    Goal(ALL, CUDA, ALL, 0.25),
+    Goal(HISTORY, COMPILED, HISTORY, 3.0),
+    Goal(ALL, COMPILED, ALL, 4.0),
+    Goal(ALL, JNP, LOSS, 1.0),
+)
+
+
+def contenders(gpu: bool) -> dict[tuple[str, str], dict[str, Maker]]:
     """Return the formulations of each contender at each level; the fastest of them counts."""
     from benchmarks import with_jax
 
@@ -57,17 +72,21 @@ def contenders() -> dict[tuple[str, str], dict[str, Maker]]:
     plain_jax = {"matrix products": with_jax.plain(True), "broadcast": with_jax.plain(False)}
     made: dict[tuple[str, str], dict[str, Maker]] = {(UNOBSERVED, LOSS): {"": with_jax.unobserved}}
     for level in (LOSS, HISTORY, ALL):
-        made[C_LOOP, level] = {"": c_loop.fused}
-        made[COMPILED, level] = {name: with_torch.compiled(name) for name in with_torch.FORMULATIONS}
-        made[EAGER, level] = {name: with_torch.eager(name) for name in whole}
-        made[JNP, level] = plain_jax
-        made[NUMPY, level] = {"": with_numpy.plain}
+        made[CUDA if gpu else C_LOOP, level] = {"": with_cuda.fused if gpu else c_loop.fused}
+        formulations = ("samples first", "units first") if gpu else with_torch.FORMULATIONS
+        made[COMPILED, level] = {name: with_torch.compiled(name) for name in formulations}
+        made[EAGER, level] = {name: with_torch.eager(name) for name in (formulations if gpu else whole)}
+        made[JNP, level] = {"broadcast": with_jax.plain(False)} if gpu else plain_jax
+        if not gpu:
+            made[NUMPY, level] = {"": with_numpy.plain}
         if level != LOSS:
             made[CUBIC, level] = {"": with_jax.cubic}
     return made
 
 
-def prepare(problem: Problem, without: set[str], say: Callable[[str], None]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def prepare(
+    problem: Problem, gpu: bool, without: set[str], say: Callable[[str], None]
+) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Build, check and try every contender; return the fastest formulation of each, and what was tried.
 
     Raises:
@@ -75,20 +94,22 @@ def prepare(problem: Problem, without: set[str], say: Callable[[str], None]) -> 
     """
     expected, scale = reference(problem)
     runs, tried = {}, {}
-    for (name, level), formulations in contenders().items():
+    for (name, level), formulations in contenders(gpu).items():
         if name in without:
             continue
-        ready: dict[str, Callable[[], Figures]] = {}
+        ready: dict[str, Run | Callable[[], Figures]] = {}
         for formulation, maker in formulations.items():
             try:
                 ready[formulation] = maker(problem, level)
                 check(f"{name}, {level}, {formulation}", problem, level, ready[formulation](), expected, scale)
-            except ImportError as error:
-                say(f"{name} is left out: {error}")
+            except (ImportError, MemoryError, RuntimeError) as error:
+                if not isinstance(error, ImportError) and "memory" not in str(error).lower():
+                    raise
+                say(f"{name} is left out: {str(error).splitlines()[0]}")
                 without.add(name)
                 break
         else:
-            tried[name, level] = times = try_out(ready)
+            tried[name, level] = times = try_out({key: on_device(run) or run for key, run in ready.items()})
             fastest = min(times, key=times.__getitem__)
             runs[name, level] = fastest, ready[fastest]
             speeds = ", ".join(f"{key} {problem.samples / value / 1e6:,.1f}".strip() for key, value in times.items())
@@ -96,7 +117,12 @@ def prepare(problem: Problem, without: set[str], say: Callable[[str], None]) -> 
     return runs, tried
 
 
-def try_out(ready: dict[str, Callable[[], Figures]]) -> dict[str, float]:
+def on_device(run: Any) -> Callable[[], Any] | None:
+    """Return what computes a contender's figures and leaves them on the device, where it has one of its own."""
+    return getattr(run, "compute", None)
+
+
+def try_out(ready: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """Return the shortest time of each formulation; those that may be the fastest get more tries."""
     times = {name: measure.best(run) for name, run in ready.items()}
     close = {name: run for name, run in ready.items() if len(ready) > 1 and times[name] < 6 * min(times.values())}
@@ -104,23 +130,30 @@ def try_out(ready: dict[str, Callable[[], Figures]]) -> dict[str, float]:
     return {name: min(seconds, *again.get(name, [seconds])) for name, seconds in times.items()}
 
 
-def compare(problem: Problem, rounds: int, without: set[str], say: Callable[[str], None]) -> dict[str, Any]:
+def compare(problem: Problem, rounds: int, gpu: bool, without: set[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Measure all contenders at one batch size and return the document of it."""
-    runs, tried = prepare(problem, without, say)
-    seconds = measure.interleave({key: run for key, (_, run) in runs.items()}, rounds)
+    runs, tried = prepare(problem, gpu, without, say)
+    timed: dict[tuple[str, str, str], Callable[[], Any]] = {(*key, HOST): run for key, (_, run) in runs.items()}
+    if gpu:
+        timed |= {(*key, ON_DEVICE): compute for key, (_, run) in runs.items() if (compute := on_device(run))}
+    by_place = measure.interleave(timed, rounds)  # type: ignore[type-var]
+    seconds = {(name, level): times for (name, level, at), times in by_place.items() if at == HOST}
+    if gpu:
+        seconds |= {(name, level): times for (name, level, at), times in by_place.items() if at == ON_DEVICE}
     rows = [
         {
             "contender": name,
             "level": level,
+            "time": at,
             "formulation": runs[name, level][0],
             "median": problem.samples / statistics.median(times) / 1e6,
             "best": problem.samples / min(times) / 1e6,
             "tried": {key: problem.samples / value / 1e6 for key, value in tried[name, level].items()},
         }
-        for (name, level), times in seconds.items()
+        for (name, level, at), times in by_place.items()
     ]
     ratios = []
-    for goal in GOALS:
+    for goal in GPU_GOALS if gpu else GOALS:
         ours, other = seconds.get((CUBIC, goal.ours)), seconds.get((goal.other, goal.other_level))
         if ours and other:
             ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
@@ -138,15 +171,20 @@ def compare(problem: Problem, rounds: int, without: set[str], say: Callable[[str
 def tables(found: dict[str, Any]) -> list[Table]:
     """Return the tables of one batch size: throughput, then ratios and goals."""
     where = f"B = {found['batch']}, H = {found['hidden']}, N = {found['samples']:,}"
-    speed = Table(title=f"Million samples/s, {where}: median of the rounds (best)", title_justify="left")
-    for column in ("", LOSS, HISTORY, ALL):
-        speed.add_column(column, justify="right" if column else "left")
-    by_name: dict[str, dict[str, str]] = {}
-    for row in found["throughput"]:
-        by_name.setdefault(row["contender"], {})[row["level"]] = f"{row['median']:,.1f} ({row['best']:,.1f})"
-    for name in (CUBIC, UNOBSERVED, C_LOOP, COMPILED, JNP, EAGER, NUMPY):
-        if name in by_name:
-            speed.add_row(name, *(by_name[name].get(level, "") for level in (LOSS, HISTORY, ALL)))
+    speeds = []
+    for at in (ON_DEVICE, HOST):
+        speed = Table(title=f"Million samples/s, {where}, {at}: median of the rounds (best)", title_justify="left")
+        for column in ("", LOSS, HISTORY, ALL):
+            speed.add_column(column, justify="right" if column else "left")
+        by_name: dict[str, dict[str, str]] = {}
+        for row in found["throughput"]:
+            if row["time"] == at:
+                by_name.setdefault(row["contender"], {})[row["level"]] = f"{row['median']:,.1f} ({row['best']:,.1f})"
+        for name in (CUBIC, UNOBSERVED, CUDA, C_LOOP, COMPILED, JNP, EAGER, NUMPY):
+            if name in by_name:
+                speed.add_row(name, *(by_name[name].get(level, "") for level in (LOSS, HISTORY, ALL)))
+        if speed.row_count:
+            speeds.append(speed)
     goals = Table(title=f"cubic against the others, {where}: ratio of speeds", title_justify="left")
     for column in ("cubic", "against", "goal", "ratio", "of bests", ""):
         goals.add_column(column, justify="right" if column in ("goal", "ratio", "of bests") else "left")
@@ -160,27 +198,31 @@ def tables(found: dict[str, Any]) -> list[Table]:
             f"{row['of_bests']:.2f}",
             met,
         )
-    return [speed, goals]
+    return [*speeds, goals]
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--samples", type=int, help="default: 1,000,000, and 16,384,000 on a GPU")
     parser.add_argument("--batch", type=int, nargs="+", default=[10, 1000])
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--no-torch", action="store_true", help="leave torch out; compiling it takes minutes")
     given = parser.parse_args()
-    pick_devices(Device.auto)  # the cores are JAX devices only if that is said before its first use
+    # The cores are JAX devices only if that is said before its first use.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch and CuPy share the card's memory
+    device = pick_devices(Device.auto)[0]
+    gpu = device.platform == "gpu"
+    samples = given.samples or (16_384_000 if gpu else 1_000_000)
     without = {COMPILED, EAGER} if given.no_torch else set()
-    document: dict[str, Any] = {"machine": measure.machine(), "batches": []}
+    document: dict[str, Any] = {"machine": measure.machine() | {"device": device.device_kind}, "batches": []}
     console = Console()
-    console.print(measure.describe(document["machine"]))
+    console.print(measure.describe(document["machine"]) + (f"; {device.device_kind}" if gpu else ""))
     for batch in given.batch:
-        problem = make(given.samples, batch, given.hidden)
-        found = compare(problem, given.rounds, without, lambda text: print(text, file=sys.stderr))
+        problem = make(samples, batch, given.hidden)
+        found = compare(problem, given.rounds, gpu, without, lambda text: print(text, file=sys.stderr))
         document["batches"].append(found)
         for table in tables(found):
             console.print(table)

@@ -8,22 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.problem import ALL, LOSS, Figures, Problem
+from benchmarks.problem import ALL, LOSS, Figures, Problem, Run
 from cubic_cli.config import Activation, Device
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine.compiler import compile_ahead, options_by_unit
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.engine.layout import TUNINGS, lay_out, place
-from cubic_cli.engine.passes import Pass, gather, map_blocks
+from cubic_cli.engine.passes import Pass, _Step, gather, map_blocks
 from cubic_cli.engine.schedule import by_unit
 from cubic_cli.float32 import TENSORS
 from cubic_cli.parameters import Parameters
 
 
-def plain(matmul: bool) -> Callable[[Problem, str], Callable[[], Figures]]:
+def plain(matmul: bool) -> Callable[[Problem, str], Run]:
     """Return the maker of a jitted pass over `[K, B, H]` arrays, by matrix products or by broadcasting."""
 
-    def make(problem: Problem, level: str) -> Callable[[], Figures]:
+    def make(problem: Problem, level: str) -> Run:
         def observe(x: Any, y: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> list[Any]:
             z1 = x @ w1[None, :] + b1 if matmul else x * w1 + b1
             a1 = jnp.maximum(z1, 0)
@@ -42,7 +42,7 @@ def plain(matmul: bool) -> Callable[[Problem, str], Callable[[], Figures]]:
         arrays = problem.x.reshape(shape), problem.y.reshape(shape), problem.w1, problem.b1, problem.w2, problem.b2
         placed = jax.device_put(arrays, jax.devices()[0])
         run = jax.jit(observe)
-        return lambda: Figures(*jax.device_get(run(*placed)))
+        return Run(lambda: Figures(*jax.device_get(run(*placed))), lambda: jax.block_until_ready(run(*placed)))
 
     return make
 
@@ -51,7 +51,7 @@ def _parameters(problem: Problem) -> Parameters:
     return Parameters(problem.w1[None, :], problem.b1, problem.w2[:, None], problem.b2[None])
 
 
-def cubic(problem: Problem, level: str) -> Callable[[], Figures]:
+def cubic(problem: Problem, level: str) -> Run:
     """Return an epoch of cubic's own pass, one of many, with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
     given = _parameters(problem), source, problem.batch, problem.activation, devices
@@ -68,10 +68,14 @@ def cubic(problem: Problem, level: str) -> Callable[[], Figures]:
         )
         return Figures(epoch.columns["loss"], low, high, *fields)
 
-    return run
+    def compute() -> None:
+        steps = [_Step(1, number, *span) for number, span in enumerate(observed._spans)]
+        jax.block_until_ready([observed._dispatch(step).running for step in steps])
+
+    return Run(run, compute)
 
 
-def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
+def unobserved(problem: Problem, level: str) -> Run:
     """Return cubic's schedule of which only the loss is kept: XLA removes what observes."""
     assert level == LOSS
     devices = pick_devices(Device.auto)
@@ -94,4 +98,4 @@ def unobserved(problem: Problem, level: str) -> Callable[[], Figures]:
         loss = np.asarray(program(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
         return Figures(loss.reshape(problem.batches, -1).mean(axis=1))
 
-    return run
+    return Run(run, lambda: jax.block_until_ready(program(parameters, *placed)))

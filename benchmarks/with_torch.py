@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.problem import ALL, LOSS, Figures, Problem, counts, moments
+from benchmarks.problem import ALL, LOSS, Figures, Problem, Run, counts, moments
 
 Tensors = tuple[Any, ...]
 
@@ -18,14 +18,30 @@ def _torch(problem: Problem) -> tuple[Any, ...]:
     import torch
 
     torch.set_grad_enabled(False)
-    return torch, *(torch.from_numpy(np.array(v)) for v in (problem.x, problem.y, problem.w1, problem.b1, problem.w2))
+    arrays = (problem.x, problem.y, problem.w1, problem.b1, problem.w2)
+    return torch, *(torch.from_numpy(np.array(values)).to(device()) for values in arrays)
+
+
+def device() -> str:
+    """Return where torch computes: on the GPU if JAX does, too."""
+    import jax
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def _wait() -> None:
+    import torch
+
+    if device() == "cuda":
+        torch.cuda.synchronize()
 
 
 def _whole(problem: Problem, level: str, matmul: bool) -> Callable[[], Any]:
     """`[K, B, H]` tensors, by matrix products or broadcasting, each reduced as it is."""
     torch, x, y, w1, b1, w2 = _torch(problem)
     x, y = x.view(-1, problem.batch, 1), y.view(-1, problem.batch, 1)
-    b2 = float(problem.b2)
+    b2, about = float(problem.b2), problem.about.tolist()
 
     def run() -> Any:
         z1 = x @ w1[None, :] + b1 if matmul else x * w1 + b1
@@ -36,7 +52,8 @@ def _whole(problem: Problem, level: str, matmul: bool) -> Callable[[], Any]:
         if level != LOSS:
             seen += [[t.amin(dim=(1, 2)) for t in tensors], [t.amax(dim=(1, 2)) for t in tensors]]
         if level == ALL:
-            seen += [[t.sum() for t in tensors], [(t * t).sum() for t in tensors]]
+            away = [t - pivot for t, pivot in zip(tensors, about, strict=True)]
+            seen += [[t.sum() for t in away], [(t * t).sum() for t in away]]
             seen += [[(t == 0).sum() for t in tensors], [(~t.isfinite()).sum() for t in tensors]]
         return seen
 
@@ -48,15 +65,15 @@ def _by_sample(problem: Problem, level: str, units: int) -> Callable[[], Any]:
     torch, x, y, w1, b1, w2 = _torch(problem)
     x = x.unsqueeze(units)
     w1, b1, w2 = (values.unsqueeze(1 - units) for values in (w1, b1, w2))
-    b2 = float(problem.b2)
+    b2, about = float(problem.b2), problem.about.tolist()
 
     def run() -> Any:
         z1 = x * w1 + b1
         a1 = torch.relu(z1)
         z2 = (a1 * w2).sum(dim=units) + b2
         ends = () if level == LOSS else (z1.amin(dim=units), z1.amax(dim=units))
-        sums = (z1, z1 * z1, a1, a1 * a1, (z1 == 0).float(), (a1 == 0).float()) if level == ALL else ()
-        return _reduce(torch, problem.batch, z2, y, ends, [t.sum(dim=units) for t in sums])
+        sums = _terms(z1, a1, about) if level == ALL else []
+        return _reduce(torch, problem.batch, about[2], z2, y, ends, [t.sum(dim=units) for t in sums])
 
     return run
 
@@ -64,7 +81,7 @@ def _by_sample(problem: Problem, level: str, units: int) -> Callable[[], Any]:
 def _unrolled(problem: Problem, level: str) -> Callable[[], Any]:
     """`[N]` tensors, one expression over the samples with all H units written out: one fused loop once compiled."""
     torch, x, y, w1, b1, w2 = _torch(problem)
-    hidden, b2 = problem.hidden, float(problem.b2)
+    hidden, b2, about = problem.hidden, float(problem.b2), problem.about.tolist()
 
     def run() -> Any:
         z2, ends, sums = torch.full_like(x, b2), (), []
@@ -75,14 +92,20 @@ def _unrolled(problem: Problem, level: str) -> Callable[[], Any]:
             if level != LOSS:
                 ends = (torch.minimum(ends[0], z1), torch.maximum(ends[1], z1)) if ends else (z1, z1)
             if level == ALL:
-                here = [z1, z1 * z1, a1, a1 * a1, (z1 == 0).float(), (a1 == 0).float()]
+                here = _terms(z1, a1, about)
                 sums = [old + new for old, new in zip(sums, here, strict=True)] if sums else here
-        return _reduce(torch, problem.batch, z2, y, ends, sums)
+        return _reduce(torch, problem.batch, about[2], z2, y, ends, sums)
 
     return run
 
 
-def _reduce(torch: Any, batch: int, z2: Any, y: Any, ends: Tensors, sums: list[Any]) -> list[Any]:
+def _terms(z1: Any, a1: Any, about: list[float]) -> list[Any]:
+    """Return what is summed over the units."""
+    d, ad = z1 - about[0], a1 - about[1]
+    return [d, d * d, ad, ad * ad, (z1 == 0).float(), (a1 == 0).float()]
+
+
+def _reduce(torch: Any, batch: int, about: float, z2: Any, y: Any, ends: Tensors, sums: list[Any]) -> list[Any]:
     """Return the figures from what is known of each sample, `[N]`: z2, the ends of z1, the sums over the units.
 
     relu does not decrease, so a1's ends are those of z1; a sum is finite only if each of its values is; counts are
@@ -99,8 +122,9 @@ def _reduce(torch: Any, batch: int, z2: Any, y: Any, ends: Tensors, sums: list[A
         seen.append([by_batch(t).amax(dim=1) for t in (high, torch.relu(high), z2)])
     if sums:
         total, squares, a_total, a_squares, zeros, a_zeros = sums
-        seen.append([t.sum() for t in (total, a_total, z2)])
-        seen.append([t.sum() for t in (squares, a_squares, z2 * z2)])
+        d = z2 - about
+        seen.append([t.sum() for t in (total, a_total, d)])
+        seen.append([t.sum() for t in (squares, a_squares, d * d)])
         seen.append([t.long().sum() for t in (zeros, a_zeros, z2 == 0)])
         seen.append([(~t.isfinite()).sum() for t in (total, a_total, z2)])
     return seen
@@ -115,28 +139,33 @@ FORMULATIONS: dict[str, Callable[[Problem, str], Callable[[], Any]]] = {
 }
 
 
-def _figures(problem: Problem, level: str, run: Callable[[], Any]) -> Callable[[], Figures]:
+def _figures(problem: Problem, level: str, run: Callable[[], Any]) -> Run:
+    def compute() -> None:
+        run()
+        _wait()
+
     def seen() -> Figures:
         loss, *rest = run()
-        arrays = [np.array([t.numpy() for t in part]) for part in rest]
+        loss = loss.cpu()
+        arrays = [np.array([t.cpu().numpy() for t in part]) for part in rest]
         if level != ALL:
             return Figures(loss.numpy(), *arrays)
         low, high, total, squares, zeros, nonfinite = arrays
-        mean, std = moments(counts(problem), total.astype(np.float64), squares.astype(np.float64))
+        mean, std = moments(counts(problem), total.astype(np.float64), squares.astype(np.float64), problem.about)
         return Figures(loss.numpy(), low, high, mean, std, zeros, nonfinite)
 
-    return seen
+    return Run(seen, compute)
 
 
-def eager(formulation: str) -> Callable[[Problem, str], Callable[[], Figures]]:
+def eager(formulation: str) -> Callable[[Problem, str], Run]:
     """Return the maker of a pass, run operation by operation."""
     return lambda problem, level: _figures(problem, level, FORMULATIONS[formulation](problem, level))
 
 
-def compiled(formulation: str) -> Callable[[Problem, str], Callable[[], Figures]]:
+def compiled(formulation: str) -> Callable[[Problem, str], Run]:
     """Return the maker of a pass, compiled by `torch.compile` for these shapes."""
 
-    def make(problem: Problem, level: str) -> Callable[[], Figures]:
+    def make(problem: Problem, level: str) -> Run:
         import torch
 
         torch._dynamo.reset()
