@@ -61,14 +61,18 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class ForwardConfig:
-    """What `cubic forward` is asked to do. `num_samples` None means all of them."""
+    """What `cubic forward` is asked to do. `num_samples` None means all of them.
+
+    `initializer` is None where the `parameters` are those of a file; `hidden_size` is the file's then.
+    """
 
     hidden_size: int = 64
     batch_size: int = 10
     num_epochs: int = 10
     num_samples: int | None = 1000
     seed: int = 0
-    initializer: Initializer = Initializer.ones
+    parameters: str | None = None
+    initializer: Initializer | None = Initializer.ones
     activation: Activation = Activation.relu
     scaling: Scaling = Scaling.none
     dataset: str = "data.csv"

@@ -8,6 +8,9 @@ from cubic_cli.runs.record import Record
 _NAMES = {"run_name", "artifact_dir", "fail_on"}  # settings that say nothing of what was computed
 
 
+_PATHS = {("config", "dataset"), ("config", "parameters")}
+
+
 def compare(record: Record, other: Record, tolerance: float | None = None) -> dict[str, Any]:
     """Return how `record` compares with `other`, one entry of `others` in `inspect --compare OTHER --json`:
 
@@ -40,16 +43,18 @@ def document(record: Record, others: list[Record], tolerance: float | None) -> d
 
 
 def _differences(record: Record, other: Record) -> list[dict[str, Any]]:
-    """What differs in how two runs were made; the dataset's path stands in its own part."""
-    parts = ("config", "dataset", "device", "versions")
-    pairs = [(part, dict(getattr(record, part)), dict(getattr(other, part))) for part in parts]
+    """What differs in how two runs were made; paths of files stand in their own parts, where the digests differ."""
+    parts = ("config", "dataset", "parameters_file", "device", "versions")
+    pairs = [(part, dict(getattr(record, part) or {}), dict(getattr(other, part) or {})) for part in parts]
     found = []
     for part, this, that in pairs:
+        if part == "parameters_file" and this.get("sha256") == that.get("sha256"):
+            continue
         names = ("path", "rows", "sha256") if part == "dataset" else dict.fromkeys([*this, *that])
         found += [
             {"part": part, "name": name, "this": this.get(name), "other": that.get(name)}
             for name in names
-            if name not in _NAMES and (part, name) != ("config", "dataset") and this.get(name) != that.get(name)
+            if name not in _NAMES and (part, name) not in _PATHS and this.get(name) != that.get(name)
         ]
     return found
 

@@ -139,8 +139,14 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
     row = f"row {first.row:,} of the samples"
     cause, advice = {
         "data": ("the data", f"look at {row}"),
-        "parameters": ("the parameters", "they are not finite themselves; try another --initializer"),
-        "overflow": ("an overflow of float32", "try --scaling standard, or --initializer he_normal"),
+        "parameters": (
+            "the parameters",
+            "they are not finite themselves" + _advice(record, "try another --initializer"),
+        ),
+        "overflow": (
+            "an overflow of float32",
+            "try --scaling standard" + _advice(record, "or --initializer he_normal", ", "),
+        ),
     }.get(first.cause, (first.cause, f"look at {row}"))
     yield _Finding(
         "nonfinite",
@@ -149,6 +155,12 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
         f"{count:,} {'value is' if count == 1 else 'values are'} not finite; the first is in {first.tensor}, "
         f"epoch {first.epoch}, batch {first.batch:,}, {row}, and comes from {cause}: {advice}",
     )
+
+
+def _advice(record: "Record", initializer: str, before: str = "; ", file: str = "") -> str:
+    """Return what to do about an initialiser; of a network from a file, which has none, what there is to say."""
+    advice = initializer if record.config.initializer is not None else file
+    return before + advice if advice else ""
 
 
 def _verification(record: "Record") -> Iterator[_Finding]:
@@ -194,16 +206,16 @@ def _growth(record: "Record") -> Iterator[_Finding]:
                 "explodes",
                 name,
                 ratio,
-                f"layer {layer} multiplies the range by {five_digits(ratio)}: {change}; "
-                "try --initializer he_normal, which is made to keep it",
+                f"layer {layer} multiplies the range by {five_digits(ratio)}: {change}"
+                + _advice(record, "try --initializer he_normal, which is made to keep it"),
             )
         if ratio < LIMITS["vanishes"].limit:
             yield _Finding(
                 "vanishes",
                 name,
                 ratio,
-                f"layer {layer} shrinks the range to {five_digits(ratio)} of what it was: {change}; "
-                "try --initializer he_normal, which is made to keep it",
+                f"layer {layer} shrinks the range to {five_digits(ratio)} of what it was: {change}"
+                + _advice(record, "try --initializer he_normal, which is made to keep it"),
             )
 
 
@@ -216,21 +228,29 @@ def _units(record: "Record") -> Iterator[_Finding]:
             "dead_units",
             "a1",
             dead,
-            f"{dead:,} of {count:,} units put out zero for every sample; "
-            + ("try --initializer he_normal" if dead == count else "try --scaling standard, for x of both signs"),
+            f"{dead:,} of {count:,} units put out zero for every sample"
+            + (
+                _advice(record, "try --initializer he_normal")
+                if dead == count
+                else "; try --scaling standard, for x of both signs"
+            ),
         )
     yield from _saturated(record)
     # Dead units are all alike, which `dead_units` has said already, unless there are no others.
     alive, kinds = (count, distinct) if distinct == 1 else (count - dead, distinct - (dead > 0))
     if kinds and alive / kinds > LIMITS["identical_units"].limit:
-        constant = initializer in ("ones", "zeros")
+        how = "some repeat others"
+        if kinds == 1 and initializer in (None, "ones", "zeros"):
+            how = f"with `{initializer}` they all compute the same" if initializer else "they all compute the same"
         yield _Finding(
             "identical_units",
             "a1",
             alive / kinds,
             f"{alive:,} units, {kinds:,} distinct: "
-            + (f"with `{initializer}` they all compute the same" if constant and kinds == 1 else "some repeat others")
-            + "; try an initializer that draws, such as he_normal",
+            + how
+            + _advice(
+                record, "try an initializer that draws, such as he_normal", file="started alike, they stay alike"
+            ),
         )
     if (
         config.activation in (Activation.relu, Activation.leaky_relu)
@@ -251,6 +271,7 @@ def _units(record: "Record") -> Iterator[_Finding]:
 
 def _what_rank_means(record: "Record") -> str:
     units, activation = record.units, record.config.activation
+    drawn = record.config.initializer is not None
     count, rank = f"the {units.count:,} hidden units", record.units.rank
     bias = next((p for p in record.parameters if p.name == "input_layer.bias"), None)
     if rank == 0:
@@ -258,11 +279,13 @@ def _what_rank_means(record: "Record") -> str:
     if activation == Activation.identity:
         return f"with `identity`, {count} together are a straight line; try --activation relu"
     if units.distinct == 1:
-        return f"{count} do the work of one; try an initializer that draws, such as he_normal"
+        return f"{count} do the work of one" + _advice(record, "try an initializer that draws, such as he_normal")
     if activation in (Activation.relu, Activation.leaky_relu) and bias and bias.min == bias.max == 0:
         where = "can bend only at 0" if rank == 2 else "does not bend"
         return f"with zero biases the network {where}; biases that differ would move the bends apart"
-    return f"{count} do the work of {rank}; try another --initializer, or --scaling standard"
+    return (
+        f"{count} do the work of {rank}; try " + ("another --initializer, or " if drawn else "") + "--scaling standard"
+    )
 
 
 def _saturated(record: "Record") -> Iterator[_Finding]:

@@ -113,6 +113,15 @@ def _setting(
     return make(*flags, variable=variable, parse=parse, metavar=metavar, panel=panel, help=help)
 
 
+def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]) -> list[str]:
+    """Return the paths of a repeatable option; a variable holds one, whatever blanks and commas are in it."""
+    source = ctx.get_parameter_source(str(parameter.name))
+    if source is not None and source.name == "ENVIRONMENT":
+        values = [os.environ[str(parameter.envvar)]]
+    one = _parser(SETTINGS[str(parameter.envvar)].parse)
+    return [one(value) for value in values]
+
+
 def _several(variable: str) -> Any:
     """Return the option of a setting that `sweep` takes several times."""
     known = SETTINGS[variable]
@@ -154,6 +163,24 @@ def _finding(name: str) -> str:
     return name
 
 
+def check_parameters(path: str) -> str:
+    """Return `path` if it names a file of parameters.
+
+    Raises:
+        ValueError: its ending is another; for a pickle of PyTorch's it says how to convert it.
+    """
+    from pathlib import Path
+
+    ending = Path(path).suffix.lower()
+    if ending in (".pt", ".pth", ".pkl", ".bin"):
+        from cubic_cli.data.parameters_file import conversion
+
+        raise ValueError(conversion(Path(path)))
+    if ending not in (".safetensors", ".json") or "\0" in path:
+        raise ValueError("expected a path that ends in .safetensors or .json")
+    return path
+
+
 positive = cfg.parse_integer(1)
 
 Generate = Annotated[
@@ -177,9 +204,20 @@ NumSamples = Annotated[
     _setting("NUM_SAMPLES", cfg.parse_num_samples, "INT|all", DATA, "Use at most this many of the first rows, or all."),
 ]
 Seed = Annotated[int, _setting("SEED", cfg.parse_integer(0, 2**32 - 1), "INT", DATA, "Draw with this seed.")]
+Parameters = Annotated[
+    str | None,
+    _setting(
+        "PARAMETERS",
+        check_parameters,
+        "FILE",
+        NETWORK,
+        "Take the parameters, and so H, from this .safetensors or .json file.",
+        is_path=True,
+    ),
+]
 HiddenSize = Annotated[int, _setting("HIDDEN_SIZE", positive, "INT", NETWORK, "Give the hidden layer H units.")]
 Initializer = Annotated[
-    cfg.Initializer,
+    cfg.Initializer | None,
     _setting(
         "INITIALIZER",
         cfg.parse_choice(cfg.Initializer),
@@ -258,6 +296,16 @@ ProcessId = Annotated[
     int | None, _setting("PROCESS_ID", cfg.parse_integer(0), "INT", MACHINES, "Be this process, from 0.")
 ]
 SavedRunName = Annotated[str | None, _again("RUN_NAME", complete=complete_run)]
+ParametersFiles = Annotated[
+    list[str],
+    option(
+        variable="PARAMETERS",
+        metavar="FILE",
+        panel=NETWORK,
+        help=f"{SETTINGS['PARAMETERS'].help} Repeatable.",
+        callback=_paths,
+    ),
+]
 HiddenSizes = Annotated[list[int], _several("HIDDEN_SIZE")]
 BatchSizes = Annotated[list[int], _several("BATCH_SIZE")]
 Initializers = Annotated[list[cfg.Initializer], _several("INITIALIZER")]
@@ -292,6 +340,22 @@ def source(ctx: typer.Context, name: str) -> str:
     if found.name == "COMMANDLINE":
         return "flag"
     return ".env" if name.upper() in ctx.obj.names else "environment"
+
+
+def flags(ctx: typer.Context, without: Collection[str]) -> list[str]:
+    """Return the flags with which the command was called, but those of the parameters `without`."""
+    words: list[str] = []
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        if name in without or source(ctx, name) != "flag":
+            continue
+        value = ctx.params[name]
+        if isinstance(value, bool):
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            values = value if isinstance(value, list) else ["all" if value is None else value]
+            words += [word for one in values for word in (max(parameter.opts, key=len), str(one))]
+    return words
 
 
 def place(ctx: typer.Context, distributed: bool) -> cfg.Place | None:

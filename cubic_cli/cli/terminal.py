@@ -124,7 +124,8 @@ def usage_message(error: Any, command: str) -> str:
         message = f"{_name_of(parameter, error.ctx)}: {message}"
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
-    return f"{message}; `{error.ctx.command_path if error.ctx else command} --help` says more"
+    more = "\n" if "\n" in message else "; "  # lines of code stand alone
+    return f"{message}{more}`{error.ctx.command_path if error.ctx else command} --help` says more"
 
 
 _LONGEST = 1000  # letters of a message

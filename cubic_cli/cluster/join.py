@@ -180,7 +180,7 @@ class Group:
 
 
 # What a process may have of its own: its name for the dataset, where it keeps what, on what it runs, what it refuses.
-_OWN = ("dataset", "run_name", "artifact_dir", "device", "fail_on")
+_OWN = ("dataset", "parameters", "run_name", "artifact_dir", "device", "fail_on")
 
 
 def settings_of_all(config: ForwardConfig, generate: GenerateConfig | None) -> dict[str, object]:

@@ -46,6 +46,11 @@ class NetworkFile:
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return str(self.path)
+
 
 class _Array(NamedTuple):
     """A tensor of a file, before it is read."""

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from cubic_cli.analysis import describe, distribution, findings, formats, learning_rate
 from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig, Scaling
+from cubic_cli.data.parameters_file import NetworkFile
 from cubic_cli.data.read import Tell, quietly, read_chunks
-from cubic_cli.data.scaling import choose_scale
+from cubic_cli.data.scaling import Scale, choose_scale
 from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
 from cubic_cli.engine.devices import keep_compiled, pick_devices
+from cubic_cli.experiments import adopted
 from cubic_cli.float32 import TENSORS, Float32, shortest
 from cubic_cli.parameters import Parameters, by_name, from_names
 from cubic_cli.reference import expected, verify
@@ -51,6 +53,7 @@ def run(
     data: Ingested | None = None,
     group: "Group | None" = None,
     tell: Tell = quietly,
+    network: NetworkFile | None = None,
 ) -> Finished:
     """Run the forward pass as `config` asks, and write the run's files to `scratch`.
 
@@ -58,13 +61,14 @@ def run(
     each passes over its part on its own devices.
 
     Args:
-        config: the settings.
+        config: the settings; where there is a `network`, as `adopted.adopt` returns them.
         sources: where each came from.
         scratch: the folder for the run's files.
         progress: called with the number and the loss of each epoch.
         data: the samples, where they are read already; else they are read from the dataset of `config`.
         group: the processes of a distributed run.
         tell: takes lines for people.
+        network: the parameters, where they are not those of the initialiser.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -75,15 +79,20 @@ def run(
     source = rescale(config, data)
     keep_compiled()
     devices = pick_devices(config.device)
-    parameters, values = first_parameters(config)
+    parameters, values = first_parameters(config, network)
     if group is not None:
         digests = {"the dataset's SHA-256": data.sha256, "the parameters' SHA-256": _sha256(values)}
         group.agree("data", {"rows": source.count, **digests})
+    if network is not None:
+        for line in adopted.remarks(config, sources, network, *_scales(config, data)):
+            tell(line)
     with History(scratch) as history:
         seen, verdict, gradients = observe(config, parameters, values, source, devices, history, progress)
         history.write(scratch / runs.HISTORY)
-        runs.write_parameters(scratch, by_name(values))
+        runs.write_parameters(scratch, by_name(values), adopted.metadata(config, *_scales(config, data)))
         described = describe_run(config, sources, data, source, values, seen, verdict, gradients)
+        if network is not None:
+            described = described.model_copy(update={"parameters_file": adopted.describe(network)})
         record = described.model_copy(update={"findings": findings.find(described)})
         runs.write_record(scratch, record)
         return Finished(record, history.losses)
@@ -114,13 +123,20 @@ def rescale(config: ForwardConfig, data: Ingested) -> Source:
     """Return the samples as the network gets them."""
     if config.scaling is Scaling.none:
         return data.source
-    return Scaled(data.source, choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y))
+    return Scaled(data.source, *_scales(config, data))
 
 
-def first_parameters(config: ForwardConfig) -> tuple[Parameters, Parameters]:
-    """Return the network's parameters, for JAX and for NumPy."""
+def _scales(config: ForwardConfig, data: Ingested) -> tuple[Scale, Scale]:
+    return choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y)
+
+
+def first_parameters(config: ForwardConfig, network: NetworkFile | None = None) -> tuple[Parameters, Parameters]:
+    """Return the network's parameters, for JAX and for NumPy: those of the `network`, or of the initialiser."""
     from cubic_cli.network import initialise
 
+    if network is not None:
+        return network.parameters, network.parameters
+    assert config.initializer is not None
     parameters = initialise(config.initializer, config.hidden_size, config.seed)
     return parameters, Parameters(*map(np.asarray, parameters))
 
@@ -231,7 +247,7 @@ def describe_run(
 ) -> Record:
     """Return the record but for the findings."""
     passing, devices = seen.passing, seen.passing.devices
-    scale_x, scale_y = (choose_scale(config.scaling, column) for column in (data.x, data.y))
+    scale_x, scale_y = _scales(config, data)
     square = scale_y.factor**2
     loss = seen.epochs[0].loss
     seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))

@@ -11,11 +11,12 @@ that is asked for, and has gradients if they are.
 import itertools
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, five_digits, is_no_memory
@@ -24,10 +25,12 @@ from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Finding, Record
 
 if TYPE_CHECKING:
+    from cubic_cli.data.parameters_file import NetworkFile
     from cubic_cli.data.source import Ingested
 
 # The settings that a grid may vary, the slowest first, and what stands before their values in a run's name.
 AXES = {"hidden_size": "h", "batch_size": "b", "initializer": "", "activation": "", "scaling": "", "seed": "s"}
+_MAKE_NETWORKS = ("initializer", "hidden_size", "seed")  # whose place a file of parameters takes
 GROUP = ("initializer", "activation", "scaling")  # of runs that differ in their widths, seeds and batches
 _ASCENDING = ("hidden_size", "batch_size")
 _SAME_SETTINGS = (*AXES, "num_epochs")
@@ -47,15 +50,24 @@ class Outcome:
     kept: bool = False
 
 
-def expand(base: ForwardConfig, axes: dict[str, Sequence[Any]]) -> list[ForwardConfig]:
-    """Return the configurations of the grid: `base` with each combination of the values of `axes`, repeats folded.
+class Point(NamedTuple):
+    """A run of the grid: its settings, and the network, None where an initialiser makes it."""
+
+    config: ForwardConfig
+    network: "NetworkFile | None" = None
+
+
+def expand(base: ForwardConfig, axes: dict[str, Sequence[Any]], networks: "Sequence[NetworkFile]" = ()) -> list[Point]:
+    """Return the grid: `base` with each combination of the values of `axes`, repeats folded.
 
     A run is named after `base` and its values of the settings that vary, as in `exp1-h64-he_normal`; a grid of one
-    point keeps the name.
+    point keeps the name. `networks` take the place of the axes that make one.
 
     Raises:
-        UsageError: a name would be none for a run.
+        UsageError: a name would be none for a run, or axes beside `networks` vary what these give.
     """
+    if networks:
+        return _expand_networks(base, axes, networks)
     values = {}
     for name in AXES:
         distinct = list(dict.fromkeys(axes[name]))
@@ -64,7 +76,51 @@ def expand(base: ForwardConfig, axes: dict[str, Sequence[Any]]) -> list[ForwardC
     points = [dict(zip(AXES, point, strict=True)) for point in itertools.product(*values.values())]
     names = ["-".join([base.run_name, *(f"{AXES[name]}{point[name]}" for name in varying)]) for point in points]
     _check_names(base.run_name, names)
-    return [replace(base, **point, run_name=name) for point, name in zip(points, names, strict=True)]
+    return [Point(replace(base, **point, run_name=name)) for point, name in zip(points, names, strict=True)]
+
+
+def _expand_networks(
+    base: ForwardConfig, axes: dict[str, Sequence[Any]], networks: "Sequence[NetworkFile]"
+) -> list[Point]:
+    """Return the grid whose networks are those of files, the narrowest first."""
+    if several := [name for name in _MAKE_NETWORKS if len(set(axes[name])) > 1]:
+        flag = several[0].replace("_", "-")
+        raise UsageError(f"--parameters takes the place of --{flag}; give one value of it, or no file")
+    distinct = {os.path.abspath(network.path): network for network in networks}
+    ordered = sorted(distinct.items(), key=lambda item: item[1].parameters.hidden_size)
+    labels = label([path for path, _ in ordered])
+    named = [(network, labels[path] if len(ordered) > 1 else "") for path, network in ordered]
+    points = []
+    for network, name in named:
+        others = axes | {"hidden_size": [network.parameters.hidden_size], "initializer": [None]}
+        inner = expand(replace(base, parameters=str(network.path)), others)
+        points += [Point(replace(p.config, run_name=_named(base, name, p.config)), network) for p in inner]
+    _check_names(base.run_name, [point.config.run_name for point in points])
+    return points
+
+
+def _named(base: ForwardConfig, label: str, config: ForwardConfig) -> str:
+    rest = config.run_name.removeprefix(base.run_name)
+    return "-".join([base.run_name, *([label] if label else [])]) + rest
+
+
+def label(paths: Sequence[str]) -> dict[str, str]:
+    """Return the shortest end of each of several different paths that tells it from the others, fit for a run's name.
+
+    Raises:
+        UsageError: two are alike in what a name can hold.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        parts = Path(path).parts
+        others = [Path(other).parts for other in paths if other != path]
+        lengths = range(1, len(parts) + 1)
+        length = next((n for n in lengths if all(other[-n:] != parts[-n:] for other in others)), len(parts))
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", "/".join(parts[-length:]))
+        if (twin := next((other for other, text in found.items() if text == name), None)) is not None:
+            raise UsageError(f"--parameters: the runs of {twin} and {path} would both be named {name!r}; rename a file")
+        found[path] = name
+    return found
 
 
 def _check_names(base: str, names: list[str]) -> None:
@@ -83,18 +139,19 @@ def _check_names(base: str, names: list[str]) -> None:
 
 
 def run_grid(
-    configs: Sequence[ForwardConfig],
+    points: Sequence[Point],
     base: ForwardConfig,
     sources: dict[str, str],
     rerun: bool,
     watch: Watch,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Outcome]:
-    """Run `configs`, which differ from `base` in their names and the values of `AXES` alone; yield what comes of each.
-
-    A run that fails stops no other.
+    """Run the `points` and yield what comes of each; a run that fails stops no other.
 
     Args:
+        points: they differ from `base` in their names, the values of `AXES` and their networks alone.
+        base: the settings that all share.
+        sources: where each setting came from.
         rerun: run again what is saved already.
         watch: shows the progress of one run.
         tell: takes what people should know of the dataset.
@@ -106,21 +163,31 @@ def run_grid(
     from cubic_cli.engine.devices import keep_compiled, pick_devices
     from cubic_cli.experiments import run
 
+    told: set[str] = set()
+
+    def tell_once(line: str) -> None:
+        if line not in told:
+            tell(line)
+        told.add(line)
+
     keep_compiled()
     device = pick_devices(base.device)[0]
     with runs.scratch_beside(Path(base.artifact_dir) / base.run_name) as scratch:
         data = run.read(base, scratch, tell)
-        for config in configs:
-            record = None if rerun else find_saved(config, data.sha256, device.platform, device.device_kind)
+        for config, network in points:
+            kind = device.platform, device.device_kind
+            record = None if rerun else find_saved(config, data.sha256, *kind, network)
             if record is not None:
                 yield Outcome(config, record, kept=True)
                 continue
             with watch(config.run_name, config.num_epochs) as advance:
-                outcome = _attempt(config, sources, data, advance)
+                outcome = _attempt(config, sources, data, advance, tell_once, network)
             yield outcome
 
 
-def find_saved(config: ForwardConfig, sha256: str, platform: str, kind: str) -> Record | None:
+def find_saved(
+    config: ForwardConfig, sha256: str, platform: str, kind: str, network: "NetworkFile | None" = None
+) -> Record | None:
     """Return the record of the saved run that `config` would give again, None where there is none."""
     from cubic_cli.analysis.describe import describe_versions
 
@@ -134,7 +201,8 @@ def find_saved(config: ForwardConfig, sha256: str, platform: str, kind: str) -> 
     wanted, versions = config.as_json(), describe_versions()
     verification = record.verification
     same = (
-        all(getattr(record.config, name) == wanted[name] for name in _SAME_SETTINGS)
+        all(getattr(record.config, name) == wanted[name] for name in _SAME_SETTINGS if name != "seed" or not network)
+        and (record.parameters_file.sha256 if record.parameters_file else None) == (network.sha256 if network else None)
         and all(record.versions.get(name) == versions[name] for name in _SAME_VERSIONS)
         and record.dataset.sha256 == sha256
         and (record.device.platform, record.device.kind) == (platform, kind)
@@ -145,14 +213,20 @@ def find_saved(config: ForwardConfig, sha256: str, platform: str, kind: str) -> 
 
 
 def _attempt(
-    config: ForwardConfig, sources: dict[str, str], data: "Ingested", advance: Callable[[int], None]
+    config: ForwardConfig,
+    sources: dict[str, str],
+    data: "Ingested",
+    advance: Callable[[int], None],
+    tell: Callable[[str], None],
+    network: "NetworkFile | None",
 ) -> Outcome:
     """Run `config` and save the run; any failure is an outcome, too. CUBIC_DEBUG=1 lets it through."""
     from cubic_cli.experiments import run
 
     try:
         with runs.replacing(Path(config.artifact_dir) / config.run_name) as scratch:
-            record, _ = run.run(config, sources, scratch, lambda epoch, loss: advance(1), data)
+            given = config, sources, scratch, lambda epoch, loss: advance(1), data
+            record, _ = run.run(*given, tell=tell, network=network)
         return Outcome(config, record)
     except CubicError as error:
         return Outcome(config, error=str(error))
@@ -256,9 +330,11 @@ def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
 
     Each entry has the `points`, a run each, and the `exponent` p of `std ∝ H^p`: the slope of the least-squares line
     through (log H, log std), None where fewer than two widths have a spread. Seeds and batch sizes are taken together.
-    A tensor that is constant, or holds a value that is not finite, gives no point: its spread says nothing.
+    A tensor that is constant, or holds a value that is not finite, gives no point: its spread says nothing. Networks
+    from files are no family, and left out.
     """
     entries = []
+    records = [record for record in records if record.config.initializer is not None]
     for values in dict.fromkeys(tuple(getattr(record.config, name) for name in GROUP) for record in records):
         members = [record for record in records if tuple(getattr(record.config, name) for name in GROUP) == values]
         for tensor in TENSORS:

@@ -74,7 +74,7 @@ def test_names_say_what_varies_and_the_shapes_come_first():
         "initializer": [Initializer.he_normal, Initializer.ones],
         "seed": [3, 1],
     }
-    configs = sweep.expand(ForwardConfig(run_name="exp1", num_epochs=3), axes)
+    configs = [point.config for point in sweep.expand(ForwardConfig(run_name="exp1", num_epochs=3), axes)]
     assert [config.run_name for config in configs] == [
         "exp1-h8-he_normal-s3", "exp1-h8-he_normal-s1", "exp1-h8-ones-s3", "exp1-h8-ones-s1",
         "exp1-h64-he_normal-s3", "exp1-h64-he_normal-s1", "exp1-h64-ones-s3", "exp1-h64-ones-s1",
@@ -84,7 +84,7 @@ def test_names_say_what_varies_and_the_shapes_come_first():
 
 
 def test_a_grid_of_one_point_keeps_the_name():
-    (config,) = sweep.expand(ForwardConfig(run_name="exp1"), {**ONE_POINT, "hidden_size": [5, 5]})
+    ((config, _),) = sweep.expand(ForwardConfig(run_name="exp1"), {**ONE_POINT, "hidden_size": [5, 5]})
     assert (config.run_name, config.hidden_size) == ("exp1", 5)
 
 
@@ -101,7 +101,7 @@ def test_a_grid_of_one_point_keeps_the_name():
     )
 )
 def test_every_point_once_under_a_name_of_its_own(axes):
-    configs = sweep.expand(ForwardConfig(run_name="r"), axes)
+    configs = [point.config for point in sweep.expand(ForwardConfig(run_name="r"), axes)]
     points = {tuple(getattr(config, name) for name in sweep.AXES) for config in configs}
     assert points == set(itertools.product(*(axes[name] for name in sweep.AXES)))
     assert len({config.run_name for config in configs}) == len(configs) == len(points)
@@ -357,14 +357,14 @@ def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept
 def test_a_run_that_fails_stops_no_other(swept, cubic, data, tmp_path, monkeypatch):
     original = run.run
 
-    def failing(config, *rest):
+    def failing(config, *rest, **named):
         if config.hidden_size == 3:
             raise MemoryError
         if config.hidden_size == 4:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40 bytes.\nmore")
         if config.hidden_size == 5:
             raise ValueError("odd")
-        return original(config, *rest)
+        return original(config, *rest, **named)
 
     monkeypatch.setattr(run, "run", failing)
     stranger = tmp_path / "model" / "default_run-h2"
@@ -391,7 +391,7 @@ def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, mo
 
     def wrong_for_three(*arguments):
         reference = compute(*arguments)
-        reference.loss += reference.hidden_size == 3
+        reference.loss *= 1 + (reference.hidden_size == 3)
         return reference
 
     grid = ("--initializer", "he_normal", *flags("--hidden-size", (2, 3)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cubic_cli.cli import jax_variables, terminal
+from cubic_cli.cli import jax_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands.generate import write_dataset
 from cubic_cli.config import ForwardConfig, GenerateConfig, Place
@@ -27,6 +27,7 @@ def forward(
     x_column: options.XColumn = ForwardConfig.x_column,
     y_column: options.YColumn = ForwardConfig.y_column,
     seed: options.Seed = ForwardConfig.seed,
+    parameters: options.Parameters = ForwardConfig.parameters,
     hidden_size: options.HiddenSize = ForwardConfig.hidden_size,
     batch_size: options.BatchSize = ForwardConfig.batch_size,
     num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
@@ -51,6 +52,7 @@ def forward(
     cubic forward --generate                     a first run, with its dataset
     cubic forward --initializer he_normal --scaling standard --run-name he
     cubic forward --dataset mine.csv --x height --y weight --num-samples all
+    cubic forward --parameters trained.safetensors --activation tanh --run-name trained
     """
     config = options.configure(ctx, ForwardConfig)
     origins = options.sources(ctx)
@@ -62,7 +64,8 @@ def forward(
     if distributed:
         _share(ctx, config, origins, data, where, json)
     else:
-        refuse(_run(config, origins, data, json))
+        own_network.refuse_original(ctx, Path(artifact_dir) / run_name)
+        refuse(_run(ctx, config, origins, data, json))
 
 
 def _share(
@@ -87,7 +90,7 @@ def _share(
     devices.keep_compiled()
     alike = join.settings_of_all(config, data)
     with join.joined(where, config.device, alike, lambda message: terminal.fail(message, 1)) as group:
-        record = _run(config, origins, data, json, group)
+        record = _run(ctx, config, origins, data, json, group)
         group.finish()
     if group.process_id:
         terminal.tell(f"process {group.process_id} of {group.processes} is done; process 0 saved the run")
@@ -95,6 +98,7 @@ def _share(
 
 
 def _run(
+    ctx: typer.Context,
     config: ForwardConfig,
     origins: dict[str, str],
     data: GenerateConfig | None,
@@ -105,6 +109,7 @@ def _run(
 
     In a distributed run every process comes here, and process 0 alone saves and shows what all have computed.
     """
+    config, origins, network = own_network.choose(ctx, config, origins)
     _generate(data)
     from cubic_cli.experiments import run
     from cubic_cli.runs import names
@@ -118,7 +123,11 @@ def _run(
             samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
         with terminal.progress("passing", config.num_epochs) as advance:
             rows = samples.source.count
-            done = run.run(config, origins, scratch, lambda epoch, loss: advance(1, rows), samples, group)
+
+            def watch(epoch: int, loss: float) -> None:
+                advance(1, rows)
+
+            done = run.run(config, origins, scratch, watch, samples, group, terminal.tell, network)
     record, losses = done
     if saves:
         _show(record, losses, folder, json, earlier)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cubic_cli.cli import jax_variables, terminal
+from cubic_cli.cli import jax_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.help import RUN, SHOW
 from cubic_cli.config import ForwardConfig
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def sweep(
     ctx: typer.Context,
+    parameters: options.ParametersFiles = [],  # noqa: B006
     hidden_size: options.HiddenSizes = [ForwardConfig.hidden_size],  # noqa: B006
     batch_size: options.BatchSizes = [ForwardConfig.batch_size],  # noqa: B006
-    initializer: options.Initializers = [ForwardConfig.initializer],  # noqa: B006
+    initializer: options.Initializers = [ForwardConfig.initializer],  # type: ignore[list-item]  # noqa: B006
     activation: options.Activations = [ForwardConfig.activation],  # noqa: B006
     scaling: options.Scalings = [ForwardConfig.scaling],  # noqa: B006
     seed: options.Seeds = [ForwardConfig.seed],  # noqa: B006
@@ -49,6 +50,7 @@ def sweep(
         cubic sweep --initializer ones,he_normal --scaling none,standard
         cubic sweep --hidden-size 16,64,256 --initializer he_normal --plot growth.png
         cubic sweep --seed 0,1,2,3 --initializer he_normal --gradients
+        cubic sweep --parameters epoch1.safetensors --parameters epoch9.safetensors
 
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
     Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
@@ -56,16 +58,18 @@ def sweep(
     jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import sweep as grid
 
-    base = options.configure(ctx, ForwardConfig, without=grid.AXES)
+    base = options.configure(ctx, ForwardConfig, without=(*grid.AXES, "parameters"))
     axes = {name: ctx.params[name] for name in grid.AXES}
-    configs = grid.expand(base, axes)
-    if plot is not None:
-        _check_plot(plot, len(set(hidden_size)))
     sources = options.sources(ctx)
+    networks = own_network.read(ctx, parameters, sources, initializer, hidden_size)
+    sources = own_network.adopted_sources(sources) if networks else sources | {"parameters": "default"}
+    points = grid.expand(base, axes, networks)
+    if plot is not None:
+        _check_plot(plot, 0 if networks else len(set(hidden_size)))
     outcomes = []
-    for outcome in grid.run_grid(configs, base, sources, rerun, terminal.progress, terminal.tell):
+    for outcome in grid.run_grid(points, base, sources, rerun, terminal.progress, terminal.tell):
         outcomes.append(outcome)
-        terminal.tell(f"{len(outcomes)}/{len(configs)} {_news(outcome)}")
+        terminal.tell(f"{len(outcomes)}/{len(points)} {_news(outcome)}")
     ranked = grid.rank(outcomes)
     grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
@@ -85,7 +89,7 @@ def _check_plot(path: str, widths: int) -> None:
     from cubic_cli.cli.views.plot import check_path
 
     if widths < 2:
-        raise UsageError("--plot draws how the tensors grow with H; give --hidden-size at least twice")
+        raise UsageError("--plot draws how the tensors grow with H; give --hidden-size at least twice, and no file")
     check_path(path)
 
 
@@ -107,7 +111,7 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
 
     if outcome.record is None:
         settings = outcome.config.as_json()
-        chosen = {name: settings[name] for name in ("run_name", *grid.AXES)}
+        chosen = {name: settings[name] for name in ("run_name", "parameters", *grid.AXES)}
         return {**chosen, "error": outcome.error}
     return {
         **listing.row(outcome.config.run_name, outcome.record),

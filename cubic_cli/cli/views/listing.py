@@ -13,7 +13,7 @@ from cubic_cli.errors import UsageError
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Record
 
-_CONFIG = ("hidden_size", "batch_size", "num_epochs", "initializer", "activation", "scaling", "seed")
+_CONFIG = ("hidden_size", "batch_size", "num_epochs", "initializer", "parameters", "activation", "scaling", "seed")
 # The columns of the screen and the keys of the rows that they show.
 COLUMNS = {
     "run": "run_name",
@@ -34,6 +34,7 @@ COLUMNS = {
 # Columns that are left out where they do not fit, in this order; the run, its loss and R² always stay.
 DROP = ("seed", "device", "epochs", "samples", "created", "B", "verified", "scaling", "activation", "H", "initializer")
 _LEFT = ("run", "created", "initializer", "activation", "scaling", "device", "verified")
+_FILE = 20  # cells: of a file's name in the place of an initialiser
 _NAME = 32  # cells: names are shortened to no fewer, in the middle, where they are all that does not fit
 
 
@@ -113,6 +114,8 @@ def _cell(row: dict[str, Any], key: str, name: int) -> str | Text:
         return shorten(value, name)
     if key == "created":
         return str(value)[:19].replace("T", GLUE)
+    if key == "initializer" and value is None:  # the network is a file's
+        return shorten(Path(row["parameters"] or "–").name, _FILE)
     if key == "r_squared":
         return r_squared(value)
     if key == "loss":

@@ -129,7 +129,7 @@ def _fix_layout(figure: "Figure") -> None:
 def _subtitle(record: Record) -> str:
     config = record.config
     return (
-        f"1 → {config.hidden_size} → 1, {config.activation}, {config.initializer}, scaling "
+        f"1 → {config.hidden_size} → 1, {config.activation}, {config.initializer or 'parameters of a file'}, scaling "
         f"{config.scaling}, {record.dataset.rows:,} samples in batches of {config.batch_size}"
     )
 

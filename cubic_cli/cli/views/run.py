@@ -140,6 +140,8 @@ def _settings(view: View) -> Fact | None:
     config, sources = view.record.config.model_dump(mode="json"), view.record.sources
     defaults = cfg.ForwardConfig().as_json()
     names = [name for name in sources if name in config and config[name] != defaults.get(name)]
+    if config["parameters"] is not None:  # the file gives these
+        names = [name for name in names if name not in ("hidden_size", "initializer")]
     if not names:
         return None
     given = (f"{name}={_setting(config[name])}{GLUE}({sources[name]})" for name in names)
@@ -171,13 +173,22 @@ def _parameters(view: View) -> Fact:
     kinds = sorted({p.dtype for p in parameters})
     width = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
     total = sum(p.count * width.get(p.dtype, 4) for p in parameters)
-    text = Text(f"{_many(count, 'parameter')} of {'/'.join(kinds)}, {size(total)}, {view.record.config.initializer}: ")
+    origin = view.record.config.initializer or _origin(view.record)
+    text = Text(f"{_many(count, 'parameter')} of {'/'.join(kinds)}, {size(total)}, {origin}: ")
     ranges = []
     for p in parameters:
         name = f"{SYMBOLS.get(p.name, p.name)} {shape(p.shape)}"
         same = p.min == p.max
         ranges.append(f"{name} = {number(p.min)}" if same else f"{name} from {number(p.min)} to {number(p.max)}")
     return "parameters", text.append(", ".join(r.replace(" ", GLUE) for r in ranges))
+
+
+def _origin(record: Record) -> str:
+    file = record.parameters_file
+    if file is None or file.path is None:
+        return "from arrays"
+    cast = f" ({file.dtype})" if file.dtype != "float32" else ""
+    return f"from {near(file.path)}{cast}"
 
 
 def _tensors(view: View) -> list[Block]:

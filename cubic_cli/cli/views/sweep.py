@@ -49,7 +49,7 @@ def screen(document: dict[str, Any], run_name: str, width: int) -> Screen:
     if failed:
         name = max(_FEWEST_LETTERS, width // 3)
         blocks.append(Facts([(shorten(row["run_name"], name), Text(f"failed: {row['error']}", BAD)) for row in failed]))
-    if len({row["hidden_size"] for row in done}) > 1:
+    if document["growth"] and len({row["hidden_size"] for row in done}) > 1:
         blocks.append(_growth(document["growth"]))
     return blocks
 
