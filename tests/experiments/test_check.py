@@ -623,10 +623,9 @@ def test_every_device_has_as_many_batches(devices):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("kind", ["nans", "infs"])
-def test_fast_arithmetic_of_xla(kind):
-    """Numbers that XLA is told are never there."""
-    flags = f"--xla_cpu_enable_fast_math=true --xla_cpu_fast_math_honor_{kind}=false"
+def test_fast_arithmetic_of_xla():
+    """Under which NaN is told never to be there; infinities the pass still counts where these are."""
+    flags = "--xla_cpu_enable_fast_math=true --xla_cpu_fast_math_honor_nans=false"
     command = [sys.executable, "-m", "cubic_cli", "check", "--json"]
     environment = {**check.os.environ, "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "2"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
