@@ -13,7 +13,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,12 +231,29 @@ def falsify(seen: verify.Seen, name: str, error: float) -> verify.Seen:
     return dataclasses.replace(seen, columns={**seen.columns, column: values})
 
 
-def campaign(cases: int, seed: int, devices: list[Any]) -> dict[str, Any]:
-    """Run the campaign, and return its counts."""
+def campaign(
+    cases: int, seed: int, devices: list[Any], save: Callable[[dict[str, Any]], None] = lambda result: None
+) -> dict[str, Any]:
+    """Run the campaign, and return its counts; what is known so far goes to `save` again and again."""
     wrong, alarms, missed = [], [], collections.Counter[str]()
     injected, figures, examples = collections.Counter[str](), 0, {}
     rng = np.random.default_rng(seed + 1)
+
+    def counted(done: int) -> dict[str, Any]:
+        return {
+            "cases": done,
+            "figures": figures,
+            "wrong": wrong,
+            "alarms": alarms,
+            "injected": dict(injected),
+            "missed": dict(missed),
+            "caught": 1 - sum(missed.values()) / max(1, sum(injected.values())),
+            "examples": examples,
+        }
+
     for number, case in zip(range(cases), draw(seed), strict=False):
+        if number % PER_SHAPE == 0:
+            save(counted(number))
         found = observe(case, devices)
         with np.errstate(all="ignore"):
             bad, three = judge(case, found.seen)
@@ -273,16 +290,7 @@ def campaign(cases: int, seed: int, devices: list[Any]) -> dict[str, Any]:
             if reference_gradients.verify(Parameters(*off), slopes)[1] is None:
                 missed[f"gradient of {name}"] += 1
                 examples.setdefault("gradient", []).append(f"{number} {case.about}: {name} by {error:.3g}")
-    return {
-        "cases": cases,
-        "figures": figures,
-        "wrong": wrong,
-        "alarms": alarms,
-        "injected": dict(injected),
-        "missed": dict(missed),
-        "caught": 1 - sum(missed.values()) / max(1, sum(injected.values())),
-        "examples": examples,
-    }
+    return counted(cases)
 
 
 def main() -> None:
@@ -295,9 +303,13 @@ def main() -> None:
     from cubic_cli.engine.devices import pick_devices
 
     started = time.perf_counter()
-    result = campaign(given.cases, given.seed, pick_devices(Device.auto))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+
+    def save(result: dict[str, Any]) -> None:
+        if given.json:
+            given.json.write_text(json.dumps(result, indent=1) + "\n")
+
+    result = campaign(given.cases, given.seed, pick_devices(Device.auto), save)
+    save(result)
     for name in ("wrong", "alarms"):
         print(f"{len(result[name])} {name}", *result[name][:5], sep="\n  ")
     print(f"{result['cases']} cases, {result['figures']} figures, {sum(result['injected'].values())} injected errors")
