@@ -77,8 +77,9 @@ def main() -> None:
     from cubic_cli.cli.app import run
 
     status = run()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: it was closed from the start
+            stream.flush()
     # All is written and flushed; taking JAX and polars down one by one would cost a fifth of a small run.
     os._exit(status)
 

@@ -22,6 +22,7 @@ from typing import Any
 from cubic_cli.cluster import supervisor
 from cubic_cli.cluster.rendezvous import meet
 from cubic_cli.config import Device, ForwardConfig, GenerateConfig, Place
+from cubic_cli.engine import mesh
 from cubic_cli.engine.compiler import prepare_cpu
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.errors import CubicError, PeerError
@@ -235,7 +236,7 @@ def joined(
     try:
         versions = {f"{name}'s version": metadata.version(name) for name in ("cubic-cli", "jax", "jaxlib", "numpy")}
         group[0].agree("settings", {**versions, "platform": platform, **mine})
-        jax.devices()  # waits for those of all
+        mesh.connect(pick_devices(device))
         yield group[0]
     except BaseException as error:
         if _is_broken_collective(error):

@@ -5,10 +5,11 @@ back to all: so a run by many processes is the code of a run by one.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
@@ -37,6 +38,15 @@ def fetch(arrays: Any) -> Any:
     if not sharding.is_fully_addressable:
         arrays = jax.tree.map(lambda array: array.addressable_data(0), _gather(sharding.mesh)(arrays))
     return jax.device_get(arrays)
+
+
+def connect(devices: Sequence[jax.Device]) -> None:
+    """Exchange a number between all devices. The first exchange has 30 seconds for all to come, later ones have no end.
+
+    So this is for when all processes are known to have come, before one of them compiles for longer than another.
+    """
+    over = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
+    fetch(put(np.zeros(len(devices), np.float32), over))
 
 
 @functools.lru_cache(4)

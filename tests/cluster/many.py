@@ -39,12 +39,12 @@ def start_all(devices, *arguments, command="forward", only=None, own=None, **env
     return started
 
 
-def finish(running):
-    """Wait for processes; return (status, standard output, standard error) of each."""
+def finish(running, seconds=120):
+    """Wait for processes, so long for each; return (status, standard output, standard error) of each."""
     ended = {}
     try:
         for process, popen in running.items():
-            ended[process] = helpers.finish(popen)
+            ended[process] = helpers.finish(popen, seconds)
             assert "Check failure" not in "".join(ended[process][1:]), "a dump of C++"
     finally:
         for popen in running.values():

@@ -8,9 +8,10 @@ from many import finish, start_all
 pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.long
 def test_check_of_every_process(tmp_path):
     """One report of all devices at process 0; the cache, which `forward` keeps, is left alone."""
-    ended = finish(start_all([2, 2], "--json", command="check", XDG_CACHE_HOME=str(tmp_path)))
+    ended = finish(start_all([2, 2], "--json", command="check", XDG_CACHE_HOME=str(tmp_path)), 600)
     assert [status for status, _, _ in ended.values()] == [0, 0], ended
     document = json.loads(ended[0][1])
     assert document["verdict"] == "right"
