@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -268,3 +270,8 @@ def test_a_pipe_is_passed_over(environment, tmp_path):
     os.mkfifo(tmp_path / ".env")
     assert stat.S_ISFIFO((tmp_path / ".env").stat().st_mode)
     assert load(tmp_path) == dotenv.DotEnv(load(tmp_path).path)
+
+
+def test_the_list_of_jax_variables_stands_in_the_docs():
+    text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(JAX_\w+)`", text)) == dotenv.JAX_VARIABLES

@@ -3,6 +3,7 @@ import json
 import re
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 
@@ -159,3 +160,17 @@ def test_a_long_name_fits(run, cubic):
     box = figure._suptitle.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
+
+
+@pytest.mark.process
+def test_a_figure_depends_on_nothing_of_the_users(cubic, tmp_path):
+    """A notebook sets MPLBACKEND for all that it starts; a matplotlibrc may ask for TeX."""
+    assert cubic("generate", "--n", 20)[0] == 0
+    assert cubic("forward", *helpers.QUICK, "--run-name", "a")[0] == 0
+    (tmp_path / "theirs").write_text("text.usetex: True\nfont.size: 30\n")
+    theirs = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path / "theirs")}
+    pictures = []
+    for environment in ({}, theirs):
+        assert helpers.outside("inspect", "a", "--plot", "a.svg", environment=environment)[0] == 0
+        pictures.append((tmp_path / "a.svg").read_bytes())
+    assert pictures[0] == pictures[1]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cubic_cli.cli.views import blocks
 from cubic_cli.cli.views.blocks import Screen
-from cubic_cli.cli.views.files import write_whole
+from cubic_cli.cli.views.files import prepare_matplotlib, write_whole
 from cubic_cli.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -85,4 +85,7 @@ def _figure(run: "Run | None") -> str:
     """Return the run's figure as an SVG element, nothing where there is none to be had."""
     from cubic_cli.cli.views import plot
 
-    return plot.svg(run) if run is not None and plot.available() else ""
+    if run is None or not plot.available():
+        return ""
+    prepare_matplotlib()
+    return plot.svg(run)
