@@ -98,7 +98,7 @@ MATHEMATICS = (
         "error = z2 - y",
         "engine",
     ),
-    Mutant("what was flushed to zero is believed", "engine/schedule.py", " & ~flushed)", ")", "engine"),
+    Mutant("what was flushed to zero is believed", "engine/schedule.py", " & ~flushed,", ",", "engine"),
     Mutant(
         "units that are left over are dropped",
         "engine/schedule.py",

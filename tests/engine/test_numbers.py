@@ -9,6 +9,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from helpers import samples
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,7 +21,6 @@ from cubic_cli.engine.passes import Pass, gather
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL
 from cubic_cli.network import initialise
 from cubic_cli.parameters import Parameters
-from tests.helpers import samples
 
 ULP = 2.0**-24
 N, BATCH = 103, 10
