@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cubic_cli.config import Activation
 from cubic_cli.data.problem import Float64
 from cubic_cli.data.source import Source
+from cubic_cli.engine.compiler import undisturbed
 from cubic_cli.engine.mesh import fetch, put
 from cubic_cli.engine.passes import map_blocks
 from cubic_cli.network import forward, mean_squared_error
@@ -22,6 +23,7 @@ from cubic_cli.parameters import Parameters, by_name
 
 _BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
 _BLOCKS = 32  # blocks of one device dispatched at a time
+_LARGE = 2.0**100  # a target beyond it may have an error whose double leaves float32
 
 
 def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> dict[str, Float64]:
@@ -37,21 +39,29 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
     totals = {name: np.zeros(array.shape) for name, array in by_name(parameters).items()}
     for start in range(0, source.count, blocks * samples):
         x, y = source.read(start, min(start + blocks * samples, source.count))
+        largest = np.max(np.abs(y), initial=0, where=np.isfinite(y))
+        scale = 2.0**-60 if largest > _LARGE else 1.0
         used = np.zeros(blocks * samples, np.float32)
-        used[: len(x)] = 1
+        used[: len(x)] = scale
         padded = (np.pad(column, (0, used.size - len(x)), mode="edge") for column in (x, y))
-        arrays = put([column.reshape(blocks, samples) for column in (*padded, used)], over)
-        for name, parts in by_name(fetch(run(given, *arrays))).items():
-            totals[name] += parts.sum(axis=0, dtype=np.float64)
+        with undisturbed():
+            arrays = put([column.reshape(blocks, samples) for column in (*padded, used)], over)
+            found = fetch(run(given, *arrays))
+        for name, parts in by_name(found).items():
+            totals[name] += parts.sum(axis=0, dtype=np.float64) / scale**2
     return {name: total / source.count for name, total in totals.items()}
 
 
 def squared_error(
     activation: Activation, parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array
 ) -> jax.Array:
-    """Return the sum of the squared errors over the samples of `x [S]` and `y [S]` where `used [S]` is 1, a scalar."""
+    """Return the sum of the squared errors over the samples of `x [S]` and `y [S]`, a scalar.
+
+    `used [S]` is 0 where a sample is padding, else the power of two that its error is multiplied by: twice an error
+    near float32's end would be infinite, and times a slope of 0 no number.
+    """
     z2 = forward(parameters, x[:, None], activation).z2[:, 0]
-    return mean_squared_error(z2, y, used > 0) * jnp.sum(used)
+    return mean_squared_error(z2, y, used > 0, used) * jnp.sum(used > 0, dtype=z2.dtype)
 
 
 @functools.lru_cache(16)

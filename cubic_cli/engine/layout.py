@@ -8,11 +8,13 @@ dispatched at a time.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cubic_cli.data.source import RESIDENT
+from cubic_cli.engine.mesh import spans_processes
 from cubic_cli.float32 import Float32
 
 
@@ -25,6 +27,7 @@ class Tuning(NamedTuple):
         unroll: units of the hidden layer in one step of its scan.
         written_out: whether a step's units are written out one after the other, or are an axis that is reduced.
         plain_values: values of z1 in a block of the plain schedule; bounds its memory.
+        resident: samples that stay on the devices from epoch to epoch, where no more are asked for.
         history_values: values of z1 in the epochs after the first, beyond which a program for the history alone is
             compiled beside the first epochs.
     """
@@ -35,6 +38,7 @@ class Tuning(NamedTuple):
     written_out: bool = True
     plain_values: int = 1 << 21
     history_values: int = 1 << 26
+    resident: int = RESIDENT
 
 
 # On a CPU what is known of a block of samples stays in the cache, and more units in a step compile longer and run no
@@ -55,6 +59,26 @@ CPU = Tuning()
 GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, plain_values=1 << 26, history_values=1 << 34)
 TPU = GPU
 TUNINGS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+_SAMPLE_BYTES = 256  # that a sample of a chunk may take: 64 were measured, of two chunks on their way and one kept
+
+
+def choose_tuning(devices: list[Any]) -> Tuning:
+    """Return how much of the work the devices like, of what their free memory holds; of many processes all alike."""
+    tuning = TUNINGS.get(devices[0].platform, GPU)
+    if devices[0].platform == "cpu" or spans_processes(devices):
+        return tuning
+    free = min(_free_bytes(device) for device in devices) * len(devices)
+    chunk = min(tuning.chunk, 1 << max(10, (free // _SAMPLE_BYTES).bit_length() - 1))
+    return tuning._replace(chunk=chunk, block=min(tuning.block, chunk), resident=free // 32)  # a quarter, of 8 a sample
+
+
+def _free_bytes(device: Any) -> int:
+    try:
+        stats = device.memory_stats() or {}
+    except (NotImplementedError, RuntimeError):
+        stats = {}
+    return int(stats.get("bytes_limit", 1 << 33)) - int(stats.get("bytes_in_use", 0))
+
 
 # XLA has a fast reduction for wide rows, the batches here; narrow ones are columns: a vector reduces many at once.
 _WIDE_BATCH = 100

@@ -21,10 +21,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cubic_cli.config import Activation
-from cubic_cli.data.source import RESIDENT, Source
+from cubic_cli.data.source import Source
 from cubic_cli.engine import mesh, schedule
 from cubic_cli.engine.compiler import Options, compile_ahead, options_by_unit, options_plain, undisturbed
-from cubic_cli.engine.layout import TUNINGS, Layout, Tuning, lay_out, lay_out_plain, place, spans
+from cubic_cli.engine.layout import Layout, Tuning, choose_tuning, lay_out, lay_out_plain, place, spans
 from cubic_cli.engine.observed import Chunk, Observed, collect, join
 from cubic_cli.float32 import Float32
 from cubic_cli.parameters import Parameters
@@ -207,7 +207,7 @@ class Pass:
         self.source, self.batch = source, min(batch_size, source.count)
         self.clock = clock or Clock()
         self._parameters, self._activation, self._devices = parameters, activation, devices
-        self._tuning = tuning or TUNINGS.get(devices[0].platform, TUNINGS["gpu"])
+        self._tuning = tuning or choose_tuning(devices)
         self._spans = spans(source.count, self.batch, self._tuning.chunk)
         self._programs: dict[str, _Program] = {}
         self._resident: dict[tuple[bool, int], Any] = {}
@@ -316,7 +316,7 @@ class Pass:
         if key in self._resident:
             return self._resident[key]
         arrays = program.put(*self.source.read(step.start, step.stop))
-        if self.source.count <= RESIDENT:
+        if self.source.count <= self._tuning.resident:
             self._resident[key] = arrays
         return arrays
 

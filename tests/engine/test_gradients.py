@@ -200,3 +200,22 @@ def test_gradients_of_targets_near_the_end_of_float32_verify(activation):
         expected = by_hand_of(parameters, column, y, activation)
         assert not expected.told.b2.any()
         assert verify_gradients.verify(from_names(found), expected)[1] is None
+
+
+def test_gradients_of_errors_near_the_end_of_float32():
+    """2 (z2 − y) is beyond float32 and times a slope of 0 no number; the gradient of b2 is its mean all the same."""
+    x = np.array([1, 2, 3, 4], np.float32)
+    y = np.array([3e38, -2e38, 3e38, 1], np.float32)
+    parameters = network.initialise(Initializer.zeros, H, 0)
+    found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices()[:1])
+    assert found["output_layer.bias"] == pytest.approx(-2 * y.astype(np.float64).mean(), rel=1e-6)
+    assert not any(found[name].any() for name in found if name != "output_layer.bias")
+
+
+def test_gradients_are_measured_whatever_jax_is_told_to_halt_at():
+    x = np.array([1, np.nan], np.float32)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        found = gradients.measure(
+            network.initialise(Initializer.ones, H, 0), Arrays(x, x), Activation.relu, jax.devices()
+        )
+    assert np.isnan(found["output_layer.bias"]).all()
