@@ -19,6 +19,7 @@ from dataclasses import asdict, astuple
 from importlib import metadata
 from typing import Any
 
+from cubic_cli import __version__
 from cubic_cli.cluster import supervisor
 from cubic_cli.cluster.rendezvous import meet
 from cubic_cli.config import Device, ForwardConfig, GenerateConfig, Place
@@ -234,7 +235,7 @@ def joined(
 
     group.append(Group(place, global_state.client, tell))
     try:
-        versions = {f"{name}'s version": metadata.version(name) for name in ("cubic-cli", "jax", "jaxlib", "numpy")}
+        versions = {"cubic": __version__} | {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
         group[0].agree("settings", {**versions, "platform": platform, **mine})
         mesh.connect(pick_devices(device))
         yield group[0]
