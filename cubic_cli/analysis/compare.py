@@ -1,31 +1,33 @@
 """Runs set side by side: what differs in how they were made, then how far apart their numbers are. No JAX here."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from cubic_cli.runs.record import Record
 
-_NAMES = {"run_name", "artifact_dir", "fail_on"}  # settings that say nothing of what was computed
-
-
-_PATHS = {("config", "dataset"), ("config", "parameters")}
+_ROUNDING = 2.0**-22  # of the largest magnitude: standard deviations differ by as much where sums are ordered otherwise
+_FEW_ZEROS = 1e-5  # of the values: so many may round to either side of zero
 
 
 def compare(record: Record, other: Record, tolerance: float | None = None) -> dict[str, Any]:
     """Return how `record` compares with `other`, one entry of `others` in `inspect --compare OTHER --json`:
 
         run_name      the other's
-        differences   what differs in how they were made: `part` (config, dataset, device or versions), `name`, `this`,
-                      `other`; null stands for what a record does not have
-        changes       the losses and the ranges: `quantity` (as in `loss`, `z1.min`), `this`, `other`, `change`
+        differences   what differs in how they were made: `part` (config, dataset, parameters_file, device or
+                      versions), `name`, `this`, `other`; null stands for what a record does not have
+        changes       the losses and the tensors' figures: `quantity` (as in `loss`, `z1.min`), `this`, `other`,
+                      `change`
         beyond        the quantities whose change is larger than the tolerance; null without one
 
-    A change is relative. For a loss it is `|this − other| / max(|this|, |other|)`; an end of a range is held against
-    the largest magnitude of its tensor in either run, so that a minimum near zero is not asked for more digits than
-    its tensor has. Two NaN, two equal infinities and two nulls are equal; one of them against a number is infinitely
-    far. Shapes may differ: they stand among the differences, by the sizes that make them.
+    A change is relative. For a loss it is `|this − other| / max(|this|, |other|)`; an end of a range and a mean are
+    held against the largest magnitude of their tensor in either run, so that a minimum near zero is not asked for more
+    digits than its tensor has; a standard deviation against the larger of both, but for changes below 2⁻²² of that
+    magnitude. Of the zeros of a1 it is the change of their share, but for 10⁻⁵. A count of NaN or infinities that
+    differs is infinitely far. Two NaN, two equal infinities and two nulls are equal; one of them against a number is
+    infinitely far. Shapes may differ: they stand among the differences, by the sizes that make them.
     """
-    changes = _changes(record, other)
+    changes = list(_changes(record, other))
     beyond = None if tolerance is None else [c["quantity"] for c in changes if not c["change"] <= tolerance]
     return {
         "run_name": other.run_name,
@@ -43,43 +45,63 @@ def document(record: Record, others: list[Record], tolerance: float | None) -> d
 
 
 def _differences(record: Record, other: Record) -> list[dict[str, Any]]:
-    """What differs in how two runs were made; paths of files stand in their own parts, where the digests differ."""
-    parts = ("config", "dataset", "parameters_file", "device", "versions")
-    pairs = [(part, dict(getattr(record, part) or {}), dict(getattr(other, part) or {})) for part in parts]
+    """What differs in how two runs were made. Paths do not count where the digests of what they name agree."""
+    same_samples = alike(record.dataset.sha256, other.dataset.sha256) or alike(
+        record.dataset.digest, other.dataset.digest
+    )
+    files = record.parameters_file, other.parameters_file
+    same_parameters = files[0] is not None and files[1] is not None and files[0].sha256 == files[1].sha256
+    skipped = {("config", name) for name in ("dataset", "run_name", "artifact_dir", "fail_on", "parameters")}
+    skipped |= {("dataset", name) for name in ("x", "y", *(("path",) if same_samples else ()))}
+    if same_parameters:
+        skipped.add(("parameters_file", "path"))
     found = []
-    for part, this, that in pairs:
-        if part == "parameters_file" and this.get("sha256") == that.get("sha256"):
-            continue
-        names = ("path", "rows", "sha256") if part == "dataset" else dict.fromkeys([*this, *that])
+    for part in ("config", "dataset", "parameters_file", "device", "versions"):
+        this, that = (dict(getattr(each, part) or {}) for each in (record, other))
         found += [
             {"part": part, "name": name, "this": this.get(name), "other": that.get(name)}
-            for name in names
-            if name not in _NAMES and (part, name) not in _PATHS and this.get(name) != that.get(name)
+            for name in dict.fromkeys([*this, *that])
+            if (part, name) not in skipped and this.get(name) != that.get(name)
         ]
     return found
 
 
-def _changes(record: Record, other: Record) -> list[dict[str, Any]]:
-    changes = [_change("loss", record.loss, other.loss, None)]
-    if record.loss_in_data_units != record.loss or other.loss_in_data_units != other.loss:
-        changes.append(_change("loss_in_data_units", record.loss_in_data_units, other.loss_in_data_units, None))
-    for this, that in zip(record.tensors, other.tensors, strict=True):
-        ends = [end for tensor in (this, that) for end in (tensor.min, tensor.max)]
-        scale = max((abs(end) for end in ends if end is not None and math.isfinite(end)), default=0.0)
-        changes.append(_change(f"{this.name}.min", this.min, that.min, scale))
-        changes.append(_change(f"{this.name}.max", this.max, that.max, scale))
-    return changes
+def alike(this: str | None, that: str | None) -> bool:
+    """Return whether two digests are known and the same."""
+    return this is not None and this == that
 
 
-def _change(quantity: str, this: float | None, that: float | None, scale: float | None) -> dict[str, Any]:
-    return {"quantity": quantity, "this": this, "other": that, "change": _relative(this, that, scale)}
+def _changes(record: Record, other: Record) -> Iterator[dict[str, Any]]:
+    yield _change("loss", record.loss, other.loss, _relative(record.loss, other.loss))
+    this, that = record.loss_in_data_units, other.loss_in_data_units
+    if this != record.loss or that != other.loss:
+        yield _change("loss_in_data_units", this, that, _relative(this, that))
+    for one, two in zip(record.tensors, other.tensors, strict=True):
+        ends = [abs(end) for end in (one.min, one.max, two.min, two.max) if end is not None]
+        magnitude = max((end for end in ends if math.isfinite(end)), default=0.0)
+        for name in ("min", "max", "mean"):
+            this, that = getattr(one, name), getattr(two, name)
+            yield _change(f"{one.name}.{name}", this, that, _relative(this, that, magnitude))
+        yield _change(f"{one.name}.std", one.std, two.std, _relative(one.std, two.std, None, _ROUNDING * magnitude))
+        if one.name == "a1":
+            change = max(0.0, abs(one.zeros - two.zeros) - _FEW_ZEROS)
+            yield _change("a1.zeros", one.zeros, two.zeros, change)
+        for name in ("nan", "posinf", "neginf"):
+            this, that = getattr(one, name), getattr(two, name)
+            yield _change(f"{one.name}.{name}", this, that, 0.0 if this == that else math.inf)
 
 
-def _relative(this: float | None, that: float | None, scale: float | None) -> float:
+def _change(quantity: str, this: float | None, that: float | None, change: float) -> dict[str, Any]:
+    return {"quantity": quantity, "this": this, "other": that, "change": change}
+
+
+def _relative(this: float | None, that: float | None, scale: float | None = None, ignored: float = 0.0) -> float:
+    """Return the difference over `scale`, else over the larger of both; 0 where it is no more than `ignored`."""
     if this is None or that is None:
         return 0.0 if this is that else math.inf
     if this == that or (math.isnan(this) and math.isnan(that)):
         return 0.0
     if not (math.isfinite(this) and math.isfinite(that)):
         return math.inf
-    return abs(this - that) / (scale or max(abs(this), abs(that)))
+    difference = abs(this - that)
+    return 0.0 if difference <= ignored else difference / (scale or max(abs(this), abs(that)))

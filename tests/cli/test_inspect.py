@@ -193,6 +193,33 @@ def test_what_is_not_a_number_is_equal_to_itself_alone():
     assert compare.compare(none, records.RECORD, 1e9)["beyond"] == ["a1.min", "a1.max"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "tolerance", "beyond"),
+    [
+        ({"tensors__0__neginf": 1}, 1e9, ["z1.neginf"]),  # which the loss hides behind a ReLU
+        ({"tensors__3__nan": 2}, 1e9, ["loss.nan"]),
+        ({"tensors__2__mean": 0.125 + 2e-3}, 1e-3, []),  # z2 reaches 2.25
+        ({"tensors__2__mean": 0.125 + 3e-3}, 1e-3, ["z2.mean"]),
+        ({"tensors__0__std": 1.5 * 1.002}, 1e-3, ["z1.std"]),
+        ({"tensors__0__std": 1.5 + 5.25 * 2**-23}, 0, []),
+        ({"tensors__1__zeros": 0.4998 + 0.9e-5}, 0, []),
+        ({"tensors__1__zeros": 0.4998 + 2e-5}, 0, ["a1.zeros"]),
+        ({"tensors__0__zeros": 0.5}, 0, []),  # of a1 alone
+    ],
+    ids=str,
+)
+def test_what_the_loss_hides_is_compared(changes, tolerance, beyond):
+    assert compare.compare(records.make(**changes), records.RECORD, tolerance)["beyond"] == beyond
+
+
+def test_paths_do_not_count_where_digests_agree():
+    elsewhere = records.make(dataset__path="/elsewhere/data.csv", config__dataset="../data.csv")
+    assert compare.compare(elsewhere, records.RECORD)["differences"] == []
+    unknown = records.make(dataset__path="/elsewhere/data.csv", dataset__sha256=None)
+    names = [one["name"] for one in compare.compare(unknown, records.RECORD)["differences"]]
+    assert names == ["path", "sha256"]
+
+
 def test_an_end_of_a_range_is_held_against_its_tensor():
     """A minimum of 1e-9 against 0 is no difference where the tensor reaches 5."""
     near = records.make(tensors__1={"min": 1e-9})

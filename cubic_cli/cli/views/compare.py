@@ -31,6 +31,8 @@ def _changes(other: dict[str, Any]) -> Grid:
     beyond = set(other["beyond"] or [])
     rows = []
     for change in other["changes"]:
+        if change["quantity"].endswith(("nan", "inf")) and change["change"] == 0:
+            continue  # counts that are equal, none as a rule
         style = BAD if change["quantity"] in beyond else ""
         rows.append(
             (
@@ -41,7 +43,9 @@ def _changes(other: dict[str, Any]) -> Grid:
             )
         )
     columns = [Column("", False), Column("this"), Column("other"), Column("change")]
-    return Grid("", columns, rows, note="a change of a range is relative to the largest magnitude of its tensor")
+    return Grid(
+        "", columns, rows, note="a change of an end or a mean is relative to the largest magnitude of its tensor"
+    )
 
 
 def _change(change: dict[str, Any]) -> str:
@@ -61,7 +65,7 @@ def _change(change: dict[str, Any]) -> str:
 
 def _verdict(beyond: list[str], tolerance: float) -> Text:
     if not beyond:
-        return Text.assemble(("yes", GOOD), f", every loss and range is within {tolerance:g}, relatively")
+        return Text.assemble(("yes", GOOD), f", every figure is within {tolerance:g}, relatively")
     return Text.assemble(("NO", BAD), f", beyond {tolerance:g}, relatively: {', '.join(beyond)}")
 
 
