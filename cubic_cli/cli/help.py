@@ -54,6 +54,14 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The commands together."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, flags with a default: to convert a None, Typer would load pydantic, for `--help` too."""
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False) and parameter.default is None:
+                parameter.default = False
+        return parameters
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
         from rich.text import Text

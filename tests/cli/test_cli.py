@@ -207,7 +207,7 @@ def test_what_needs_no_jax_loads_none(arguments):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["forward", "--help"], ["inspect", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
-    assert loads_none_of(["jax", "numpy", "polars", "safetensors", "matplotlib"], arguments)
+    assert loads_none_of(["jax", "numpy", "polars", "safetensors", "matplotlib", "pydantic"], arguments)
 
 
 def test_that_the_tests_above_can_fail():
@@ -313,7 +313,7 @@ def test_the_help_has_a_sentence_an_option_and_fits(cubic, monkeypatch, command)
     assert len(lines) <= 66
     assert max(map(len, lines)) <= 80
     assert "…" not in out.replace("<RUN_NAME>-…", "")
-    assert len([line for line in lines if line.startswith(f"  cubic {command}")]) == 3
+    assert len([line for line in lines if line.startswith(f"  cubic {command}")]) >= 3
     cells = re.split(r"\n│ (?=-|\[)", out)[1:]
     for cell in cells:
         words = " ".join(cell.split("╰")[0].replace("│", " ").split())
