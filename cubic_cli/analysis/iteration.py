@@ -29,7 +29,7 @@ def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     Raises:
         RunError: there is no such iteration, or the history is damaged.
     """
-    row = _row(folder, record, epoch, batch)
+    row = read_row(folder, record, epoch, batch)
     tensors = []
     for tensor in record.tensors:
         name = tensor.name
@@ -45,7 +45,12 @@ def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     return {"run_name": record.run_name, "epoch": epoch, "batch": batch, "tensors": tensors}
 
 
-def _row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
+def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
+    """Return the row of the history of one iteration.
+
+    Raises:
+        RunError: there is no such iteration, or the history is damaged.
+    """
     epochs = record.config.num_epochs
     batches = record.iterations // epochs
     if epoch > epochs or batch > batches:
@@ -101,17 +106,17 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
         DatasetError: the dataset is missing, cannot be read, or ends before this batch.
     """
     config = record.config
-    row = _row(folder, record, epoch, batch)
+    row = read_row(folder, record, epoch, batch)
     start = (batch - 1) * config.batch_size
     try:
-        x, y, unchanged, note = _samples(record, start, start + row["size"])
+        x, y, unchanged, note = read_samples(record, start, start + row["size"])
     except DatasetError as why:
         raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
     x, y = (
         choose_scale(config.scaling, column).apply(values)
         for column, values in ((record.dataset.x, x), (record.dataset.y, y))
     )
-    parameters = from_names(_parameters(folder, config.hidden_size))
+    parameters = from_names(load_parameters(folder, config.hidden_size))
     reference = expected.compute(parameters, x, y, len(x), config.activation)
     error, quantity = _distance(row, reference)
     with np.errstate(all="ignore"):
@@ -126,7 +131,12 @@ def _path(record: Record) -> Path:
     return runs.near(record.dataset.path)
 
 
-def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
+def load_parameters(folder: Path, hidden: int) -> dict[str, Float32]:
+    """Return the parameters of a run by name.
+
+    Raises:
+        RunError: they are missing, or not those of a network of `hidden` units.
+    """
     values = runs.load_parameters(folder)
     shapes = {name: array.shape for name, array in values.items()}
     expected = {
@@ -143,8 +153,12 @@ def _parameters(folder: Path, hidden: int) -> dict[str, Float32]:
     return values
 
 
-def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, bool | None, str]:
-    """Return the samples `start` to `stop`, whether all the run's samples are what they were, and what went wrong."""
+def read_samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, bool | None, str]:
+    """Return the samples `start` to `stop`, whether all the run's samples are what they were, and what went wrong.
+
+    Raises:
+        DatasetError: the dataset is missing, cannot be read, or ends before `stop`.
+    """
     data = record.dataset
     digest, seen, note = Sha256(), 0, ""
     kept: list[tuple[Float32, Float32]] = []
@@ -162,7 +176,7 @@ def _samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, b
         if seen < stop:
             raise
         note = str(error)
-    expected = data.sha256
+    expected = data.sha256 or data.digest
     unchanged = None if expected is None else seen == data.rows and digest.hexdigest() == expected
     return np.concatenate([x for x, _ in kept]), np.concatenate([y for _, y in kept]), unchanged, note
 

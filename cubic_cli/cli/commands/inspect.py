@@ -1,5 +1,6 @@
 """`cubic inspect`: look at saved runs."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
 from cubic_cli.cli.help import RUN, SHOW
-from cubic_cli.config import ForwardConfig, parse_size
+from cubic_cli.config import ForwardConfig, parse_integer, parse_size
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from cubic_cli.runs.record import Record
     from cubic_cli.runs.saved import Saved
     from cubic_cli.runs.store import Run
+
+
+UNITS = 8  # groups of units written out by --row
+
+
+def _parse_units(text: str) -> int | None:
+    """Return how many units are written out, None for all."""
+    if text.lower() == "all":
+        return None
+    return parse_integer(1, accepted="an integer of at least 1, or 'all'")(text)
 
 
 def inspect(
@@ -45,6 +56,25 @@ def inspect(
         int | None,
         options.option(panel=SHOW, parse=options.positive, metavar="INT", help="With --epoch: show one iteration."),
     ] = None,
+    row: Annotated[
+        int | None,
+        options.option(
+            panel=SHOW,
+            parse=options.positive,
+            metavar="INT",
+            help="Write out the arithmetic of one sample, from 1 (--save .tex too).",
+        ),
+    ] = None,
+    units: Annotated[
+        int | None,
+        options.option(panel=SHOW, parse=_parse_units, metavar="K|all", help="With --row: write out so many units."),
+    ] = UNITS,
+    blank: Annotated[
+        bool, options.option("--blank", panel=SHOW, help="With --row: leave the results out; --save keeps them apart.")
+    ] = False,
+    formats: Annotated[
+        bool, options.option("--formats", panel=SHOW, help="Show what each tensor would lose in fewer bits.")
+    ] = False,
     compare: Annotated[
         list[str],
         options.option(
@@ -76,8 +106,13 @@ def inspect(
     cubic inspect                                the newest run
     cubic inspect he --compare default_run       two runs side by side
     cubic inspect --list --sort loss             all runs, the best first
+    cubic inspect he --row 7                     the arithmetic of one sample
     """
-    _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot)
+    _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot, row, formats)
+    if row is None and (blank or options.source(ctx, "units") == "flag"):
+        raise UsageError("--units and --blank go with --row")
+    if blank and json:
+        raise UsageError("--blank leaves out what --json prints; give one of them")
     if run is not None and options.source(ctx, "run_name") == "flag":
         raise UsageError("RUN and --run-name both name the run; give one of them")
     if list_:
@@ -90,6 +125,10 @@ def inspect(
         _compare(folder, compare, Path(artifact_dir), tolerance, save, json)
     elif epoch is not None and batch is not None:
         _iteration(folder, epoch, batch, save, json)
+    elif row is not None:
+        _row(folder, row, units, blank, save, json)
+    elif formats:
+        _formats(folder, save, json)
     else:
         _run(folder, save, plot, json)
 
@@ -125,6 +164,8 @@ def _check_usage(
     tolerance: float | None,
     save: str | None,
     plot: str | None,
+    row: int | None,
+    formats: bool,
 ) -> None:
     if (epoch is None) != (batch is None):
         raise UsageError("--epoch and --batch go together, as in --epoch 10 --batch 100")
@@ -132,7 +173,17 @@ def _check_usage(
         raise UsageError("--sort goes with --list")
     if tolerance is not None and not compare:
         raise UsageError("--tolerance goes with --compare OTHER")
-    chosen = [name for name, given in (("--list", list_), ("--compare", compare), ("--epoch", epoch)) if given]
+    chosen = [
+        name
+        for name, given in (
+            ("--list", list_),
+            ("--compare", compare),
+            ("--epoch", epoch),
+            ("--row", row),
+            ("--formats", formats),
+        )
+        if given
+    ]
     if plot is not None:
         chosen.append("--plot")
     if len(chosen) > 1:
@@ -144,7 +195,7 @@ def _check_usage(
     if save is not None:
         from cubic_cli.cli.views.save import check_path
 
-        check_path(save)
+        check_path(save, (".tex",) if row is not None else ())
 
 
 def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) -> None:
@@ -185,6 +236,47 @@ def _whole_record(folder: Path) -> "Record":
 
     runs.recover(folder)
     return runs.load_record(folder)
+
+
+def _row(folder: Path, row: int, units: int | None, blank: bool, save: str | None, json: bool) -> None:
+    from cubic_cli.analysis.sample import read_sample
+    from cubic_cli.cli.views import row as view
+    from cubic_cli.cli.views.files import write_whole
+
+    sample = read_sample(folder, _whole_record(folder), row)
+    document = sample.as_json() if json else {}
+    title = f"cubic inspect --row {row}"
+    parts = [(save, blank)]
+    if save is not None and blank:
+        path = Path(save)
+        parts.append((str(path.with_name(f"{path.stem}-answers{path.suffix}")), False))
+    _give(document, lambda width: view.screen(sample, width, units, blank), json, None, title)
+    for target, empty in parts:
+        if target is None:
+            continue
+        if Path(target).suffix.lower() == ".tex":
+            write_whole(Path(target), view.latex(sample, units, empty).encode(), "--save")
+        else:
+            from cubic_cli.cli.views.save import save as keep
+
+            show = functools.partial(view.screen, sample, units=units, blank=empty)
+            keep(Path(target), show, terminal.console().width, title)
+        terminal.tell(f"kept in {target}")
+
+
+def _formats(folder: Path, save: str | None, json: bool) -> None:
+    from cubic_cli.cli.views import formats as view
+    from cubic_cli.runs import store as runs
+
+    record = _whole_record(folder)
+    if record.formats is None:
+        raise RunError(
+            f"{folder / runs.RECORD} does not say what its tensors lose in fewer bits, for an earlier version of cubic "
+            f"wrote it; {runs.again(folder)}"
+        )
+    entries = [entry.model_dump(mode="json") for entry in record.formats]
+    document = {"run_name": record.run_name, "formats": entries}
+    _give(document, lambda width: view.screen(record), json, save, f"cubic inspect {folder.name} --formats")
 
 
 def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:

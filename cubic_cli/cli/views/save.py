@@ -46,14 +46,15 @@ svg {{ max-width: 100%; height: auto; }}
 """
 
 
-def check_path(path: str) -> str:
-    """Return `path` if a screen can be kept in it.
+def check_path(path: str, also: tuple[str, ...] = ()) -> str:
+    """Return `path` if a screen can be kept in it; `also` are endings that this screen has beside the usual ones.
 
     Raises:
         UsageError: it has another ending; names those that are accepted.
     """
-    if Path(path).suffix.lower() not in ENDINGS or "\0" in path:
-        raise UsageError(f"--save: found {path!r}; expected a path that ends in {', '.join(ENDINGS)}")
+    endings = (*ENDINGS, *also)
+    if Path(path).suffix.lower() not in endings or "\0" in path:
+        raise UsageError(f"--save: found {path!r}; expected a path that ends in {', '.join(endings)}")
     return path
 
 
