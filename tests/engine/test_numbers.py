@@ -47,7 +47,7 @@ def exact(x):
 
 
 def check(seen, values, units=12.0):
-    """Hold mean and std against float64: a few roundings, and those of a float32 sum of up to 50 terms."""
+    """Hold mean and std against float64, within `units` in the last place of what they are."""
     finite = values[np.isfinite(values)].astype(np.float64)
     assert (seen.nan, seen.posinf, seen.neginf) == (
         np.isnan(values).sum(),
@@ -114,6 +114,9 @@ def test_one_sample(by_unit):
         check(seen[name], values[name])
 
 
+# Of a float32 sum of the 50 values of a piece: each addition may round to the same side, by half a unit of the sum of
+# squares, of which the deviation is the root; and five roundings of each term.
+WORST = 50 / 2 + 5
 numbers = st.floats(width=32, allow_subnormal=False, min_value=-(2.0**100), max_value=2.0**100)
 
 
@@ -128,7 +131,7 @@ def test_any_values(by_unit, values, offset, spread):
         x = normal_or_zero(values.astype(np.float64) * spread + offset)
     seen, exactly = observe(x, by_unit, CPU), exact(x)
     for name in exactly:
-        check(seen[name], exactly[name])
+        check(seen[name], exactly[name], WORST)
 
 
 @given(values=arrays(np.float32, N, elements=st.floats(width=32, allow_subnormal=False)))
@@ -136,7 +139,7 @@ def test_any_values_that_are_no_numbers_too(values):
     x = normal_or_zero(np.where(np.abs(values) > FLOAT32_MAX / 4, np.inf, values))
     seen, exactly = observe(x, True, CPU), exact(x)
     for name in exactly:
-        check(seen[name], exactly[name])
+        check(seen[name], exactly[name], WORST)
 
 
 @functools.cache
