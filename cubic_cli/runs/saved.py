@@ -67,6 +67,7 @@ def scan_history(folder: Path) -> pl.LazyFrame:
         RunError: the file is missing or cut off.
     """
     path = folder / runs.HISTORY
+    runs.check_file(path)
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -134,6 +135,7 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
 def check_parameters(folder: Path) -> None:
     """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
     path = folder / runs.PARAMETERS
+    runs.check_file(path)
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

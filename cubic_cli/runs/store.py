@@ -159,7 +159,7 @@ def load_document(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not folder.is_dir():
         raise RunError(f"there is no run {folder}; `cubic inspect --list` shows the runs, `cubic forward` makes one")
-    _check_file(path)
+    check_file(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -184,7 +184,7 @@ def load_history(folder: Path) -> "pl.DataFrame":
     import polars as pl
 
     path = folder / HISTORY
-    _check_file(path)
+    check_file(path)
     try:
         return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -201,14 +201,14 @@ def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
     from safetensors.numpy import load_file
 
     path = folder / PARAMETERS
-    _check_file(path)
+    check_file(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError):
         raise RunError(f"{path} is damaged; {again(folder)}") from None
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raise `RunError` unless `path` is a file; a pipe would make its reader wait for ever."""
     try:
         if path.is_file():

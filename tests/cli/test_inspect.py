@@ -331,6 +331,16 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(cubic, here, name, damage
     assert ("Layer 1" in out) == (name != "history.parquet")
 
 
+@pytest.mark.parametrize("name", ["history.parquet", "params.safetensors"])
+def test_a_pipe_keeps_nobody_waiting(cubic, here, name):
+    path = here / "model" / "plain" / name
+    path.unlink()
+    os.mkfifo(path)
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert (status, "z1" in out) == (1, True)
+    assert f"{name} is no regular file" in err
+
+
 def test_a_history_of_another_run_is_told(cubic, here):
     change_record(here / "model" / "plain", iterations=6300)
     status, _, err = cubic("inspect", "--run-name", "plain")

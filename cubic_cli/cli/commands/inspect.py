@@ -292,7 +292,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
     if not json:
         try:
             values = iteration.recompute(folder, record, epoch, batch)
-            if values.unchanged and not values.agrees:
+            if values.unchanged is not False and not values.agrees:
                 problem = (
                     f"{folder / runs.HISTORY} is damaged: {values.quantity} of epoch {epoch}, batch {batch} is not "
                     f"what the run's parameters and samples give; {runs.again(folder)}"
