@@ -70,7 +70,9 @@ def _tensors(parameters, x, activation):
     of_z2 = of_z2 + TINY * hidden * (2 + np.abs(a1).max(axis=1)[:, None])
     limit = MOST * (1 - max(1e-5, hidden * U))
     over = ~(np.abs(product) <= limit) | ~(np.abs(z1) <= limit)
-    over_a1 = over if activation != "relu" else over & ~((z1 < 0) & (product < 0))
+    over_a1 = over
+    if activation == "relu" and (np.abs(w1) >= TINY).all():  # else ∞ · w1 may be NaN
+        over_a1 = over & ~((z1 < 0) & (product < 0))
     over_z2 = over_a1.any(axis=1, keepdims=True) | ~(sizes <= limit)
     found = {}
     for name, values, bound, possibly in (

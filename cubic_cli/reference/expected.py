@@ -13,7 +13,17 @@ from cubic_cli.config import Activation
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, TENSORS, Float32, Float64
 from cubic_cli.parameters import Parameters
 from cubic_cli.reference.network import in_float64
-from cubic_cli.reference.rounding import SATURATED, UNIT, Bounded, bound, finite, largest, surely_zero, tolerance
+from cubic_cli.reference.rounding import (
+    SATURATED,
+    UNIT,
+    Bounded,
+    bound,
+    finite,
+    is_normal,
+    largest,
+    surely_zero,
+    tolerance,
+)
 
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time: stays in the cache
 
@@ -165,7 +175,9 @@ class _Look:
             product = np.multiply.outer(x, w1)
             over_product = ~(np.abs(product) <= self.limit)
             over_z1 = ~(np.abs(z1) <= self.limit) | over_product
-            if self.activation is Activation.tanh:  # ±∞ saturate it
+            if not is_normal(w1):  # ∞ · W1 is NaN where W1 is zero to the device
+                over_a1 = over_z1
+            elif self.activation is Activation.tanh:  # ±∞ saturate it
                 over_a1 = over_product & (np.abs(z1) <= self.limit)
             elif self.activation in (Activation.relu, Activation.gelu):
                 over_a1 = over_z1 & ((z1 > 0) | (product > 0))

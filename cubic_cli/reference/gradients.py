@@ -20,6 +20,7 @@ from cubic_cli.reference.network import differentiate, in_float64
 from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, surely_zero, tolerance
 from cubic_cli.reference.verify import Failure
 
+_BLOCK_VALUES = 1 << 20  # of z1 in a block, whose samples the device adds up in float32
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
 
 
@@ -49,6 +50,9 @@ def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activati
                     total += part.reshape(total.shape)
         allowed = tolerance(wide.hidden_size)
         told = Parameters(*(magnitude <= FLOAT32_MAX * (1 - allowed) for magnitude in reach))
+        # Where all samples are alike, so are the roundings of a sum over them; a device adds up a quarter in a row.
+        in_a_row = min(len(x), max(1, _BLOCK_VALUES // wide.hidden_size)) / 4
+        rounding = Parameters(*(r + in_a_row * UNIT * np.abs(v) for r, v in zip(rounding, value, strict=True)))
         value, rounding = (Parameters(*(total / len(x) for total in totals)) for totals in (value, rounding))
     return Gradients(value, rounding, told, allowed)
 

@@ -96,17 +96,20 @@ def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded
         reach = np.abs(a1) @ weight + abs(b2[0])
     lost = SMALLEST_NORMAL * hidden * (1 + (0.0 if is_normal(w2) else largest(a1)))
     lost += (flushed + SMALLEST_NORMAL) * weight.sum()
-    of_z2 = UNIT * (_of_sum(a1, w2, z2) + (k + 1) * terms) + lost
+    of_z2 = UNIT * (_of_sum(a1, w2, b2[0], z2) + (k + 1) * terms) + lost
     # A bias near float32's end is z1 itself, or leaves its range.
     largest_bias = float(bias[bias < FLOAT32_MAX / 4].max(initial=0.0))
     return Bounded(z1, a1, z2, of_z2, sizes, k, largest_bias, flushed, near, reach)
 
 
-def _of_sum(a1: Float64, w2: Float64, z2: Float64) -> Float64:
-    """Return P over u, `[N]`, from the partial sums at some units in equal distances, all of few."""
+def _of_sum(a1: Float64, w2: Float64, b2: float, z2: Float64) -> Float64:
+    """Return P over u, `[N]`, from the partial sums at some units in equal distances, all of few.
+
+    A device may begin with the bias or end with it.
+    """
     hidden = len(w2)
     ends = np.unique(np.linspace(1, hidden, min(hidden, _PARTIAL_SUMS)).astype(int))
-    partial = np.abs(a1 @ np.where(np.arange(hidden)[:, None] < ends, w2[:, None], 0.0))
+    partial = np.abs(a1 @ np.where(np.arange(hidden)[:, None] < ends, w2[:, None], 0.0)) + abs(b2)
     each = hidden / len(ends)
     either_way = 2 * np.sqrt(each * (partial * partial).sum(axis=1)) + hidden / 8 * np.abs(z2)
     smaller: Float64 = np.minimum(each * partial.sum(axis=1) / 4, either_way)

@@ -219,3 +219,14 @@ def test_gradients_are_measured_whatever_jax_is_told_to_halt_at():
             network.initialise(Initializer.ones, H, 0), Arrays(x, x), Activation.relu, jax.devices()
         )
     assert np.isnan(found["output_layer.bias"]).all()
+
+
+@pytest.mark.parametrize("x", [0.3, 7.1, 99.9])
+def test_gradients_of_samples_that_are_all_alike_verify(x):
+    """Then all roundings of a sum over them go one way, and come to N / 4 of them."""
+    column, y = np.full(1000, x, np.float32), np.full(1000, -1.7, np.float32)
+    for initializer in Initializer:
+        parameters = network.initialise(initializer, 8, 3)
+        found = gradients.measure(parameters, Arrays(column, y), Activation.leaky_relu, jax.devices())
+        expected = by_hand_of(parameters, column, y, Activation.leaky_relu)
+        assert verify_gradients.verify(from_names(found), expected)[1] is None

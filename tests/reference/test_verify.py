@@ -308,3 +308,18 @@ def test_what_a_device_takes_for_zero_is_no_failure(scale, activation):
     for by_unit in (False, True):
         result = check(parameters, see(parameters, x, y, activation, by_unit), x, y, activation)
         assert result.passed, result
+
+
+@pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+def test_a_large_output_bias_and_an_infinite_x_times_a_tiny_weight_are_no_failure(by_unit):
+    """The sum may begin with the bias, and round at its size; ∞ · 1e-45 is NaN where a device takes 1e-45 for zero."""
+    x, y = samples()
+    drawn = initialise(Initializer.he_normal, 1024, 2)
+    biased = drawn._replace(b1=drawn.b1 + 1000, b2=drawn.b2 - 1000)
+    assert check(biased, see(biased, x / 100, y, Activation.tanh, by_unit), x / 100, y, Activation.tanh).passed
+    x[7] = -np.inf
+    tiny = initialise(Initializer.ones, H, 2)
+    tiny = tiny._replace(w1=tiny.w1.at[0, 0].set(np.float32(1e-45)))
+    for activation in Activation:
+        result = check(tiny, see(tiny, x, y, activation, by_unit), x, y, activation)
+        assert result.passed, result
