@@ -13,8 +13,8 @@ if [ "${1:-}" = --lowest ]; then
   "$environment/bin/python" tools/lowest.py > "$environment/lowest.txt"
   constraints=(--constraint "$environment/lowest.txt")
 fi
-# shellcheck disable=SC2086
-"$environment/bin/pip" install --quiet --upgrade "${constraints[@]}" ${CUBIC_PIP:-} -e '.[dev]'
+# shellcheck disable=SC2086  # several words; and an empty array is unset in the bash of macOS
+"$environment/bin/pip" install --quiet --upgrade ${constraints[@]+"${constraints[@]}"} ${CUBIC_PIP:-} -e '.[dev]'
 "$environment/bin/python" -c '
 import platform
 from importlib.metadata import version
