@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cubic_cli.experiments.python import forward
     from cubic_cli.runs.record import record_schema
     from cubic_cli.runs.store import load_run
 
     __version__: str
-__all__ = ["__version__", "load_run", "record_schema"]
+__all__ = ["__version__", "forward", "load_run", "record_schema"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from cubic_cli.runs.store import load_run
 
         return load_run
+    if name == "forward":
+        from cubic_cli.experiments.python import forward
+
+        return forward
     if name == "record_schema":
         from cubic_cli.runs.record import record_schema
 

@@ -63,7 +63,8 @@ class GenerateConfig:
 class ForwardConfig:
     """What `cubic forward` is asked to do. `num_samples` None means all of them.
 
-    `initializer` is None where the `parameters` are those of a file; `hidden_size` is the file's then.
+    `dataset` is empty where the samples are arrays. `initializer` is None where the `parameters` are those of a file;
+    `hidden_size` is the file's then.
     """
 
     hidden_size: int = 64
@@ -95,6 +96,7 @@ class ForwardConfig:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["num_samples"] = "all" if self.num_samples is None else self.num_samples
         values["fail_on"] = list(self.fail_on)
+        values["dataset"] = self.dataset or None
         return values
 
 

@@ -39,7 +39,7 @@ class NetworkFile:
     `dtype` is the file's own, `metadata` what a run wrote beside its parameters, `notes` what changed on the way.
     """
 
-    path: Path
+    path: Path | None
     sha256: str
     dtype: str
     parameters: Parameters
@@ -49,7 +49,7 @@ class NetworkFile:
     @property
     def name(self) -> str:
         """What people call it."""
-        return str(self.path)
+        return "parameters" if self.path is None else str(self.path)
 
 
 class _Array(NamedTuple):
@@ -83,6 +83,28 @@ def read_parameters(path: Path) -> NetworkFile:
             return read(path, stream)
         except OSError as error:
             raise ParametersError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def from_arrays(given: Mapping[str, Any]) -> NetworkFile:
+    """Return the network of arrays by name, as `read_parameters` does that of a file; its `path` is None.
+
+    Raises:
+        ParametersError: they are those of no `1 → H → 1` network.
+    """
+    codes = {name: code for code, name in _DTYPES.items()}
+    values = {str(name): np.asarray(value) for name, value in given.items()}
+    for name, value in values.items():
+        if value.dtype.kind in "iu":
+            values[name] = value.astype(np.float64)
+        elif value.dtype.name not in codes:
+            raise ParametersError(f"parameters: {name} has the type {value.dtype}; expected one of {', '.join(codes)}")
+    arrays = [_Array(name, value.shape, codes[value.dtype.name]) for name, value in values.items()]
+    parameters = _parameters(
+        _pair(Path("parameters"), arrays), {name: _to_float32(value) for name, value in values.items()}
+    )
+    kinds = "/".join(sorted({value.dtype.name for value in values.values()}))
+    digest = hashlib.sha256(b"".join(array.astype("<f4").tobytes() for array in parameters)).hexdigest()
+    return NetworkFile(None, digest, kinds, parameters, {}, ())
 
 
 def conversion(path: Path) -> str:

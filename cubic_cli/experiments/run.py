@@ -54,6 +54,7 @@ def run(
     group: "Group | None" = None,
     tell: Tell = quietly,
     network: NetworkFile | None = None,
+    devices: list[Any] | None = None,
 ) -> Finished:
     """Run the forward pass as `config` asks, and write the run's files to `scratch`.
 
@@ -69,6 +70,7 @@ def run(
         group: the processes of a distributed run.
         tell: takes lines for people.
         network: the parameters, where they are not those of the initialiser.
+        devices: JAX's; where they are None, JAX is prepared and asked for them.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -77,8 +79,9 @@ def run(
     """
     data = data or read(config, scratch, tell)
     source = rescale(config, data)
-    keep_compiled()
-    devices = pick_devices(config.device)
+    if devices is None:
+        keep_compiled()
+        devices = pick_devices(config.device)
     parameters, values = first_parameters(config, network)
     if group is not None:
         digests = {"the dataset's SHA-256": data.sha256, "the parameters' SHA-256": _sha256(values)}
@@ -273,7 +276,7 @@ def describe_run(
         config=parts.Config.model_validate(config.as_json()),
         sources=sources,
         dataset=parts.Dataset(
-            path=os.path.abspath(config.dataset),
+            path=os.path.abspath(config.dataset) if config.dataset else None,
             rows=source.count,
             sha256=data.sha256 if processes == 1 else None,
             digest=data.sha256 if processes > 1 else None,

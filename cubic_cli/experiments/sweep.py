@@ -86,14 +86,14 @@ def _expand_networks(
     if several := [name for name in _MAKE_NETWORKS if len(set(axes[name])) > 1]:
         flag = several[0].replace("_", "-")
         raise UsageError(f"--parameters takes the place of --{flag}; give one value of it, or no file")
-    distinct = {os.path.abspath(network.path): network for network in networks}
+    distinct = {os.path.abspath(network.name): network for network in networks}
     ordered = sorted(distinct.items(), key=lambda item: item[1].parameters.hidden_size)
     labels = label([path for path, _ in ordered])
     named = [(network, labels[path] if len(ordered) > 1 else "") for path, network in ordered]
     points = []
     for network, name in named:
         others = axes | {"hidden_size": [network.parameters.hidden_size], "initializer": [None]}
-        inner = expand(replace(base, parameters=str(network.path)), others)
+        inner = expand(replace(base, parameters=network.name), others)
         points += [Point(replace(p.config, run_name=_named(base, name, p.config)), network) for p in inner]
     _check_names(base.run_name, [point.config.run_name for point in points])
     return points

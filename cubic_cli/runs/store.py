@@ -8,7 +8,9 @@ A run is written to a scratch folder beside its place and exchanged with the ear
 import contextlib
 import errno
 import functools
+import html
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
-from cubic_cli.errors import RunError
+from cubic_cli.errors import RunError, five_digits, printable
 from cubic_cli.runs import damage
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
@@ -233,8 +235,23 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder: Path | None = folder
         self.parsed = load_record(folder)  # the same with types
+
+    @classmethod
+    def detached(cls, folder: Path) -> "Run":
+        """Return a run that holds all that is in `folder`, which may go; its own `folder` is None."""
+        run = cls(folder)
+        run.history, run.parameters  # noqa: B018 (read now, and kept)
+        run.folder = None
+        return run
+
+    @property
+    def saved_in(self) -> Path:
+        """The folder of a run that has one."""
+        if self.folder is None:
+            raise RunError("this run is not saved; give it a run_name")
+        return self.folder
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
@@ -244,18 +261,40 @@ class Run:
     @functools.cached_property
     def history(self) -> "pl.DataFrame":
         """A row an iteration, as in `history.parquet`."""
-        return load_history(self.folder)
+        return load_history(self.saved_in)
 
     @functools.cached_property
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """The parameters by name, as in `params.safetensors`."""
-        return load_parameters(self.folder)
+        return load_parameters(self.saved_in)
 
     def __repr__(self) -> str:
         record, check = self.parsed, self.parsed.verification
         verified = "not verified" if check is None else "verified" if check.passed else "NOT VERIFIED"
         sizes = f"N = {record.dataset.rows:,}, H = {record.config.hidden_size:,}"
-        return f"<Run {str(self.folder)!r}: {sizes}, loss {record.loss:.7g}, {verified}>"
+        where = "not saved" if self.folder is None else repr(str(self.folder))
+        return f"<Run {where}: {sizes}, loss {record.loss:.7g}, {verified}>"
+
+    def _repr_html_(self) -> str:
+        """Return the run as a notebook shows it: its tensors, and what the numbers say."""
+        record = self.parsed
+        names = ("min", "max", "mean", "std")
+        head = "".join(f"<th>{name}</th>" for name in ("tensor", *names))
+        rows = "".join(
+            f"<tr><td>{html.escape(tensor.label)}</td>"
+            + "".join(f"<td>{_shown(getattr(tensor, name))}</td>" for name in names)
+            + "</tr>"
+            for tensor in record.tensors
+        )
+        found = "".join(
+            f"<li><b>{html.escape(printable(f.id))}</b>: {html.escape(printable(f.text))}</li>" for f in record.findings
+        )
+        title = html.escape(printable(repr(self)))
+        return f"<p>{title}</p><table><tr>{head}</tr>{rows}</table><ul>{found}</ul>"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else five_digits(value) if math.isfinite(value) else str(value)
 
 
 def load_run(path: str | Path) -> Run:

@@ -109,7 +109,7 @@ def draw(run: Run) -> "Figure":
         name = "\n".join(textwrap.wrap(record.run_name, 72))
         figure.suptitle(f"{name}\n{_subtitle(record)}", fontsize=10)
         _draw_fit(figure.add_subplot(grid[0, :3]), record, run.parameters)
-        _draw_losses(figure.add_subplot(grid[0, 3:]), record, saved.first_epoch_losses(run.folder, record))
+        _draw_losses(figure.add_subplot(grid[0, 3:]), record, saved.first_epoch_losses(run.saved_in, record))
         for place, name in enumerate(("z1", "a1", "z2")):
             _draw_histogram(figure.add_subplot(grid[1, 2 * place : 2 * place + 2]), record.tensor(name))
         _fix_layout(figure)
