@@ -1,22 +1,23 @@
 """What the engine asks of XLA and JAX beyond their plain use: every switch, and every name that is not public.
 
-    switch                                                   gain
-    XLA_FLAGS: xla_cpu_use_multi_output_fusion               1.5
+    switch                                                   gain, history / all
+    XLA_FLAGS: xla_cpu_use_multi_output_fusion               1.2 / 1.9
         Otherwise each of a unit's eight figures computes the unit again.
-    disabled pass: cse                                       1.4 (all)
+    disabled pass: cse                                       1.5 / 1.7
         It makes XLA store what LLVM computes once anyway.
-    disabled pass: rematerialization                         1.1
-        It takes the fusion of all figures apart again.
-    disabled pass: cpu-parallel-task-assigner                1.2
+    disabled pass: cpu-parallel-task-assigner                1.7 / 1.3
         The cores are devices already; loops split once more over all cores only wait for each other.
-    disabled pass: small-while-loop-hoisting                 7 to 10, from JAX 0.12 on
+    disabled pass: rematerialization                         none for ReLU; others were not measured
+        It may take the fusion of all figures apart again.
+    disabled pass: small-while-loop-hoisting                 7 / 10, from JAX 0.12 on
         It moves the scan over units to where nothing is vectorised.
     compile option: xla_cpu_prefer_vector_width = 512        1.3 to 1.5, on AMD from Zen 5 on
         These compute the whole of such a vector at once; XLA prefers 256.
-    JAX_NUM_CPU_DEVICES                                      1.9, on two cores
+    JAX_NUM_CPU_DEVICES                                      1.4 / 1.9, on two cores
         The cores of a CPU become devices, for one loop runs on one core.
 
-Gains are of the pass on a CPU at H = 64: `python -m benchmarks.throughput --no-torch` with the switch and without it.
+Gains are of the pass at H = 64, B = 10: `python -m benchmarks.throughput --no-torch` with the switch and without it;
+the first four by the processor time of an epoch on two cores of a Zen 5, JAX 0.10.2.
 An XLA that does not know a flag or a pass ignores it; a compile option that it refuses is left out. So all of it costs
 no more than its gain. Of JAX all that is used is public; it is imported late, for it reads its variables then.
 `tests/engine/test_compiler.py` says when a switch no longer does what it is here for.
