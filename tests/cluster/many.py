@@ -22,7 +22,8 @@ def start_all(devices, *arguments, command="forward", only=None, own=None, **env
         arguments: of all processes.
         command: of `cubic`.
         only: the numbers of the processes that are started (None: all).
-        own: what one process has of its own, by its number: arguments, and a dict of environment variables.
+        own: what one process has of its own, by its number: arguments, and a dict of environment variables, in which
+            `cwd` is its folder.
         environment: of all processes.
     """
     address = f"127.0.0.1:{free_port()}"
@@ -35,7 +36,9 @@ def start_all(devices, *arguments, command="forward", only=None, own=None, **env
             variables |= extra
         if only is None or process in only:
             place = ("--coordinator-address", address, "--num-processes", len(devices), "--process-id", process)
-            started[process] = helpers.start(command, "--distributed", *place, *arguments, *mine, environment=variables)
+            folder = variables.pop("cwd", None)
+            everything = (command, "--distributed", *place, *arguments, *mine)
+            started[process] = helpers.start(*everything, environment=variables, cwd=folder)
     return started
 
 

@@ -9,6 +9,7 @@ import helpers
 import polars as pl
 import pytest
 from many import finish, scratches, start_all, wait_for, worker_of
+from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.cluster
 
@@ -128,6 +129,19 @@ def test_one_that_differs(earlier, of_all, of_one, told):
     assert told in ended[1][2]
     assert f"process 1 failed: {told}" in ended[0][2]
     assert not scratches()
+
+
+def test_one_that_has_other_parameters(earlier, tmp_path):
+    """The same path, and another file: as a copy that was not renewed."""
+    found = load_file(earlier / "params.safetensors")
+    (tmp_path / "other").mkdir()
+    save_file(found, "p.safetensors")
+    save_file(found | {"output_layer.bias": found["output_layer.bias"] + 1}, "other/p.safetensors")
+    arguments = ("--parameters", "p.safetensors", "--dataset", tmp_path / "data.csv")
+    ended = finish(start_all([1, 1], *arguments, own={1: ({"cwd": "other"},)}))
+    assert [status for status, _, _ in ended.values()] == [1, 1]
+    for _, _, err in ended.values():
+        assert "process 1 has the parameters' SHA-256" in err
 
 
 def test_the_seed_alone_decides_what_all_draw(earlier):
