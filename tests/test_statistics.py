@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -64,3 +65,20 @@ def test_what_is_masked_is_not_seen():
     values = np.array([1.0, np.nan, 0.0, 3.0], np.float32)
     seen = summarise(values, np.array([True, False, False, True]), (0,))
     assert (int(seen.count), int(seen.nan), int(seen.zeros), float(seen.mean)) == (2, 0, 0, 2.0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3e3, 1e6, -1e7])
+def test_a_float32_mean_far_from_zero_is_right_to_its_last_digits(offset):
+    """Within 4 · 2⁻²⁴ of |mean| + std, however far from zero."""
+    values = (offset + np.random.default_rng(1).uniform(0, 1000, (200_000, 3))).astype(np.float32)
+    seen = to_host(jax.jit(summarise, static_argnums=2)(values, True, 0))  # along the major axis: one after the other
+    exact = values.astype(np.float64)
+    mean, std, largest = exact.mean(axis=0), exact.std(axis=0), abs(exact).max()
+    assert (abs(seen.mean - mean) <= 4 * 2.0**-24 * (abs(mean) + std)).all()
+    assert (abs(seen.std - std) <= 4 * 2.0**-24 * (std + largest)).all()
+
+
+def test_a_mean_that_no_number_holds_does_not_widen_the_spread():
+    """2²⁴ and 2²⁴ + 2 lie 1 from their mean, which float32 rounds to one of them; so do 2⁵³ and 2⁵³ + 2 in float64."""
+    assert to_host(jax.jit(summarise)(np.float32([2.0**24, 2.0**24 + 2]))).std == 1
+    assert summarise(np.array([2.0**53, 2.0**53 + 2])).std == 1
