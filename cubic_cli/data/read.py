@@ -64,21 +64,6 @@ def read_chunks(
             tell(f"{path} has {seen:,} rows, fewer than the {num_samples:,} asked for; all of them are used")
 
 
-def read_part(path: Path, start: int, stop: int, columns: Columns = ("x", "y")) -> Iterator[Samples]:
-    """Yield the samples from `start` up to `stop`, in chunks; raises as `read_chunks`."""
-    seen = 0
-    for x, y in read_chunks(path, stop, columns):
-        part = slice(max(0, start - seen), None)
-        if seen + len(x) > start:
-            yield x[part], y[part]
-        seen += len(x)
-
-
-def count_samples(path: Path, num_samples: int | None = None, columns: Columns = ("x", "y")) -> int:
-    """Return how many samples `read_chunks` yields; raises as it does."""
-    return sum(len(x) for x, _ in read_chunks(path, num_samples, columns))
-
-
 def panicked(path: Path, panic: pl.exceptions.PanicException) -> DatasetError:
     """Return the error to raise for a panic of polars, which is a `BaseException` that nobody else would catch."""
     first = (str(panic).splitlines() or ["a panic"])[0]
