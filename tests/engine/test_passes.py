@@ -355,3 +355,28 @@ def test_widths_beyond_two_counts_in_a_word_go_by_the_plain_schedule():
     x, y = samples(20)
     passing = make(initialise(Initializer.ones, schedule.MAX_UNITS + 1, 0), x, y, 10)
     assert list(passing._programs) == ["plain"]
+
+
+@pytest.mark.gpu
+@by_both_schedules
+@pytest.mark.parametrize("activation", Activation)
+@pytest.mark.parametrize(("n", "batch", "hidden"), [(100_003, 10, 64), (50_000, 1000, 100)])
+def test_a_gpu_against_float64(n, batch, hidden, activation, by_unit):
+    x, y = samples(n)
+    parameters = initialise(Initializer.he_normal, hidden, 1)
+    passing = Pass(parameters, Arrays(x, y), batch, activation, jax.devices("gpu"), by_unit=by_unit)
+    check_against_float64(gather(passing.run()), parameters, x, y, batch, activation)
+    assert len({chunk.columns["loss"].tobytes() for chunk in passing.run(3)}) == 1
+
+
+@pytest.mark.gpu
+@by_both_schedules
+def test_a_gpu_counts_what_is_not_finite_and_keeps_its_digits_far_from_zero(by_unit):
+    x = np.float32(1e7) + np.arange(1000, dtype=np.float32) % 2
+    parameters = initialise(Initializer.ones, 64, 0)
+    far = gather(Pass(parameters, Arrays(x, x), 10, Activation.relu, jax.devices("gpu"), by_unit=by_unit).run())
+    assert (far.tensors["z1"].mean, far.tensors["z1"].std) == (10_000_001.5, 0.5)
+    x[3], x[4], x[5] = np.nan, np.inf, -np.inf
+    odd = gather(Pass(parameters, Arrays(x, x), 10, Activation.relu, jax.devices("gpu"), by_unit=by_unit).run())
+    z1 = odd.tensors["z1"]
+    assert (z1.nan, z1.posinf, z1.neginf, z1.count) == (64, 64, 64, 997 * 64)
