@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
+from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import Part, Record
 
 
@@ -40,6 +41,14 @@ def parse(document: dict[str, Any]) -> tuple[Record, list[Damage]]:
     }
     rest = create_model("Rest", __base__=Part, **whole).model_validate(document)
     return Record.model_construct(**{name: getattr(rest, name) for name in whole}), found
+
+
+def parse_listed(document: dict[str, Any]) -> Listed | Damage:
+    """Return what the list shows of the record that a JSON object says, or the first damage of that."""
+    try:
+        return Listed.model_validate(document)
+    except ValidationError as error:
+        return _describe(error.errors(include_url=False)[0], document)
 
 
 def _describe(error: ErrorDetails, document: dict[str, Any]) -> Damage:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
 from cubic_cli.errors import RunError, five_digits, printable
 from cubic_cli.runs import damage
+from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
 if TYPE_CHECKING:
@@ -150,6 +151,18 @@ def load_record(folder: Path) -> Record:
     if damages:
         raise RunError(f"{folder / RECORD} is damaged: {damages[0]}; {again(folder)}")
     return record
+
+
+def load_listed(folder: Path) -> Listed:
+    """Return what the list shows of the run in `folder`; the rest of its record is not looked at.
+
+    Raises:
+        RunError: there is no run, or what is listed is damaged or of a later schema.
+    """
+    found = damage.parse_listed(load_document(folder))
+    if isinstance(found, damage.Damage):
+        raise RunError(f"{folder / RECORD} is damaged: {found}; {again(folder)}")
+    return found
 
 
 def load_document(folder: Path) -> dict[str, Any]:
@@ -321,8 +334,8 @@ def near(path: str) -> Path:
     return Path(path)
 
 
-def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Record | str]]:
-    """Yield all runs in `artifact_dir` by name: the name, and the record or, of a damaged run, what is wrong with it.
+def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Listed | str]]:
+    """Yield all runs in `artifact_dir` by name: the name, and what is listed or, where that is damaged, what is wrong.
 
     A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
     """
@@ -330,6 +343,6 @@ def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Record | str]]:
         return
     for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:
-            yield folder.name, load_record(folder)
+            yield folder.name, load_listed(folder)
         except RunError as error:
             yield folder.name, str(error)

@@ -247,6 +247,34 @@ def test_list(cubic, here):
     assert "damaged: " in cubic("inspect", "--list")[1]
 
 
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        (("context", "r_squared"), "context.r_squared is 'much'"),
+        (("config", "hidden_size"), "config.hidden_size is 'much'"),
+        (("dataset", "rows"), "dataset.rows is 'much'"),
+        (("tensors", 0, "max"), None),
+        (("config", "fail_on"), None),
+        (("timing", "epoch_seconds"), None),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_a_run_is_listed_if_what_is_shown_of_it_is_sound(here, place, named):
+    document = copy.deepcopy(records.DOCUMENT)
+    *path, last = place
+    part = document
+    for key in path:
+        part = part[key]
+    part[last] = "much"
+    (here / "model" / "plain" / "run.json").write_text(to_json(document), encoding="utf-8")
+    row = listing.rows(here / "model")[0]
+    assert row["run_name"] == "plain"
+    if named is None:
+        assert row["loss"] == records.RECORD.loss
+    else:
+        assert f"run.json is damaged: {named};" in row["damaged"]
+
+
 def test_every_column_and_key_sorts(cubic, here):
     rows = listing.rows(Path("model"))
     for name in [*listing.COLUMNS, *rows[0]]:

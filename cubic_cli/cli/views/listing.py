@@ -11,6 +11,7 @@ from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen
 from cubic_cli.cli.views.format import GLUE, number, r_squared
 from cubic_cli.errors import UsageError
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import Record
 
 _CONFIG = ("hidden_size", "batch_size", "num_epochs", "initializer", "parameters", "activation", "scaling", "seed")
@@ -72,7 +73,7 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def row(name: str, record: Record | str) -> dict[str, Any]:
+def row(name: str, record: Record | Listed | str) -> dict[str, Any]:
     """Return the row of a run, of a damaged one, of which only the damage is known, `run_name` and `damaged` alone."""
     if isinstance(record, str):
         return {"run_name": name, "damaged": record}
