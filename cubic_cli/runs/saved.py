@@ -44,6 +44,11 @@ def inspect_run(folder: Path) -> Saved:
     Raises:
         RunError: there is no run, or nothing can be read of its record.
     """
+    with runs.held(folder):
+        return _inspect(folder)
+
+
+def _inspect(folder: Path) -> Saved:
     document = runs.load_document(folder)
     record, places = damage.parse(document)
     problems = [f"{folder / runs.RECORD} is damaged: {place}" for place in places]
@@ -67,9 +72,9 @@ def scan_history(folder: Path) -> pl.LazyFrame:
         RunError: the file is missing or cut off.
     """
     path = folder / runs.HISTORY
-    runs.check_file(path)
+    source = runs.find_file(path)
     try:
-        with path.open("rb") as stream:
+        with source.open("rb") as stream:
             start = stream.read(4)
             stream.seek(-4, os.SEEK_END)
             whole = start == stream.read(4) == _PARQUET
@@ -79,7 +84,7 @@ def scan_history(folder: Path) -> pl.LazyFrame:
         whole = False
     if not whole:
         raise RunError(f"{path} is damaged: it is no whole Parquet file; {runs.again(folder)}")
-    return pl.scan_parquet(path, glob=False)
+    return pl.scan_parquet(source, glob=False)
 
 
 def first_epoch_losses(folder: Path, record: Record) -> Float32:
@@ -135,9 +140,9 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
 def check_parameters(folder: Path) -> None:
     """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
     path = folder / runs.PARAMETERS
-    runs.check_file(path)
+    source = runs.find_file(path)
     try:
-        with path.open("rb") as stream:
+        with source.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             size = os.fstat(stream.fileno()).st_size
             tensors = json.loads(stream.read(length)) if 8 + length <= size else None

@@ -6,12 +6,15 @@ A run is written to a scratch folder beside its place and exchanged with the ear
 """
 
 import contextlib
+import contextvars
 import errno
 import functools
 import html
 import json
 import math
 import os
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +34,64 @@ if TYPE_CHECKING:
 RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
 FILES = (RECORD, HISTORY, PARAMETERS)
 SAMPLES = "samples.f32"  # in a scratch folder: the samples, where they are too many for the memory
+
+
+_DESCRIPTORS = Path("/proc/self/fd")  # Linux: a file that is open here, whatever became of its name
+_TRIES = 10
+_held: contextvars.ContextVar[dict[Path, int]] = contextvars.ContextVar("held", default={})  # noqa: B039 (not changed)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within the block, all that is read of `folder` is of the one run that stood there when it began.
+
+    A run is replaced by another folder, so the files in the one that was opened are one run's. They are opened at once
+    and stay open, for whoever replaces the run removes them. Where the system has no `/proc` they are read by path.
+    """
+    if folder in _held.get() or not _DESCRIPTORS.is_dir():
+        yield
+        return
+    for attempt in range(_TRIES):
+        with contextlib.ExitStack() as stack:
+            found, whole = _open_files(folder, stack)
+            if not whole and attempt < _TRIES - 1:
+                time.sleep(0.001)
+                continue
+            token = _held.set({**_held.get(), **found})
+            try:
+                yield
+            finally:
+                _held.reset(token)
+            return
+
+
+def _open_files(folder: Path, stack: contextlib.ExitStack) -> tuple[dict[Path, int], bool]:
+    """Return the descriptors of a folder and its files, closed by `stack`, and whether it was not replaced under way.
+
+    What cannot be opened or is no file is left out: its reader tells what is wrong with it.
+    """
+
+    def open_(path: Path | str, flags: int, where: int | None = None) -> int:
+        descriptor = os.open(path, os.O_RDONLY | flags, dir_fd=where)
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+    found: dict[Path, int] = {}
+    try:
+        parent = found[folder] = open_(folder, os.O_DIRECTORY)
+    except OSError as error:
+        return {}, error.errno != errno.ENOENT
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            descriptor = open_(name, os.O_NONBLOCK, parent)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found[folder / name] = descriptor
+    if len(found) > len(FILES):
+        return found, True
+    try:
+        return found, os.path.samestat(os.fstat(parent), folder.stat())
+    except OSError:
+        return found, False
 
 
 @contextlib.contextmanager
@@ -172,11 +233,11 @@ def load_document(folder: Path) -> dict[str, Any]:
         RunError: there is no run, or its record cannot be read or is of a later schema.
     """
     path = folder / RECORD
-    if not folder.is_dir():
+    if path not in _held.get() and not folder.is_dir():
         raise RunError(f"there is no run {folder}; `cubic inspect --list` shows the runs, `cubic forward` makes one")
-    check_file(path)
+    source = find_file(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -199,9 +260,9 @@ def load_history(folder: Path) -> "pl.DataFrame":
     import polars as pl
 
     path = folder / HISTORY
-    check_file(path)
+    source = find_file(path)
     try:
-        return pl.read_parquet(path, glob=False)
+        return pl.read_parquet(source, glob=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise RunError(f"{path} is damaged; {again(folder)}") from None
 
@@ -216,18 +277,24 @@ def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
     from safetensors.numpy import load_file
 
     path = folder / PARAMETERS
-    check_file(path)
+    source = find_file(path)
     try:
-        return load_file(path)
+        return load_file(source)
     except (OSError, SafetensorError, ValueError, KeyError):
         raise RunError(f"{path} is damaged; {again(folder)}") from None
 
 
-def check_file(path: Path) -> None:
-    """Raise `RunError` unless `path` is a file; a pipe would make its reader wait for ever."""
+def find_file(path: Path) -> Path:
+    """Return where a run's file is read: at its path, or where `held` holds it open.
+
+    Raises:
+        RunError: it is no file; a pipe would make its reader wait for ever.
+    """
+    if path in _held.get():
+        return _DESCRIPTORS / str(_held.get()[path])
     try:
         if path.is_file():
-            return
+            return path
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     if os.path.lexists(path):
@@ -249,7 +316,9 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder: Path | None = folder
-        self.parsed = load_record(folder)  # the same with types
+        with held(folder):
+            self.parsed = load_record(folder)  # the same with types
+            self._identity = _identify(folder)
 
     @classmethod
     def detached(cls, folder: Path) -> "Run":
@@ -274,12 +343,22 @@ class Run:
     @functools.cached_property
     def history(self) -> "pl.DataFrame":
         """A row an iteration, as in `history.parquet`."""
-        return load_history(self.saved_in)
+        with self._unreplaced() as folder:
+            return load_history(folder)
 
     @functools.cached_property
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """The parameters by name, as in `params.safetensors`."""
-        return load_parameters(self.saved_in)
+        with self._unreplaced() as folder:
+            return load_parameters(folder)
+
+    @contextlib.contextmanager
+    def _unreplaced(self) -> Iterator[Path]:
+        """Hold the run's files, if they are still those of its record."""
+        with held(self.saved_in):
+            if _identify(self.saved_in) != self._identity:
+                raise RunError(f"{self.saved_in} was replaced by another run since it was loaded; load it again")
+            yield self.saved_in
 
     def __repr__(self) -> str:
         record, check = self.parsed, self.parsed.verification
@@ -304,6 +383,12 @@ class Run:
         )
         title = html.escape(printable(repr(self)))
         return f"<p>{title}</p><table><tr>{head}</tr>{rows}</table><ul>{found}</ul>"
+
+
+def _identify(folder: Path) -> tuple[int, int, int]:
+    """Return what tells the record of a run from that of one which replaces it."""
+    found = find_file(folder / RECORD).stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _shown(value: float | None) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import string
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.views import blocks, listing
 from cubic_cli.cli.views import run as run_view
-from cubic_cli.errors import CubicError
+from cubic_cli.errors import CubicError, RunError
 from cubic_cli.runs import saved
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import to_json
@@ -619,3 +620,54 @@ def test_forward_says_which_run_it_replaces(cubic, here):
     change_record(here / "model" / "again", created="2026-11-24T10:31:00Z")
     assert re.search(r"saved in model/again; it replaces the run of 2026-11-2\d \d\d:\d\d\n", cubic(*arguments)[2])
     assert re.search(r"; it replaces the run of \d\d:\d\d\n", cubic(*arguments)[2])
+
+
+def test_one_run_is_seen_whole_while_two_replace_each_other(cubic, here):
+    place, kept = here / "model" / "taken_turns", here / "kept"
+    kept.mkdir()
+    for name, activation in (("plain", "relu"), ("scaled", "gelu")):
+        copy_ = shutil.copytree(here / "model" / name, kept / activation)
+        change_record(copy_, run_name="taken_turns")
+    expected = {}
+    arguments = [(), ("--json",), ("--epoch", 1, "--batch", 3), ("--row", 7)]
+    for name in ("relu", "gelu"):
+        shutil.copytree(kept / name, place, dirs_exist_ok=True)
+        for given_ in arguments:
+            expected.setdefault(given_, []).append(cubic("inspect", "taken_turns", *given_)[1])
+    stop = threading.Event()
+
+    def take_turns():
+        while not stop.is_set():
+            for name in ("relu", "gelu"):
+                with runs.replacing(place) as folder:
+                    shutil.copytree(kept / name, folder, dirs_exist_ok=True)
+
+    turns = threading.Thread(target=take_turns)
+    turns.start()
+    try:
+        for given_ in arguments * 5:
+            status, out, err = cubic("inspect", "taken_turns", *given_)
+            assert (status, err) == (0, "")
+            assert out in expected[given_]
+        for _ in range(5):
+            with runs.held(place):
+                run = runs.load_run(place)
+                assert run.parameters["input_layer.bias"].shape == (run.parsed.config.hidden_size,)
+                assert run.history.height == run.parsed.iterations
+    finally:
+        stop.set()
+        turns.join()
+
+
+def test_a_run_that_was_replaced_since_it_was_loaded_is_not_mixed_with_another(here):
+    run = runs.load_run(here / "model" / "plain")
+    with runs.replacing(here / "model" / "plain") as folder:
+        shutil.copytree(here / "model" / "scaled", folder, dirs_exist_ok=True)
+    with pytest.raises(RunError, match="was replaced by another run since it was loaded; load it again"):
+        run.history  # noqa: B018
+
+
+def test_without_proc_a_run_is_read_by_its_path(cubic, here, monkeypatch):
+    with_proc = cubic("inspect", "plain", "--row", 3)
+    monkeypatch.setattr(runs, "_DESCRIPTORS", here / "nothing")
+    assert cubic("inspect", "plain", "--row", 3) == with_proc

@@ -15,7 +15,6 @@ from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
     from cubic_cli.cli.views.blocks import Screen
-    from cubic_cli.runs.record import Record
     from cubic_cli.runs.saved import Saved
     from cubic_cli.runs.store import Run
 
@@ -120,17 +119,21 @@ def inspect(
             raise UsageError(f"--list lists all runs; leave {run!r} out, or leave --list out")
         _list(Path(artifact_dir), sort, save, json)
         return
+    from cubic_cli.runs import store as runs
+
     folder = _choose(ctx, run, Path(artifact_dir))
-    if compare:
-        _compare(folder, compare, Path(artifact_dir), tolerance, save, json)
-    elif epoch is not None and batch is not None:
-        _iteration(folder, epoch, batch, save, json)
-    elif row is not None:
-        _row(folder, row, units, blank, save, json)
-    elif formats:
-        _formats(folder, save, json)
-    else:
-        _run(folder, save, plot, json)
+    runs.recover(folder)
+    with runs.held(folder):
+        if compare:
+            _compare(folder, compare, Path(artifact_dir), tolerance, save, json)
+        elif epoch is not None and batch is not None:
+            _iteration(folder, epoch, batch, save, json)
+        elif row is not None:
+            _row(folder, row, units, blank, save, json)
+        elif formats:
+            _formats(folder, save, json)
+        else:
+            _run(folder, save, plot, json)
 
 
 def _choose(ctx: typer.Context, run: str | None, artifact_dir: Path) -> Path:
@@ -213,12 +216,13 @@ def _compare(
     from cubic_cli.analysis import compare
     from cubic_cli.cli.views import compare as view
     from cubic_cli.runs.names import find
+    from cubic_cli.runs.store import load_record
 
-    record = _whole_record(folder)
+    record = load_record(folder)
     others = []
     for name in names:
         other = find(name, artifact_dir)
-        others.append(_whole_record(other).model_copy(update={"run_name": other.resolve().name}))
+        others.append(load_record(other).model_copy(update={"run_name": other.resolve().name}))
     document = compare.document(record, others, tolerance)
     _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
     if document["within_tolerance"] is False:
@@ -226,24 +230,13 @@ def _compare(
         raise CubicError(f"{record.run_name} is not within {tolerance:g} of {'; '.join(apart)}")
 
 
-def _whole_record(folder: Path) -> "Record":
-    """Return the record of a run of which no part is damaged, for what needs all of it.
-
-    Raises:
-        RunError: there is no run, or its record is damaged; says where.
-    """
-    from cubic_cli.runs import store as runs
-
-    runs.recover(folder)
-    return runs.load_record(folder)
-
-
 def _row(folder: Path, row: int, units: int | None, blank: bool, save: str | None, json: bool) -> None:
     from cubic_cli.analysis.sample import read_sample
     from cubic_cli.cli.views import row as view
     from cubic_cli.cli.views.files import write_whole
+    from cubic_cli.runs.store import load_record
 
-    sample = read_sample(folder, _whole_record(folder), row)
+    sample = read_sample(folder, load_record(folder), row)
     document = sample.as_json() if json else {}
     title = f"cubic inspect --row {row}"
     parts = [(save, blank)]
@@ -268,7 +261,7 @@ def _formats(folder: Path, save: str | None, json: bool) -> None:
     from cubic_cli.cli.views import formats as view
     from cubic_cli.runs import store as runs
 
-    record = _whole_record(folder)
+    record = runs.load_record(folder)
     if record.formats is None:
         raise RunError(
             f"{folder / runs.RECORD} does not say what its tensors lose in fewer bits, for an earlier version of cubic "
@@ -284,7 +277,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
     from cubic_cli.cli.views import iteration as view
     from cubic_cli.runs import store as runs
 
-    record = _whole_record(folder)
+    record = runs.load_record(folder)
     document = iteration.recorded(folder, record, epoch, batch)
     labels = {tensor.name: tensor.label for tensor in record.tensors}
     values: iteration.Values | str | None = None
@@ -312,7 +305,6 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     from cubic_cli.runs import saved
     from cubic_cli.runs import store as runs
 
-    runs.recover(folder)
     try:
         found = saved.inspect_run(folder)
     except RunError:
