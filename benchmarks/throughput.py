@@ -86,35 +86,40 @@ def contenders(gpu: bool) -> dict[tuple[str, str], dict[str, Maker]]:
 
 def prepare(
     problem: Problem, gpu: bool, without: set[str], say: Callable[[str], None]
-) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Build, check and try every contender; return the fastest formulation of each, and what was tried.
+) -> tuple[dict[Any, Any], dict[Any, Any], dict[tuple[str, str], str]]:
+    """Build, check and try every contender; return the fastest formulation of each, what was tried, and what failed.
 
     Raises:
-        ValueError: a contender computes other figures than the float64 reference.
+        ValueError: cubic computes other figures than the float64 reference.
     """
     expected, scale = reference(problem)
-    runs, tried = {}, {}
+    runs, tried, failed = {}, {}, {}
     for (name, level), formulations in contenders(gpu).items():
         if name in without:
             continue
         ready: dict[str, Run | Callable[[], Figures]] = {}
         for formulation, maker in formulations.items():
             try:
-                ready[formulation] = maker(problem, level)
-                check(f"{name}, {level}, {formulation}", problem, level, ready[formulation](), expected, scale)
-            except (ImportError, MemoryError, RuntimeError) as error:
-                if not isinstance(error, ImportError) and "memory" not in str(error).lower():
-                    raise
-                say(f"{name} is left out: {str(error).splitlines()[0]}")
+                made = maker(problem, level)
+                check(f"{name}, {level}, {formulation}", problem, level, made(), expected, scale)
+                ready[formulation] = made
+            except ImportError as error:
+                say(f"{name} is left out: {error}")
                 without.add(name)
                 break
-        else:
+            except Exception as error:  # of a compiler, a driver or a card without memory: the others go on
+                if name == CUBIC:
+                    raise
+                failed[name, level] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                say(f"{name}, {level}, {formulation} failed: {error}")
+        if ready and name not in without:
+            failed.pop((name, level), None)
             tried[name, level] = times = try_out({key: on_device(run) or run for key, run in ready.items()})
             fastest = min(times, key=times.__getitem__)
             runs[name, level] = fastest, ready[fastest]
             speeds = ", ".join(f"{key} {problem.samples / value / 1e6:,.1f}".strip() for key, value in times.items())
             say(f"{name}, {level}: {speeds} M samples/s")
-    return runs, tried
+    return runs, tried, failed
 
 
 def on_device(run: Any) -> Callable[[], Any] | None:
@@ -132,7 +137,7 @@ def try_out(ready: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 def compare(problem: Problem, rounds: int, gpu: bool, without: set[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Measure all contenders at one batch size and return the document of it."""
-    runs, tried = prepare(problem, gpu, without, say)
+    runs, tried, failed = prepare(problem, gpu, without, say)
     timed: dict[tuple[str, str, str], Callable[[], Any]] = {(*key, HOST): run for key, (_, run) in runs.items()}
     if gpu:
         timed |= {(*key, ON_DEVICE): compute for key, (_, run) in runs.items() if (compute := on_device(run))}
@@ -164,6 +169,7 @@ def compare(problem: Problem, rounds: int, gpu: bool, without: set[str], say: Ca
         "batch": problem.batch,
         "hidden": problem.hidden,
         "throughput": rows,
+        "failed": [{"contender": name, "level": level, "error": text} for (name, level), text in failed.items()],
         "ratios": ratios,
     }
 
@@ -180,10 +186,12 @@ def tables(found: dict[str, Any]) -> list[Table]:
         for row in found["throughput"]:
             if row["time"] == at:
                 by_name.setdefault(row["contender"], {})[row["level"]] = f"{row['median']:,.1f} ({row['best']:,.1f})"
+        for row in found["failed"]:
+            by_name.setdefault(row["contender"], {})[row["level"]] = "failed"
         for name in (CUBIC, UNOBSERVED, CUDA, C_LOOP, COMPILED, JNP, EAGER, NUMPY):
             if name in by_name:
                 speed.add_row(name, *(by_name[name].get(level, "") for level in (LOSS, HISTORY, ALL)))
-        if speed.row_count:
+        if any(row["time"] == at for row in found["throughput"]):
             speeds.append(speed)
     goals = Table(title=f"cubic against the others, {where}: ratio of speeds", title_justify="left")
     for column in ("cubic", "against", "goal", "ratio", "of bests", ""):

@@ -12,6 +12,7 @@ from benchmarks.problem import ALL, LEVELS, LOSS, Figures, Problem, Run, counts,
 
 _WIDE = 256  # samples from which a batch is a block
 _SOURCE = r"""
+#define INF __int_as_float(0x7f800000) /* NVRTC has no math.h */
 #define EACH(i, n) for (int i = 0; i < n; i++)
 #define OVER_WARP(v, f) for (int o = 16; o; o >>= 1) v = f(v, __shfl_xor_sync(~0u, v, o))
 __device__ float add(float a, float b) { return a + b; }
@@ -24,7 +25,7 @@ extern "C" __global__ void see(const float* __restrict__ x, const float* __restr
   __syncthreads();
   float s[9] = {0}; /* z1, z1^2, a1, a1^2, z2, z2^2 about pivots; zeros of z1, a1, z2 */
   int k = WIDE ? blockIdx.x : blockIdx.x * blockDim.x + threadIdx.x;
-  float e = 0, low = INFINITY, high = -INFINITY, low2 = INFINITY, high2 = -INFINITY;
+  float e = 0, low = INF, high = -INF, low2 = INF, high2 = -INF;
   if (k < K) for (int i = WIDE ? threadIdx.x : 0; i < B; i += WIDE ? blockDim.x : 1) {
     long j = (long)k * B + i;
     float v = x[j], z2 = b2;
