@@ -13,6 +13,8 @@ from cubic_cli import load_run
 from cubic_cli.cli.views import plot
 from cubic_cli.data.read import read_samples
 
+CORPUS = Path(__file__).parents[1] / "corpus" / "schema1"
+
 
 @pytest.fixture
 def run(cubic):
@@ -31,27 +33,67 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def test_the_curves_are_those_of_the_formulas(run):
+def test_the_panels_show_what_the_record_holds(run):
     saved = run("--initializer", "he_normal", "--scaling", "standard", "--activation", "tanh")
     fit, losses, *histograms = plot.draw(saved).axes
     lines = {line.get_label(): line.get_xydata() for line in fit.lines}
-    x, y = read_samples(Path("data.csv"), 60)
-    np.testing.assert_array_equal(lines["samples"], np.stack([x, y], 1))
+    rows = np.array([(sample["x"], sample["y"], sample["z2"]) for sample in saved.record["samples"]])
+    np.testing.assert_array_equal(lines["samples"], rows[:, :2])
+    np.testing.assert_array_equal(lines["the network"], rows[np.argsort(rows[:, 0])][:, [0, 2]])
     xs, ys = lines["the true cubic"].T
     np.testing.assert_allclose(ys, 0.01 * xs**3 - 0.5 * xs + 20)
-    data, values = saved.record["dataset"], saved.parameters
-    for x, y in lines["the network"][:: plot._CURVE // 7]:
-        scaled = (x - data["x"]["mean"]) / data["x"]["std"]
-        hidden = [np.tanh(scaled * w) for w in values["input_layer.weight"][0].astype(float)]
-        z2 = sum(h * w for h, w in zip(hidden, values["output_layer.weight"][:, 0].astype(float), strict=True))
-        assert y == pytest.approx(z2 * data["y"]["std"] + data["y"]["mean"])
-    recorded = saved.history["loss"][:6]
-    np.testing.assert_array_equal(losses.lines[0].get_ydata(), recorded)
+    np.testing.assert_array_equal(losses.lines[0].get_xdata(), np.arange(1, 7))
+    np.testing.assert_array_equal(losses.lines[0].get_ydata(), saved.history["loss"][:6])
+    assert {line.get_label() for line in losses.lines} >= {"the epoch's mean"}
+    worst = 1 + int(np.argmax(saved.history["loss"][:6]))
+    assert f"the worst, batch {worst}" in {line.get_label() for line in losses.lines}
     for axes, tensor in zip(histograms, saved.record["tensors"], strict=False):
-        counts = np.array(tensor["histogram"]["counts"])
-        np.testing.assert_allclose(axes.patches[0].get_data().values, counts / counts.sum())
-        assert axes.get_xscale() == "symlog"
         assert axes.get_title() == tensor["label"]
+
+
+def test_drawn_heights_are_those_of_numpy(run):
+    """A he_normal z1 has one hump, at 0: linear bins whose heights are the shares that NumPy counts."""
+    saved = run("--initializer", "he_normal", rows=400)
+    axes = plot.draw(saved).axes[2]
+    x, _ = read_samples(Path("data.csv"), 400)
+    z1 = np.outer(x, saved.parameters["input_layer.weight"][0])  # no bias
+    counts, edges = np.histogram(z1, 64, (z1.min(), z1.max()))
+    drawn = axes.patches[0].get_data()
+    np.testing.assert_allclose(drawn.edges, edges, rtol=1e-5)
+    assert np.abs(drawn.values - counts / counts.sum()).max() < 2 / z1.size * 8
+    assert axes.get_xscale() == "linear"
+    middle = drawn.values[24:40].sum()
+    assert middle > drawn.values[:24].sum()
+    assert middle > drawn.values[40:].sum()
+
+
+def test_zeros_are_said_and_not_drawn(run):
+    saved = run("--initializer", "he_normal", rows=400)
+    axes = plot.draw(saved).axes[3]
+    zeros = saved.record["tensors"][1]["zeros"]
+    assert f"zero: {zeros:.1%}" in texts(axes)
+    heights = axes.patches[0].get_data().values
+    assert heights.sum() == pytest.approx(1 - zeros)
+    assert heights.max() < 0.1
+
+
+def test_magnitudes_of_many_decades_get_a_logarithmic_axis(cubic, tmp_path):
+    x = 10.0 ** np.linspace(-6, 3, 500)
+    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{v:.6g},1\n" for v in x))
+    cubic("forward", "--num-samples", "all", "--initializer", "he_normal", "--hidden-size", 1)
+    axes = plot.draw(load_run("model/default_run")).axes[2]
+    assert axes.get_xscale() == "symlog"
+    assert axes.get_ylabel() == "share of the values per decade"
+    heights = axes.patches[0].get_data().values
+    assert heights[2:-2] == pytest.approx(np.full(heights.size - 4, 1 / 9), rel=0.2)
+
+
+def test_data_that_do_not_follow_the_cubic_are_drawn_without_it(cubic, tmp_path):
+    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{v},{(-1) ** v}\n" for v in range(40)))
+    cubic("forward", "--num-samples", 40)
+    fit = plot.draw(load_run("model/default_run")).axes[0]
+    assert {line.get_label() for line in fit.lines} == {"samples", "the network"}
+    assert fit.get_title() == "samples and the network"
 
 
 def test_what_is_not_finite_is_marked(cubic, tmp_path):
@@ -60,18 +102,29 @@ def test_what_is_not_finite_is_marked(cubic, tmp_path):
     _, losses, z1, *_ = plot.draw(load_run("model/default_run")).axes
     marks = {line.get_label(): line.get_xdata() for line in losses.lines}
     np.testing.assert_array_equal(marks["not finite (1)"], [3])
-    assert "64 are not finite" in texts(z1)
+    assert "not finite: 64" in texts(z1)
 
 
-def test_many_batches_become_a_band(run, monkeypatch):
+def test_of_many_batches_an_even_spread_is_drawn_and_the_worst(run, monkeypatch):
     monkeypatch.setattr(plot, "_BATCHES", 4)
-    saved = run("--batch-size", 5)  # twelve batches, in buckets of three
+    saved = run("--batch-size", 5)
     _, axes, *_ = plot.draw(saved).axes
-    loss = saved.history["loss"][:12].to_numpy().astype(float).reshape(4, 3)
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), np.stack([[2, 5, 8, 11], loss.mean(1)], 1))
-    band = axes.collections[0].get_paths()[0].vertices
-    assert band[:, 1].min() == loss.min()
-    assert band[:, 1].max() == loss.max()
+    loss = saved.history["loss"][:12].to_numpy()
+    drawn = axes.lines[0].get_xydata()
+    assert {1, 12, 1 + int(np.argmax(loss))} <= set(drawn[:, 0])
+    assert len(drawn) <= 5
+    np.testing.assert_array_equal(drawn[:, 1], loss[drawn[:, 0].astype(int) - 1])
+    assert "evenly spread" in axes.lines[0].get_label()
+
+
+def test_a_figure_does_not_hang_on_the_user_s_settings(run, monkeypatch):
+    import matplotlib
+
+    saved = run()
+    expected = plot.svg(saved)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "axes.facecolor": "black"}):
+        assert plot.svg(saved) == expected
 
 
 @pytest.mark.parametrize(
@@ -91,19 +144,21 @@ def test_a_run_without_finite_values_is_drawn(cubic, tmp_path):
     (tmp_path / "data.csv").write_text("x,y\n" + "nan,inf\n" * 3)
     cubic("forward", "--num-samples", 3)
     fit, losses, *histograms = plot.draw(load_run("model/default_run")).axes
-    assert texts(fit) == ["no x is finite"]
+    assert texts(fit) == ["no sample is finite"]
     assert texts(losses) == ["no batch has a finite loss"]
     assert all(texts(axes)[0] == "no value is finite" for axes in histograms)
 
 
-def test_other_samples_than_the_run_has_seen_are_not_shown(run, cubic):
+def test_the_dataset_is_not_read(run):
     saved = run()
-    cubic("generate", "--n", 60, "--seed", 1, "--force")
-    fit = plot.draw(saved).axes[0]
-    assert "has changed since the run" in " ".join(texts(fit)).replace("\n", " ")
-    assert "samples" not in [line.get_label() for line in fit.lines]
     Path("data.csv").unlink()
-    assert "there is no dataset" in " ".join(texts(plot.draw(saved).axes[0]))
+    assert "samples" in [line.get_label() for line in plot.draw(saved).axes[0].lines]
+
+
+def test_runs_of_schema_1_are_drawn_without_what_they_lack():
+    fit, losses, *_ = plot.draw(load_run(CORPUS / "plain")).axes
+    assert texts(fit) == ["the record has no samples"]
+    assert len(losses.lines[0].get_xdata()) == 4
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PNG"])
@@ -115,7 +170,7 @@ def test_the_files_hold_the_figure(run, cubic, tmp_path, ending):
     raw = path.read_bytes()
     if ending == "svg":
         said = raw.decode()
-        for text in ("default_run", "the true cubic", "Layer 2 pre-activation (z2)", "the loss of the epoch"):
+        for text in ("default_run", "the true cubic", "Layer 2 pre-activation (z2)", "mean"):
             assert text in said
         assert not re.search(r"20\d\d-\d\d-\d\d", said)
     elif ending == "pdf":

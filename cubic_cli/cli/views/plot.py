@@ -1,34 +1,36 @@
 """The figure of a run: the samples with the cubic and the network, the histograms, the losses. Needs matplotlib."""
 
+import contextlib
 import importlib.util
 import io
 import math
+import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cubic_cli.analysis.shape import shape
 from cubic_cli.cli.views.files import write_whole
-from cubic_cli.data.problem import Float32, Float64, cubic
-from cubic_cli.data.read import read_chunks
-from cubic_cli.data.scaling import choose_scale
-from cubic_cli.data.source import Sha256, spread_indices
-from cubic_cli.errors import CubicError, DatasetError, UsageError
-from cubic_cli.parameters import from_names
-from cubic_cli.reference.network import forward
+from cubic_cli.cli.views.format import percent
+from cubic_cli.data.problem import cubic
+from cubic_cli.data.source import spread_indices
+from cubic_cli.errors import CubicError, UsageError, printable
+from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs import saved
 from cubic_cli.runs.record import Record, Tensor
-from cubic_cli.runs.store import Run, near
+from cubic_cli.runs.store import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".svg", ".pdf")
-_SAMPLES = 2000  # drawn at most
-_BATCHES = 1000  # drawn at most; more are drawn as the band between the smallest and the largest
-_CURVE = 512  # points of a curve
+_BATCHES = 1000  # drawn at most
+_CURVE = 512  # points of the cubic
+_DRAWABLE = 1e300  # matplotlib's own arithmetic overflows beyond
 # Okabe and Ito, "Color universal design" (2008): they differ for all kinds of colour vision.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
 STYLE: Any = {
@@ -82,35 +84,47 @@ def svg(run: Run) -> str:
     return text[text.index("<svg") :]
 
 
+@contextlib.contextmanager
+def style(more: Any = None) -> Iterator[None]:
+    """Let matplotlib draw as it comes, whatever the user's matplotlibrc or MPLBACKEND say, and then as `STYLE` says."""
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook names one that its kernel alone has
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE | (more or {}))
+        yield
+
+
 def render(figure: "Figure", kind: str) -> bytes:
     """Return a figure as a file of a kind, `png`, `svg` or `pdf`; the same figure gives the same bytes."""
-    import matplotlib
-
     metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}.get(kind, {})
     stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with style():
         figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
     return stream.getvalue()
 
 
 def draw(run: Run) -> "Figure":
-    """Return the figure of a run.
+    """Return the figure of a run, from its record and its history alone.
 
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     record = run.parsed
-    with matplotlib.rc_context(STYLE):
+    with style():
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(10, 7.2), layout="constrained")
         grid = figure.add_gridspec(2, 6)
-        name = "\n".join(textwrap.wrap(record.run_name, 72))
+        name = "\n".join(textwrap.wrap(printable(record.run_name), 72))
         figure.suptitle(f"{name}\n{_subtitle(record)}", fontsize=10)
-        _draw_fit(figure.add_subplot(grid[0, :3]), record, run.parameters)
+        _draw_fit(figure.add_subplot(grid[0, :3]), record)
         _draw_losses(figure.add_subplot(grid[0, 3:]), record, saved.first_epoch_losses(run.saved_in, record))
-        for place, name in enumerate(("z1", "a1", "z2")):
+        for place, name in enumerate(TENSORS):
             _draw_histogram(figure.add_subplot(grid[1, 2 * place : 2 * place + 2]), record.tensor(name))
         _fix_layout(figure)
     return figure
@@ -128,138 +142,95 @@ def _fix_layout(figure: "Figure") -> None:
 
 def _subtitle(record: Record) -> str:
     config = record.config
+    parameters = config.initializer or "parameters of a file"
     return (
-        f"1 → {config.hidden_size} → 1, {config.activation}, {config.initializer or 'parameters of a file'}, scaling "
-        f"{config.scaling}, {record.dataset.rows:,} samples in batches of {config.batch_size}"
+        f"1 → {config.hidden_size:,} → 1, {config.activation}, {parameters}, scaling "
+        f"{config.scaling}, {record.dataset.rows:,} samples in batches of {config.batch_size:,}"
     )
 
 
-def _draw_fit(axes: "Axes", record: Record, parameters: dict[str, Float32]) -> None:
-    """Draw the samples, the cubic that they come from, and the network, all in the units of the data."""
-    low, high = record.dataset.x.min, record.dataset.x.max
-    axes.set(title="the samples, the cubic and the network", xlabel="x", ylabel="y")
-    if not (math.isfinite(low) and math.isfinite(high)):
-        _note(axes, "no x is finite")
+def _draw_fit(axes: "Axes", record: Record) -> None:
+    """Draw samples of the run, what the network answers there and, for data that follow it, the cubic."""
+    follows = record.context.noise_floor is not None
+    names = ("samples", "the true cubic", "network") if follows else ("samples", "network")
+    axes.set(
+        title=f"{', '.join(names[:-1])} and the {names[-1]}",
+        xlabel=printable(record.config.x_column),
+        ylabel=printable(record.config.y_column),
+    )
+    rows = np.array([(s.x, s.y, s.z2) for s in record.samples or ()], np.float64).reshape(-1, 3)
+    x, y, z2 = rows[np.all(np.abs(rows) < _DRAWABLE, axis=1)].T
+    if not x.size:
+        _note(axes, "the record has no samples" if record.samples is None else "no sample is finite")
         return
-    try:
-        x, y = read_spread(record)
-        axes.plot(x, y, ".", color=_GREY, markersize=2.5, alpha=0.5, label="samples", rasterized=x.size > _SAMPLES)
-    except DatasetError as error:
-        axes.text(0.5, 0.02, _wrap(str(error)), transform=axes.transAxes, ha="center", fontsize=7, color=_GREY)
-    margin = 0.02 * (high - low) or 1.0
-    xs = np.linspace(low - margin, high + margin, _CURVE)
-    with np.errstate(all="ignore"):
-        axes.plot(*_finite(xs, cubic(xs)), color=_GREEN, label="the true cubic", linewidth=1.5)
-        axes.plot(*_finite(xs, predict(record, parameters, xs)), color=_RED, label="the network", linewidth=1.5)
+    order = np.argsort(x, kind="stable")
+    axes.plot(x, y, ".", color=_GREY, markersize=3, alpha=0.6, label="samples")
+    if follows:
+        xs = np.linspace(x.min(), x.max(), _CURVE)
+        with np.errstate(all="ignore"):
+            axes.plot(xs, cubic(xs), color=_GREEN, label="the true cubic", linewidth=1.5)
+    # A line between the samples where they are many enough to show its course, their marks where not.
+    axes.plot(x[order], z2[order], "-" if x.size > 20 else "o-", color=_RED, label="the network", linewidth=1.5, ms=3)
     axes.legend(loc="upper left")
 
 
-def read_spread(record: Record) -> tuple[Float32, Float32]:
-    """Return at most `_SAMPLES` finite samples of the run, evenly spread.
-
-    Raises:
-        DatasetError: the dataset is missing, or is not what the run has seen.
-    """
-    data = record.dataset
-    if data.path is None:
-        raise DatasetError("the samples came from arrays: they are not shown")
-    digest, seen, kept = Sha256(), 0, []
-    stride = -(-data.rows // _SAMPLES)
-    names = record.config.x_column, record.config.y_column
-    for x, y in read_chunks(near(data.path), data.rows, names):
-        digest.add(x, y)
-        first = -seen % stride
-        kept.append((x[first::stride], y[first::stride]))
-        seen += len(x)
-    if data.sha256 is not None and digest.hexdigest() != data.sha256:
-        raise DatasetError(f"{near(data.path)} has changed since the run: its samples are not shown")
-    columns = np.stack([np.concatenate([chunk[i] for chunk in kept]) for i in range(2)])
-    x, y = columns[:, np.isfinite(columns).all(axis=0)]
-    return x, y
-
-
-def predict(record: Record, parameters: dict[str, Float32], x: Float64) -> Float64:
-    """Return what the network of a run answers at `x [n]`, both in the units of the data, in float64."""
-    data, kind = record.dataset, record.config.scaling
-    scale_x, scale_y = (choose_scale(kind, column) for column in (data.x, data.y))
-    scaled = (x - scale_x.shift) / scale_x.factor if scale_x.factor else np.zeros_like(x)
-    _, _, z2 = forward(from_names(parameters), scaled, record.config.activation)
-    return z2 * scale_y.factor + scale_y.shift
-
-
-def _finite(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-    shown = np.abs(y) < 1e300  # matplotlib's own arithmetic overflows beyond
-    return x[shown], y[shown]
-
-
 def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
-    """Draw the loss of every batch of an epoch; the band of many; what is not finite at the top."""
-    axes.set(title="the loss over the batches of an epoch", xlabel="batch", ylabel="loss")
-    finite = np.isfinite(losses)
-    if not finite.any():
+    """Draw the loss of each batch of an epoch as a point, of many batches an even spread, and name the worst."""
+    axes.set(title="loss of each batch", xlabel="batch", ylabel="loss")
+    finite = np.flatnonzero(np.isfinite(losses))
+    if not finite.size:
         _note(axes, "no batch has a finite loss")
         return
-    values = losses.astype(np.float64)
-    each = -(-values.size // _BATCHES)
-    starts = np.arange(0, values.size, each)
-    low = np.minimum.reduceat(np.where(finite, values, np.inf), starts)
-    high = np.maximum.reduceat(np.where(finite, values, -np.inf), starts)
-    count = np.add.reduceat(finite.astype(int), starts)
-    some = count > 0
-    with np.errstate(invalid="ignore"):
-        mean = np.add.reduceat(np.where(finite, values, 0.0), starts) / np.maximum(count, 1)
-    batches = starts + 1 + (np.minimum(each, values.size - starts) - 1) / 2
-    if each > 1:
-        axes.fill_between(
-            batches[some], low[some], high[some], color=_BLUE, alpha=0.3, linewidth=0,
-            label=f"smallest to largest of {each:,} batches",
-        )  # fmt: skip
-        axes.plot(batches[some], mean[some], color=_BLUE, linewidth=1, label="their mean")
-    else:
-        axes.plot(batches[some], mean[some], color=_BLUE, linewidth=1, marker="." if some.sum() < 200 else "")
-    epoch_loss = record.loss
-    if math.isfinite(epoch_loss):
-        axes.axhline(epoch_loss, color=_ORANGE, linewidth=1, linestyle="--", label="the loss of the epoch")
-    smallest, largest = float(values[finite].min()), float(values[finite].max())
+    worst = int(finite[np.argmax(losses[finite])])
+    shown = np.union1d(finite[spread_indices(finite.size, _BATCHES)], [worst])
+    label = "batches" if shown.size == finite.size else f"{shown.size:,} of {finite.size:,} batches, evenly spread"
+    axes.plot(shown + 1, losses[shown].astype(np.float64), ".", color=_BLUE, markersize=4, label=label)
+    if math.isfinite(record.loss):
+        axes.axhline(record.loss, color=_ORANGE, linewidth=1.2, linestyle="--", label="the epoch's mean")
+    axes.plot(
+        worst + 1, float(losses[worst]), "o", color=_RED, fillstyle="none", label=f"the worst, batch {worst + 1:,}"
+    )
+    smallest, largest = float(losses[finite].min()), float(losses[finite].max())
     if smallest > 0 and largest / smallest > 100:
         axes.set_yscale("log")
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        spread = bad[spread_indices(bad.size, _BATCHES)] + 1
+    if (bad := np.flatnonzero(~np.isfinite(losses))).size:
+        marked = bad[spread_indices(bad.size, _BATCHES)] + 1
         label = f"not finite ({bad.size:,})"
         axes.plot(
-            spread, np.full(spread.size, 0.98), "x", color=_RED, transform=axes.get_xaxis_transform(), label=label
+            marked, np.full(marked.size, 0.98), "x", color=_RED, transform=axes.get_xaxis_transform(), label=label
         )
     low_end, high_end = axes.get_ylim()
     room = high_end / low_end if axes.get_yscale() == "log" else high_end - low_end
-    axes.set_ylim(top=high_end * room**0.25 if axes.get_yscale() == "log" else high_end + 0.25 * room)  # the legend's
+    axes.set_ylim(top=high_end * room**0.3 if axes.get_yscale() == "log" else high_end + 0.3 * room)  # the legend's
     axes.legend(loc="upper right", ncols=2)
 
 
 def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
-    """Draw how the values of one tensor are distributed, over a symmetric logarithm."""
-    axes.set(title=tensor.label, xlabel=tensor.name, ylabel="share of the values")
-    histogram = tensor.histogram
-    if histogram is None:
-        _note(axes, "no value is finite" if tensor.min is None else "the record has no histogram")
+    """Draw how the values of one tensor are distributed, on the axis that shows their shape; zeros are said."""
+    axes.set(title=tensor.label, xlabel=tensor.name)
+    found = shape(tensor)
+    if found is None:
+        only_zeros = tensor.zeros > 0 and tensor.nonfinite == 0
+        _note(
+            axes,
+            "all values are zero" if only_zeros else "no value is finite" if tensor.min is None else "no histogram",
+        )
         return
-    edges, counts = np.array(histogram.edges), np.array(histogram.counts, float)
-    share = counts / counts.sum()
-    axes.stairs(share, edges, fill=True, color=_BLUE, alpha=0.8)
-    largest = float(np.abs(edges).max())
-    axes.set_xscale("symlog", linthresh=10.0 ** math.floor(math.log10(largest)) / 100, linscale=0.5)
-    axes.tick_params(axis="x", labelsize=7, rotation=45)
-    if tensor.zeros > 0:
-        axes.text(0.98, 0.95, f"{tensor.zeros:.1%} are zero", transform=axes.transAxes, ha="right", va="top")
-    if tensor.nonfinite:
-        text = f"{tensor.nonfinite:,} are not finite"
-        axes.text(0.98, 0.87, text, transform=axes.transAxes, ha="right", va="top", color=_RED)
+    for bins in found.bins:
+        axes.stairs(bins.heights, bins.edges, fill=True, color=_BLUE, alpha=0.8)
+    if found.logarithmic:
+        axes.set_xscale("symlog", linthresh=found.smallest, linscale=0.3)
+        axes.set(xlabel=f"{tensor.name} (logarithmic)", ylabel="share of the values per decade")
+        axes.tick_params(axis="x", labelsize=7, rotation=45)
+    else:
+        axes.set_ylabel("share of the values")
+    axes.set_ylim(top=1.2 * max(float(bins.heights.max()) for bins in found.bins))
+    said = [(f"zero: {percent(tensor.zeros)}", "black")] if tensor.zeros > 0 else []
+    said += [(f"not finite: {tensor.nonfinite:,}", _RED)] if tensor.nonfinite else []
+    for line, (text, colour) in enumerate(said):
+        axes.text(0.98, 0.97 - 0.08 * line, text, transform=axes.transAxes, ha="right", va="top", color=colour)
 
 
 def _note(axes: "Axes", text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=_GREY)
     axes.set(xticks=[], yticks=[])
-
-
-def _wrap(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 90))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cubic_cli.cli.views.plot import STYLE
+from cubic_cli.cli.views.plot import style
 from cubic_cli.experiments.sweep import GROUP
 from cubic_cli.float32 import TENSORS
 
@@ -23,24 +23,33 @@ _TICKS = 8  # of the width that can be told apart
 
 def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
     """Return the figure of what `sweep.growth` returned: the spreads of each tensor, and the lines of the exponents."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = list(dict.fromkeys(_group(entry) for entry in growth))
     varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
     shared = ", ".join(groups[0][index] for index in range(len(GROUP)) if index not in varying) if groups else ""
-    with matplotlib.rc_context({**STYLE, "axes.grid": True, "grid.alpha": 0.3}):
+    with style({"axes.grid": True, "grid.alpha": 0.3}):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(10, 2.8 + 0.2 * len(groups)), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle("Standard deviation of each tensor over the width H" + (f" ({shared})" if shared else ""))
-        for axes, tensor in zip(figure.subplots(1, len(TENSORS)), TENSORS, strict=True):
+        panels = figure.subplots(1, len(TENSORS), sharey=True)
+        for axes, tensor in zip(panels, TENSORS, strict=True):
             entries = {_group(entry): entry for entry in growth if entry["tensor"] == tensor}
             for index, group in enumerate(groups):
                 label = ", ".join(group[i] for i in varying) or ", ".join(group)
                 _draw_group(axes, entries[group], label, index)
             _finish(axes, tensor, growth)
+        panels[0].set_ylabel("standard deviation")
+        panels[0].set_ylim(*_range([point["std"] for entry in growth for point in entry["points"]]))
     return figure
+
+
+def _range(sizes: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the shared axis: never less than a decade, or rounding would look like growth."""
+    low, high = min(sizes, default=1.0), max(sizes, default=1.0)
+    middle = math.sqrt(low) * math.sqrt(high)
+    return min(low / 1.2, middle / math.sqrt(10)), max(high * 1.2, middle * math.sqrt(10))
 
 
 def _group(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -49,17 +58,17 @@ def _group(entry: dict[str, Any]) -> tuple[str, ...]:
 
 def _draw_group(axes: "Axes", entry: dict[str, Any], label: str, index: int) -> None:
     """Draw the runs of one group, and the least-squares line through them."""
-    style: Any = {"color": _COLOURS[index % len(_COLOURS)]}
+    colour: Any = {"color": _COLOURS[index % len(_COLOURS)]}
     widths = [point["hidden_size"] for point in entry["points"]]
     sizes = [point["std"] for point in entry["points"]]
     slope = entry["exponent"]
     power = "no power" if slope is None else f"H^{round(slope, 2) + 0.0:.2f}"
     marker = _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
-    axes.plot(widths, sizes, marker, label=f"{label}: {power}", markersize=4, **style)
+    axes.plot(widths, sizes, marker, label=f"{label}: {power}", markersize=4, **colour)
     if slope is not None:
         middle = [sum(map(math.log, values)) / len(values) for values in (widths, sizes)]
         ends = [min(widths), max(widths)]
-        axes.plot(ends, [math.exp(middle[1] + slope * (math.log(h) - middle[0])) for h in ends], "-", lw=1, **style)
+        axes.plot(ends, [math.exp(middle[1] + slope * (math.log(h) - middle[0])) for h in ends], "-", lw=1, **colour)
 
 
 def _finish(axes: "Axes", tensor: str, growth: Sequence[dict[str, Any]]) -> None:
