@@ -235,7 +235,7 @@ def noticed_by(mutant: Mutant, place: Path) -> str | None:
         path.write_text(whole, encoding="utf-8")
     if ended.returncode == 0:
         return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ended.stdout, re.MULTILINE)
     if found is None:
         said = ended.stdout[-2000:] + ended.stderr[-2000:]
         raise SystemExit(f"{mutant.what}: pytest exits {ended.returncode}\n{said}")

@@ -173,6 +173,12 @@ def test_parts_that_do_not_go_together_are_named():
     assert [str(one) for one in damage.parse(document)[1]] == ["dataset.x.min is 3.4028235677973366e+38"]
 
 
+@pytest.mark.parametrize("value", [True, "12", "nan", None, [1.0]], ids=repr)
+def test_what_is_no_number_is_none(value):
+    (found,) = damage.parse(records.make_document(loss=value))[1]
+    assert str(found).startswith("loss is ")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_a_text_in_the_file_and_a_float_in_python(value):
     record = records.make(loss=value)
