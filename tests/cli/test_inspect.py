@@ -115,29 +115,32 @@ def test_one_iteration_on_the_screen(cubic, here):
     assert [set(tensor) for tensor in document["tensors"]] == [{"name", "shape", "min", "max"}] * 4
 
 
-def test_a_dataset_that_changed_since_is_told(cubic, here):
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda lines: [*lines[:5], "1.5,2.5\n", *lines[6:]], "has changed since, by their SHA-256"),
+        (lambda lines: lines[:31], "has changed since: data.csv has 30 rows"),  # the batch's own are there
+        (lambda lines: lines[:15], "data.csv has 14 rows"),
+        (None, "there is no dataset data.csv"),
+    ],
+    ids=["another sample", "cut behind the batch", "cut before it", "gone"],
+)
+def test_of_a_dataset_that_has_changed_or_is_gone_no_sample_is_shown(cubic, here, change, why):
     arguments = ("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 2)
+    recorded = cubic(*arguments)[1].splitlines()[:4]
     lines = Path("data.csv").read_text().splitlines(keepends=True)
-    other = [*lines[:5], "1.5,2.5\n", *lines[6:]]  # of batch 1: that of batch 2 is as it was
-    Path("data.csv").write_text("".join(other))
-    out = cubic(*arguments)[1]
-    assert "CHANGED since the run" in out
-    assert "check    yes" in out
-    out = cubic("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 1)[1]
-    assert "check    NO" in out
-    Path("data.csv").write_text("".join(lines[:31]))
-    out = cubic(*arguments)[1]
-    assert "CHANGED since the run: data.csv has 30 rows" in out
-    assert "check    yes" in out
-    Path("data.csv").write_text("".join(lines[:15]))
-    status, out, _ = cubic(*arguments)
-    assert status == 0
-    assert "cannot be computed again: the dataset of run plain: data.csv has 14 rows" in out
-    Path("data.csv").unlink()
-    status, out, _ = cubic(*arguments)
-    assert status == 0
-    assert "there is no dataset data.csv" in out
-    assert "Layer 1 pre-activation (z1)" in out
+    if change is None:
+        Path("data.csv").unlink()
+    else:
+        Path("data.csv").write_text("".join(change(lines)))
+    status, out, err = cubic(*arguments)
+    assert (status, out.splitlines()[:4]) == (1, recorded)
+    assert "the dataset of run plain" in " ".join(err.split())
+    assert why in " ".join(err.split())
+    assert "z2 − y" not in out
+    status, out, err = cubic(*arguments, "--json")
+    assert (status, json.loads(out)["batch"]) == (1, 2)
+    assert why in " ".join(err.split())
 
 
 def test_a_history_that_was_changed_is_told(cubic, here):
@@ -148,7 +151,8 @@ def test_a_history_that_was_changed_is_told(cubic, here):
     assert (status, "check    NO: loss" in out) == (1, True)
     assert "model/plain/history.parquet is damaged: loss of epoch 1, batch 2 is not what" in " ".join(err.split())
     status, out, err = cubic(*arguments, "--json")
-    assert (status, err) == (0, "")
+    assert (status, json.loads(out)["batch"]) == (1, 2)
+    assert "history.parquet is damaged" in err
 
 
 def test_a_run_under_another_name_is_compared_by_it(cubic, here):

@@ -281,23 +281,28 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
     document = iteration.recorded(folder, record, epoch, batch)
     labels = {tensor.name: tensor.label for tensor in record.tensors}
     values: iteration.Values | str | None = None
-    problem = None
-    if not json:
-        try:
-            values = iteration.recompute(folder, record, epoch, batch)
-            if values.unchanged is not False and not values.agrees:
-                problem = (
-                    f"{folder / runs.HISTORY} is damaged: {values.quantity} of epoch {epoch}, batch {batch} is not "
+    problem: CubicError | None = None
+    try:
+        found = iteration.recompute(folder, record, epoch, batch)
+        if found.unchanged is False:
+            note = f": {found.note}" if found.note else ", by their SHA-256"
+            problem = DatasetError(f"the dataset of run {folder.name} has changed since{note}")
+        else:
+            values = found
+            if not found.agrees:
+                problem = RunError(
+                    f"{folder / runs.HISTORY} is damaged: {found.quantity} of epoch {epoch}, batch {batch} is not "
                     f"what the run's parameters and samples give; {runs.again(folder)}"
                 )
-        except DatasetError as error:
-            values = str(error)
-        except RunError as error:
-            values = problem = str(error)
+    except (DatasetError, RunError) as error:
+        values = str(error)
+        problem = None if record.dataset.path is None else error  # arrays are nowhere to be gone from
+    if values is None:
+        values = str(problem)
     title = f"cubic inspect --epoch {epoch} --batch {batch}"
     _give(document, lambda width: view.screen(document, labels, width, values), json, save, title)
     if problem is not None:
-        raise RunError(problem)
+        raise problem
 
 
 def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
