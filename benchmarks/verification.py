@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import cubic_cli.experiments.run
 from benchmarks import measure
 from benchmarks.problem import HISTORY, make
 from benchmarks.processes import CUBIC, paired, run
 from cubic_cli.config import Device, ForwardConfig, Initializer
 from cubic_cli.engine.devices import pick_devices
+from cubic_cli.experiments.run import run as forward
 
 _SAMPLES, _EPOCHS = 1_000_000, 60
 _STEADY_FROM = 10  # epochs: the first ones compile, read the samples, and fill what waits to be written
@@ -56,7 +56,7 @@ def steady(folder: Path, batch: int, rounds: int) -> dict[str, Any]:
     def command() -> float:
         ends: list[float] = []
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            cubic_cli.run.run(config, {}, Path(scratch), lambda epoch, loss: ends.append(time.perf_counter()))
+            forward(config, {}, Path(scratch), lambda epoch, loss: ends.append(time.perf_counter()))
         time.sleep(_REST)
         return 1000 * (ends[-1] - ends[_STEADY_FROM]) / (len(ends) - 1 - _STEADY_FROM)
 
