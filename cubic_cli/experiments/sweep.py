@@ -22,7 +22,7 @@ from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, five_digits, is_no_memory
 from cubic_cli.float32 import TENSORS
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.record import Finding, Record
+from cubic_cli.runs.record import Finding, Record, Tensor
 
 if TYPE_CHECKING:
     from cubic_cli.data.parameters_file import NetworkFile
@@ -34,6 +34,7 @@ _MAKE_NETWORKS = ("initializer", "hidden_size", "seed")  # whose place a file of
 GROUP = ("initializer", "activation", "scaling")  # of runs that differ in their widths, seeds and batches
 _ASCENDING = ("hidden_size", "batch_size")
 _SAME_SETTINGS = (*AXES, "num_epochs")
+_ROUNDING = 4 * 2.0**-24  # of a tensor's largest magnitude: like samples come out so far apart, in other blocks
 _SAME_VERSIONS = ("cubic", "jax", "jaxlib")
 
 # From a description and a number of epochs to what is told that epochs are done.
@@ -330,8 +331,8 @@ def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
 
     Each entry has the `points`, a run each, and the `exponent` p of `std ∝ H^p`: the slope of the least-squares line
     through (log H, log std), None where fewer than two widths have a spread. Seeds and batch sizes are taken together.
-    A tensor that is constant, or holds a value that is not finite, gives no point: its spread says nothing. Networks
-    from files are no family, and left out.
+    A tensor that is constant but for rounding, or holds a value that is not finite, gives no point: its spread says
+    nothing. Networks from files are no family, and left out.
     """
     entries = []
     records = [record for record in records if record.config.initializer is not None]
@@ -339,12 +340,19 @@ def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
         members = [record for record in records if tuple(getattr(record.config, name) for name in GROUP) == values]
         for tensor in TENSORS:
             seen = ((record.config.hidden_size, record.tensor(tensor)) for record in members)
-            told = sorted((hidden, of.std) for hidden, of in seen if of.std and not of.nonfinite)
+            told = sorted((hidden, spread) for hidden, of in seen if (spread := _spread(of)) is not None)
             points = [{"hidden_size": hidden, "std": std} for hidden, std in told]
             slope = exponent(told)
             entry = dict(zip(GROUP, values, strict=True))
             entries.append({**entry, "tensor": tensor, "exponent": slope, "points": points})
     return entries
+
+
+def _spread(tensor: Tensor) -> float | None:
+    """Return the standard deviation, None where it says nothing: of values that are not finite, or of rounding."""
+    if tensor.min is None or tensor.max is None or tensor.std is None or tensor.nonfinite:
+        return None
+    return tensor.std if tensor.std > _ROUNDING * max(abs(tensor.min), abs(tensor.max)) else None
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float | None:

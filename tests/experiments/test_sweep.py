@@ -197,6 +197,21 @@ def test_what_has_no_exponent():
     assert len(z2["points"]) == 3
 
 
+def test_a_spread_of_rounding_gives_no_point():
+    # z2 of samples that are all alike, as blocks of different sizes round it: 1 and its neighbours.
+    alike = {"tensors__2__min": 1 - 2.0**-24, "tensors__2__max": 1 + 2.0**-23, "tensors__2__std": 1.2e-7}
+    made = [records.make(config={"hidden_size": h}, **alike) for h in (64, 128)]
+    z1, _, z2 = sweep.growth(made)
+    assert (z2["exponent"], z2["points"]) == (None, [])
+    assert z1["exponent"] == 0
+
+
+def test_a_small_spread_that_float32_tells_is_a_point():
+    narrow = {"tensors__2__min": 1.0, "tensors__2__max": 1 + 64 * 2.0**-23, "tensors__2__std": 16 * 2.0**-23}
+    z2 = sweep.growth([records.make(**narrow)])[2]
+    assert [point["std"] for point in z2["points"]] == [16 * 2.0**-23]
+
+
 def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
     losses = [math.nan, 2.0, math.inf, 1.0]
     outcomes = [Outcome(ForwardConfig(), records.make(loss_in_data_units=loss)) for loss in losses]
