@@ -50,7 +50,6 @@ def forward(
     """Run the forward pass over the dataset, verify it, show every tensor's statistics and save the run.
 
     cubic forward --generate                     a first run, with its dataset
-    cubic forward --initializer he_normal --scaling standard --run-name he
     cubic forward --dataset mine.csv --x height --y weight --num-samples all
     cubic forward --parameters trained.safetensors --activation tanh --run-name trained
     """

@@ -104,7 +104,6 @@ def inspect(
 
     cubic inspect                                the newest run
     cubic inspect he --compare default_run       two runs side by side
-    cubic inspect --list --sort loss             all runs, the best first
     cubic inspect he --row 7                     the arithmetic of one sample
     """
     _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot, row, formats)

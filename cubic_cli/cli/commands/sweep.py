@@ -49,7 +49,6 @@ def sweep(
 
         cubic sweep --initializer ones,he_normal --scaling none,standard
         cubic sweep --hidden-size 16,64,256 --initializer he_normal --plot growth.png
-        cubic sweep --seed 0,1,2,3 --initializer he_normal --gradients
         cubic sweep --parameters epoch1.safetensors --parameters epoch9.safetensors
 
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.

@@ -60,7 +60,7 @@ def rows(artifact_dir: Path, sort: str | None = None) -> list[dict[str, Any]]:
 def _key(sort: str) -> str:
     keys = (
         {name.lower(): key for name, key in COLUMNS.items()}
-        | {key: key for key in COLUMNS.values()}
+        | {key: key for key in (*COLUMNS.values(), "parameters")}
         | {"r2": "r_squared"}
     )
     if (key := keys.get(sort.removeprefix("-").lower())) is None:
