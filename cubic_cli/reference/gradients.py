@@ -40,27 +40,30 @@ class Gradients:
 def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activation) -> Gradients:
     """Return the gradients over `x [N]` and `y [N]`."""
     wide = in_float64(parameters)
-    value, rounding, reach = (Parameters(*(np.zeros(array.shape) for array in wide)) for _ in range(3))
+    value, squares, rounding, reach = (Parameters(*(np.zeros(array.shape) for array in wide)) for _ in range(4))
     rows = max(1, _CHUNK_VALUES // wide.hidden_size)
     with np.errstate(all="ignore"):
         for start in range(0, len(x), rows):
             xs, ys = (column[start : start + rows].astype(float) for column in (x, y))
-            for totals, parts in zip((value, rounding, reach), _of_samples(wide, xs, ys, activation), strict=True):
+            found = _of_samples(wide, xs, ys, activation)
+            for totals, parts in zip((value, squares, rounding, reach), found, strict=True):
                 for total, part in zip(totals, parts, strict=True):
                     total += part.reshape(total.shape)
         allowed = tolerance(wide.hidden_size)
         told = Parameters(*(magnitude <= FLOAT32_MAX * (1 - allowed) for magnitude in reach))
-        # Where all samples are alike, so are the roundings of a sum over them; a device adds up a quarter in a row.
-        in_a_row = min(len(x), max(1, _BLOCK_VALUES // wide.hidden_size)) / 4
-        rounding = Parameters(*(r + in_a_row * UNIT * np.abs(v) for r, v in zip(rounding, value, strict=True)))
-        value, rounding = (Parameters(*(total / len(x) for total in totals)) for totals in (value, rounding))
+        # A sum over samples loses what a sum over units does (`rounding`): of like samples a quarter of N roundings one
+        # way, and of others the norm of the partial sums, which are about as large as that of the terms.
+        block = min(len(x), max(1, _BLOCK_VALUES // wide.hidden_size))
+        lost = (block / 4 * np.abs(v) + 2 * np.sqrt(block * s) for v, s in zip(value, squares, strict=True))
+        rounding = Parameters(*((r + UNIT * one) / len(x) for r, one in zip(rounding, lost, strict=True)))
+        value = Parameters(*(total / len(x) for total in value))
     return Gradients(value, rounding, told, allowed)
 
 
 def _of_samples(
     parameters: Parameters, x: Float64, y: Float64, activation: Activation
-) -> tuple[Parameters, Parameters, Parameters]:
-    """Return sums over the samples `[n]`: the gradients times N, their bounds, and how large the sums may become."""
+) -> tuple[Parameters, Parameters, Parameters, Parameters]:
+    """Return sums over the samples `[n]`: of the terms of the gradients, of their squares, bounds and magnitudes."""
     w1, w2 = parameters.w1[0], parameters.w2[:, 0]
     bounded = bound(parameters, x, activation)
     z1, a1, near = bounded.z1, bounded.a1, bounded.near
@@ -88,8 +91,10 @@ def _of_samples(
     reached = float(size.sum() + bounded.reach.sum() + (both[:, 1:] * np.abs(w1)).max(initial=0.0))
     backward = reached * (1 + np.abs(w2))
     of_w2 = np.abs(a1).T @ (of_r + 2 * UNIT * size) + bounded.of_a1.T @ size + tiny * len(x)
+    squares = ((slope * slope).T @ np.square(r[:, None] * ones_and_x)) * np.square(w2)[:, None]
     return (
         Parameters(delta[:, 1], delta[:, 0], a1.T @ r, r.sum(keepdims=True)),
+        Parameters(squares[:, 1], squares[:, 0], (a1 * a1).T @ (r * r), np.square(r).sum(keepdims=True)),
         Parameters(off[:, 1], off[:, 0], of_w2, of_r.sum(keepdims=True)),
         Parameters(
             backward + (size @ both[:, 1]) * np.abs(w2), backward, reached + np.abs(a1).T @ size, np.array([reached])

@@ -230,3 +230,13 @@ def test_gradients_of_samples_that_are_all_alike_verify(x):
         found = gradients.measure(parameters, Arrays(column, y), Activation.leaky_relu, jax.devices())
         expected = by_hand_of(parameters, column, y, Activation.leaky_relu)
         assert verify_gradients.verify(from_names(found), expected)[1] is None
+
+
+def test_a_gradient_that_cancels_verifies():
+    """Standardised targets add up to zero; a sum that passes one of 14 on its way rounds at that size."""
+    x, y = np.ones(203, np.float32), np.linspace(-1e-3, 1e-3, 203)
+    y[0] = 14
+    y = (y - y.mean()).astype(np.float32)
+    parameters = network.initialise(Initializer.zeros, 2, 0)
+    found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices())
+    assert verify_gradients.verify(from_names(found), by_hand_of(parameters, x, y, Activation.relu))[1] is None
