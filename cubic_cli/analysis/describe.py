@@ -58,6 +58,11 @@ def describe_versions() -> dict[str, str]:
     }
 
 
+def _between(mean: float, low: float, high: float) -> float:
+    """Return a mean no lower and no higher than the ends, which stand in their shortest text: 0.3 for 0.30000001192."""
+    return min(max(float(mean), low), high)
+
+
 def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statistics, spread: Float32) -> Tensor:
     """Return the record's entry of one tensor.
 
@@ -78,7 +83,7 @@ def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statist
         shape=shape,
         min=low,
         max=high,
-        mean=float(seen.mean) if some else None,
+        mean=None if low is None or high is None else _between(seen.mean, low, high),
         std=float(seen.std) if some else None,
         zeros=int(seen.zeros) / (count + nonfinite),
         nonfinite=nonfinite,
@@ -113,7 +118,7 @@ def describe_parameter(name: str, array: Float32) -> Parameter:
         count=array.size,
         min=math.nan if low is None else low,
         max=math.nan if high is None else high,
-        mean=float(seen.mean) if some else math.nan,
+        mean=math.nan if low is None or high is None else _between(seen.mean, low, high),
         std=float(seen.std) if some else math.nan,
         smallest=smallest_magnitude(array),
         bytes=array.nbytes,
@@ -177,10 +182,11 @@ def take_samples(
 def describe_column(seen: Statistics) -> Column:
     """Return the record's entry of a column of the dataset; NaN where no value is finite."""
     some = bool(seen.count)
+    low, high = (shortest(seen.min), shortest(seen.max)) if some else (math.nan, math.nan)
     return Column(
-        min=shortest(seen.min) if some else math.nan,
-        max=shortest(seen.max) if some else math.nan,
-        mean=float(seen.mean) if some else math.nan,
+        min=low,
+        max=high,
+        mean=_between(seen.mean, low, high) if some else math.nan,
         std=float(seen.std) if some else math.nan,
         nan=int(seen.nan),
         posinf=int(seen.posinf),

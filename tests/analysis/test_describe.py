@@ -35,3 +35,11 @@ def test_a_column_without_finite_values_has_no_figures():
     column = describe_column(summarise(np.array([np.nan, np.inf], np.float32)))
     assert all(map(math.isnan, (column.min, column.max, column.mean, column.std)))
     assert (column.nan, column.posinf, column.neginf) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("value", [0.3, 1.3, 640000064.0, -0.1])
+def test_the_mean_of_a_constant_lies_between_its_ends_as_they_are_written(value):
+    """0.3 is 0.30000001192… in float32, and its shortest text is 0.3."""
+    column = describe_column(summarise(np.full(3, value, np.float32)))
+    assert column.min == column.mean == column.max
+    assert column.std == 0
