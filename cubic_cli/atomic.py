@@ -3,9 +3,11 @@
     .<name>.<8 hex digits>.scratch    what is being made
     .<name>.<8 hex digits>.lock       locked for as long as the process that makes it lives
     .<name>.<8 hex digits>.earlier    what was there before, where a system cannot exchange two folders in one step
+    .<name>.<8 hex digits>.copy       what will be the `.earlier` one, where a folder cannot even be renamed
 
 A lock says whether a scratch was abandoned, which no process id can: the next that comes by clears it up. The lock is
-there before its scratch and goes after it, so that at no moment a living process's scratch seems abandoned.
+there before its scratch and goes after it, so that at no moment a living process's scratch seems abandoned. It holds
+the host's name, for a shared file system may keep locks on each host apart: another host's is abandoned after a day.
 """
 
 import contextlib
@@ -14,13 +16,18 @@ import errno
 import os
 import re
 import secrets
+import shutil
+import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 Check = Callable[[Path], None]
+
+_DAY = 24 * 60 * 60  # seconds
 
 
 @contextlib.contextmanager
@@ -95,7 +102,7 @@ def system_errors() -> Iterator[None]:
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
-_HALF_MADE = re.compile(r"(?P<stem>\.(?P<name>.+)\.[0-9a-f]{8})\.(scratch|earlier|lock)", re.DOTALL)
+_HALF_MADE = re.compile(r"(?P<stem>\.(?P<name>.+)\.[0-9a-f]{8})\.(scratch|earlier|copy|lock)", re.DOTALL)
 
 
 def half_made(parent: Path) -> set[str]:
@@ -115,10 +122,13 @@ def clear(place: Path, files: tuple[str, ...] = ()) -> None:
             with contextlib.suppress(OSError), _abandoned(scratch.with_suffix(".lock")) as abandoned:
                 if abandoned:
                     earlier = scratch.with_suffix(".earlier")
-                    if earlier.is_dir() and not os.path.lexists(place):
-                        os.rename(earlier, place)
-                    _remove(scratch, files)
-                    _remove(earlier, files)
+                    if earlier.is_dir():
+                        if _is_half_removed(place, earlier):
+                            _remove(place, files)
+                        if not os.path.lexists(place):
+                            os.rename(earlier, place)
+                    for path in (scratch, earlier, scratch.with_suffix(".copy")):
+                        _remove(path, files)
 
 
 @contextlib.contextmanager
@@ -129,6 +139,8 @@ def _claimed(place: Path, files: tuple[str, ...] = ()) -> Iterator[Path]:
         scratch = place.with_name(f".{place.name}.{secrets.token_hex(4)}.scratch")
         lock = scratch.with_suffix(".lock")
         with lock.open("xb") as stream:
+            stream.write(_this_host())
+            stream.flush()
             _lock(stream.fileno(), wait=True)
             if not _is_at(lock, stream.fileno()):
                 continue  # someone took it for abandoned in the moment before it was locked
@@ -150,10 +162,25 @@ def _abandoned(lock: Path) -> Iterator[bool]:
         yield True
         return
     with stream:
-        free = _lock(stream.fileno(), wait=False)
+        old = time.time() - os.fstat(stream.fileno()).st_mtime > _DAY
+        free = (old or _is_ours(stream.read(1024))) and _lock(stream.fileno(), wait=False)
         yield free
         if free:
             lock.unlink(missing_ok=True)
+
+
+def _this_host() -> bytes:
+    """Return the host's name and, where the system has one, the id of this boot of it."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()}\n{boot.read_text(encoding='ascii')}".encode()
+    return f"{socket.gethostname()}\n\n".encode()
+
+
+def _is_ours(said: bytes) -> bool:
+    """Return whether a lock is of this host: by its name, or by this boot, whatever the name was then."""
+    (name, boot), (our_name, our_boot) = ([*text.split(b"\n"), b""][:2] for text in (said, _this_host()))
+    return not said or name == our_name or (boot == our_boot != b"")
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
@@ -216,7 +243,12 @@ def exchange(scratch: Path, folder: Path, files: tuple[str, ...]) -> None:
     if _exchange_at_once(scratch, folder):
         return
     earlier = scratch.with_suffix(".earlier")
-    os.rename(folder, earlier)
+    try:
+        os.rename(folder, earlier)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _move_by_copy(folder, earlier, files)  # a folder of a lower layer of overlayfs
     try:
         os.rename(scratch, folder)
     except OSError as error:
@@ -226,6 +258,40 @@ def exchange(scratch: Path, folder: Path, files: tuple[str, ...]) -> None:
             os.rename(earlier, folder)
         raise
     os.rename(earlier, scratch)
+
+
+def _move_by_copy(folder: Path, earlier: Path, files: tuple[str, ...]) -> None:
+    """Move a folder that cannot be renamed: `earlier` is whole before the first file of `folder` goes.
+
+    Killed in between, it leaves fewer files than `earlier` has, by which `clear` knows it and puts `earlier` back.
+    """
+    copy = earlier.with_suffix(".copy")
+    copy.mkdir()
+    for name in files:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(folder / name, copy / name)
+    shutil.copystat(folder, copy)
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # no other's folder that takes its place loses a file
+    try:
+        os.rename(copy, earlier)
+        try:
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=parent)
+            folder.rmdir()
+        except OSError:
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(earlier / name, name, dst_dir_fd=parent)
+            _remove(earlier, files)
+            raise
+    finally:
+        os.close(parent)
+
+
+def _is_half_removed(folder: Path, earlier: Path) -> bool:
+    """Return whether `folder` is what a killed `_move_by_copy` left of `earlier`."""
+    return folder.is_dir() and not folder.is_symlink() and set(os.listdir(folder)) < set(os.listdir(earlier))
 
 
 def _exchange_at_once(a: Path, b: Path) -> bool:
@@ -239,6 +305,6 @@ def _exchange_at_once(a: Path, b: Path) -> bool:
     if libc.renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), rename_exchange) == 0:
         return True
     code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV):
         return False
     raise OSError(code, os.strerror(code), str(b))

@@ -1,9 +1,11 @@
 """A file or a folder is replaced whole, or not at all: killed at every step, by eight at once, met by strangers."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,15 @@ from pathlib import Path
 from cubic_cli import atomic as scratch
 
 FILES, OTHERS = ("a", "b"), ("spill",)
-if sys.argv[1] == "renames":
+if sys.argv[1] != "exchange":
     scratch._exchange_at_once = lambda a, b: False
+if sys.argv[1] == "copies":  # overlayfs: no folder of a lower layer is renamed
+    lower, rename = set(), os.rename
+    def refuse(a, b, **where):
+        if str(a) == "run" and os.stat(a).st_ino in lower:
+            raise OSError(18, os.strerror(18))
+        rename(a, b, **where)
+    os.rename = refuse
 
 def allow(path): pass
 
@@ -48,6 +57,8 @@ outcomes = []
 for put in (put_folder, put_file):
     put("old")
     for step in range(1000):
+        if sys.argv[1] == "copies" and put is put_folder:
+            lower = {os.stat("run").st_ino}
         child = os.fork()
         if child == 0:
             left = step
@@ -106,7 +117,7 @@ def alone(script, mode):
 MODES = ["exchange", "renames"]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "copies"])
 def test_killed_at_every_step_the_old_or_the_new_is_there_whole(mode):
     done = alone(KILL_AT_EVERY_STEP, mode)
     assert done.returncode == 0, done.stderr
@@ -256,3 +267,37 @@ def test_a_file_too_large_for_the_system_is_an_error_with_its_number():
     assert caught.value.errno == 28
     with pytest.raises(RuntimeError), scratch.system_errors():
         raise RuntimeError("another error")
+
+
+@pytest.mark.parametrize(
+    ("host", "hours", "stays"),
+    [("another", 1, True), ("another", 25, False), ("this", 1, False), ("", 1, False)],
+    ids=["another host's", "another host's of yesterday", "a dead process's", "an earlier version's"],
+)
+def test_another_hosts_scratch_is_abandoned_after_a_day(host, hours, stays):
+    said = {"another": "elsewhere\nother-boot\n", "this": scratch._this_host().decode(), "": ""}[host]
+    lock, half_made = Path(".data.0123abcd.lock"), Path(".data.0123abcd.scratch")
+    lock.write_text(said)
+    half_made.write_text("half")
+    then = time.time() - hours * 3600
+    os.utime(lock, (then, then))
+    clear(Path("data"))
+    assert (lock.exists(), half_made.exists()) == (stays, stays)
+
+
+def test_a_folder_that_cannot_be_renamed_is_replaced_by_way_of_a_copy(monkeypatch):
+    put_run()
+    lower, rename = Path("run").stat().st_ino, os.rename
+
+    def refuse(source, target, **where):
+        if str(source) == "run" and os.stat(source).st_ino == lower:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target, **where)
+
+    monkeypatch.setattr(scratch, "_exchange_at_once", lambda a, b: False)
+    monkeypatch.setattr(os, "rename", refuse)
+    with replacing_folder(Path("run"), FILES, OTHERS, allow) as folder:
+        for name in FILES:
+            (folder / name).write_text("newer")
+    assert {p.name: p.read_text() for p in Path("run").iterdir()} == dict.fromkeys(FILES, "newer")
+    assert os.listdir() == ["run"]
