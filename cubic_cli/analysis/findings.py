@@ -4,7 +4,7 @@ Every limit stands in `LIMITS`, with its source; no finding is made that the num
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cubic_cli.config import Activation, Scaling
@@ -15,12 +15,16 @@ if TYPE_CHECKING:  # the command line asks for the ids, and waits for neither Nu
 
 
 class Rule(NamedTuple):
-    """A finding's level, the limit beyond which it is made, what the limit is of, and where it comes from."""
+    """A finding's level, the limit beyond which it is made, what the limit is of, and where it comes from.
+
+    A run that has one that `fails` is not verified: its command ends with exit status 1, whatever `--fail-on` names.
+    """
 
     level: str
     limit: float
     meaning: str
     source: str
+    fails: bool = False
 
 
 LIMITS: dict[str, Rule] = {
@@ -30,8 +34,11 @@ LIMITS: dict[str, Rule] = {
         1e-5,
         "relative error against float64",
         "max(1e-5, H·2⁻²⁴): float32 rounding of a sum of H terms",
+        fails=True,
     ),
-    "nondeterministic": Rule("error", 1, "different losses among the epochs", "no parameter changes between epochs"),
+    "nondeterministic": Rule(
+        "error", 1, "different losses among the epochs", "no parameter changes between epochs", fails=True
+    ),
     "explodes": Rule(
         "warning",
         10,
@@ -119,6 +126,13 @@ def find(record: "Record") -> "tuple[Finding, ...]":
         )
         for finding in sorted(found, key=lambda finding: order.index(finding.id))
     )
+
+
+def refused(record: "Record", fail_on: Sequence[str]) -> "tuple[list[Finding], list[Finding]]":
+    """Return the findings that make a command fail: those of a failed verification, and those that `fail_on` names."""
+    verified = record.verification is None or record.verification.passed
+    failing = [f for f in record.findings if not verified and f.id in LIMITS and LIMITS[f.id].fails]
+    return failing, [f for f in record.findings if f not in failing and f.id in fail_on]
 
 
 def limits_markdown() -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cubic_cli.analysis import findings
 from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, five_digits, is_no_memory
 from cubic_cli.float32 import TENSORS
@@ -244,9 +245,8 @@ def refusals(outcome: Outcome, fail_on: Sequence[str]) -> list[str]:
     """Return why a run makes the sweep fail: an error, a failed verification, findings that `fail_on` names."""
     if outcome.record is None:
         return [outcome.error or "failed"]
-    check = outcome.record.verification
-    failed = ("unverified", "nondeterministic") if check is not None and not check.passed else ()
-    return list(dict.fromkeys(f.id for f in outcome.record.findings if f.id in (*failed, *fail_on)))
+    unverified, named = findings.refused(outcome.record, fail_on)
+    return list(dict.fromkeys(finding.id for finding in (*unverified, *named)))
 
 
 def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -155,9 +155,12 @@ def _show(record: "Record", losses: "Float32", folder: Path, json: bool, earlier
 
 def refuse(record: "Record") -> None:
     """Raise `CubicError` if a run is not verified, or has a finding that `--fail-on` names."""
+    from cubic_cli.analysis import findings
+
+    unverified, named = findings.refused(record, record.config.fail_on)
     if record.verification is not None and not record.verification.passed:
-        texts = [finding.text for finding in record.findings if finding.id in ("unverified", "nondeterministic")]
-        raise CubicError("the run is saved, but it is not verified: " + "; ".join(texts))
-    found = [f"{finding.id}: {finding.text}" for finding in record.findings if finding.id in record.config.fail_on]
-    if found:
-        raise CubicError("the run is saved, but it has what --fail-on names; " + "; ".join(found))
+        texts = "; ".join(finding.text for finding in unverified)
+        raise CubicError(f"the run is saved, but it is not verified: {texts}")
+    if named:
+        texts = "; ".join(f"{finding.id}: {finding.text}" for finding in named)
+        raise CubicError(f"the run is saved, but it has what --fail-on names; {texts}")

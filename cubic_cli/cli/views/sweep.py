@@ -6,6 +6,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from cubic_cli.analysis.findings import LIMITS
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
 from cubic_cli.cli.views.format import number, r_squared
 from cubic_cli.cli.views.listing import shorten
@@ -101,7 +102,7 @@ def _say(verdict: list[str], words: int) -> str:
 def _cells(row: dict[str, Any], name: str, room: int) -> dict[str, str | Text]:
     forms = [_say(row["verdict"], words) for words in range(len(row["verdict"]), 0, -1)]
     said = next((form for form in forms if cell_len(form) <= room), forms[-1] if forms else "")
-    bad = {"nonfinite", "unverified", "nondeterministic"} & set(row["findings"])
+    bad = any(id in LIMITS and LIMITS[id].level == "error" for id in row["findings"])
     return {
         "run": name,
         "loss": number(row["loss_in_data_units"]),
