@@ -18,6 +18,7 @@ from cubic_cli.experiments import adopted, run
 from cubic_cli.runs import store as runs
 
 _positive = cfg.parse_integer(1)
+_ALL = ("num_samples", "default")
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "hidden_size": _positive,
     "batch_size": _positive,
@@ -109,6 +110,8 @@ def _forward(given: dict[str, Any]) -> runs.Run:
         raise UsageError("forward: give two arrays, or the path of a dataset alone")
     given["dataset"] = str(x) if from_file else None
     sources = {name: "default" if value is None else "argument" for name, value in given.items()}
+    if not from_file:  # of arrays these have no default to speak of
+        sources = {name: of for name, of in sources.items() if name != "dataset" and (name, of) != _ALL}
     values = {name: _parse(name, value) for name, value in given.items() if value is not None}
     if not from_file:
         values.setdefault("num_samples", None)

@@ -25,6 +25,8 @@ def test_arrays_give_the_figures_of_the_formulas(capfd, tmp_path):
     assert (run.folder, run.record["dataset"]["path"], run.record["config"]["dataset"]) == (None, None, None)
     assert (run.record["dataset"]["rows"], run.record["config"]["num_samples"]) == (50, "all")
     assert run.record["verification"]["passed"]
+    assert not {"dataset", "num_samples"} & set(run.record["sources"])
+    assert run.record["sources"]["hidden_size"] == "argument"
     assert run.history.height == 10
     assert run.parameters["input_layer.bias"].tolist() == [1.0] * 3
     assert "not saved" in repr(run)
