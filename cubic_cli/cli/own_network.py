@@ -92,7 +92,10 @@ def _tell_displaced(ctx: typer.Context, sources: dict[str, str], name: str, valu
 
 def refuse_original(ctx: typer.Context, folder: Path) -> None:
     """Raise `RunError` if `folder` is that of a network of the original's; names the command that looks at it."""
-    if not (folder / ORIGINAL).is_file() or folder.is_symlink():
+    try:
+        if not (folder / ORIGINAL).is_file() or folder.is_symlink():
+            return
+    except OSError:  # a name that is too long, a folder that is closed: saving the run says so
         return
     names = (f"{folder.name[:90]}-cubic{number}" for number in ("", *range(2, 1000)))
     free = next(name for name in names if not (folder.parent / name).exists())

@@ -114,9 +114,9 @@ class History:
         ) -> Iterator[pl.DataFrame]:
             yield from self._frames()
 
-        with system_errors():
+        with system_errors(), path.open("wb") as stream:  # polars takes no path that is no text
             register_io_source(source, schema=SCHEMA).sink_parquet(
-                path, compression="lz4", row_group_size=_GROUP, statistics=False
+                stream, compression="lz4", row_group_size=_GROUP, statistics=False
             )
 
     def _frames(self) -> Iterator[pl.DataFrame]:
