@@ -13,6 +13,7 @@ the host's name, for a shared file system may keep locks on each host apart: ano
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -110,6 +111,14 @@ def half_made(parent: Path) -> set[str]:
     return {found["name"] for path in parent.iterdir() if (found := _HALF_MADE.fullmatch(path.name))}
 
 
+def _short(name: str) -> str:
+    """Return a name that leaves room for what is put around it; systems allow 255 bytes."""
+    raw = os.fsencode(name)
+    if len(raw) <= 255 - len(".") - len(".01234567.earlier"):
+        return name
+    return f"{os.fsdecode(raw[:64]).encode('utf-8', 'ignore').decode()}-{hashlib.sha256(raw).hexdigest()}"
+
+
 def clear(place: Path, files: tuple[str, ...] = ()) -> None:
     """Mend what killed processes left beside `place`: put an earlier folder back, remove what was half-made.
 
@@ -117,7 +126,7 @@ def clear(place: Path, files: tuple[str, ...] = ()) -> None:
     """
     with contextlib.suppress(OSError):
         left = [found for path in place.parent.iterdir() if (found := _HALF_MADE.fullmatch(path.name))]
-        for stem in sorted({found["stem"] for found in left if found["name"] == place.name}):
+        for stem in sorted({found["stem"] for found in left if found["name"] == _short(place.name)}):
             scratch = place.with_name(f"{stem}.scratch")
             with contextlib.suppress(OSError), _abandoned(scratch.with_suffix(".lock")) as abandoned:
                 if abandoned:
@@ -136,7 +145,7 @@ def _claimed(place: Path, files: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield a free path beside `place` that no other process clears up; at the end it is removed."""
     clear(place, files)
     while True:
-        scratch = place.with_name(f".{place.name}.{secrets.token_hex(4)}.scratch")
+        scratch = place.with_name(f".{_short(place.name)}.{secrets.token_hex(4)}.scratch")
         lock = scratch.with_suffix(".lock")
         with lock.open("xb") as stream:
             stream.write(_this_host())
@@ -223,6 +232,7 @@ def _put(scratch: Path, folder: Path, files: tuple[str, ...], check: Check) -> N
             if not os.path.lexists(folder):
                 os.rename(scratch, folder)
                 return
+            _take_modes(folder, scratch, files)
             exchange(scratch, folder, files)
         except OSError as error:
             # Another put its own there, or moved it away, between looking and renaming.
@@ -236,6 +246,15 @@ def _put(scratch: Path, folder: Path, files: tuple[str, ...], check: Check) -> N
         exchange(scratch, folder, files)
         check(folder)
         raise
+
+
+def _take_modes(folder: Path, scratch: Path, files: tuple[str, ...]) -> None:
+    """Let those who may read and write the earlier folder do so with the new one."""
+    for old, new in ((folder, scratch), *((folder / name, scratch / name) for name in files)):
+        with contextlib.suppress(OSError):
+            mode = stat.S_IMODE(old.lstat().st_mode)
+            if mode & stat.S_IRWXU == stat.S_IRWXU or old != folder:  # else it could not be cleared up
+                new.chmod(mode)
 
 
 def exchange(scratch: Path, folder: Path, files: tuple[str, ...]) -> None:
@@ -266,13 +285,12 @@ def _move_by_copy(folder: Path, earlier: Path, files: tuple[str, ...]) -> None:
     Killed in between, it leaves fewer files than `earlier` has, by which `clear` knows it and puts `earlier` back.
     """
     copy = earlier.with_suffix(".copy")
-    copy.mkdir()
-    for name in files:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copy2(folder / name, copy / name)
-    shutil.copystat(folder, copy)
     parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # no other's folder that takes its place loses a file
     try:
+        copy.mkdir()
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy2(folder / name, copy / name)
         os.rename(copy, earlier)
         try:
             for name in files:
@@ -287,6 +305,7 @@ def _move_by_copy(folder: Path, earlier: Path, files: tuple[str, ...]) -> None:
             raise
     finally:
         os.close(parent)
+        _remove(copy, files)
 
 
 def _is_half_removed(folder: Path, earlier: Path) -> bool:

@@ -301,3 +301,22 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_by_way_of_a_copy(monkeypatc
             (folder / name).write_text("newer")
     assert {p.name: p.read_text() for p in Path("run").iterdir()} == dict.fromkeys(FILES, "newer")
     assert os.listdir() == ["run"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 230])
+def test_the_longest_names_that_the_system_allows(name):
+    with replacing_file(Path(name), allow) as stream:
+        stream.write(b"new")
+        clear(Path(name))
+    assert os.listdir() == [name]
+    with pytest.raises(ZeroDivisionError), replacing_file(Path(name), allow):
+        raise ZeroDivisionError
+    assert os.listdir() == [name]
+
+
+def test_who_could_read_an_earlier_run_can_read_the_new_one():
+    put_run()
+    Path("run").chmod(0o710)
+    Path("run", "a").chmod(0o640)
+    put_run()
+    assert [p.stat().st_mode & 0o777 for p in (Path("run"), Path("run", "a"))] == [0o710, 0o640]

@@ -135,6 +135,14 @@ class TestLimits:
 
 
 class TestFolders:
+    @pytest.mark.parametrize(("name", "what"), [("file", "no folder"), ("link", "a link to what is not there")])
+    def test_an_artifact_folder_that_is_none_says_what_it_is(self, cubic, name, what):
+        Path("file").write_text("mine")
+        Path("link").symlink_to("nothing")
+        status, _, err = cubic("forward", *QUICK, "--generate", "--artifact-dir", name)
+        assert status == 1
+        assert f"{name} is {what}. Name another folder with --artifact-dir" in " ".join(err.split())
+
     @pytest.mark.parametrize("name", ["file", "file/below", "/proc/cubic", "/dev/null", "a" * 300])
     def test_an_artifact_folder_that_cannot_be(self, cubic, saved, name):
         Path("file").write_text("mine")

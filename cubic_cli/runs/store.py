@@ -126,6 +126,11 @@ def _saving(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE) or _is_elsewhere(error, folder):
             raise
+        if isinstance(error, FileExistsError | NotADirectoryError) and not folder.parent.is_dir():
+            what = "a link to what is not there" if folder.parent.is_symlink() else "no folder"
+            raise RunError(
+                f"cannot save the run in {folder}: {folder.parent} is {what}. {_way_out(error, folder)}"
+            ) from None
         raise RunError(
             f"cannot save the run in {folder}: {error.strerror or error}; an earlier run is untouched. "
             f"{_way_out(error, folder)}"
@@ -145,6 +150,11 @@ def _way_out(error: OSError, folder: Path) -> str:
         return "Free some space, or name a folder on another disk with --artifact-dir"
     if error.errno == errno.ENOENT and not folder.parent.is_dir():
         return f"{folder.parent} was removed under way; run the command again"
+    if error.errno == errno.EXDEV:
+        return (
+            f"The file system of {folder.parent} renames no folders, as the layers of a container's image; "
+            "name a folder on a volume with --artifact-dir"
+        )
     return "Name another folder with --artifact-dir"
 
 
