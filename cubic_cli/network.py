@@ -88,7 +88,8 @@ def initialise(initializer: Initializer, hidden_size: int, seed: int | jax.Array
 def _draw(initializer: Initializer, hidden_size: int, seed: jax.Array) -> Parameters:
     fan_in, fan_out = np.array([1.0, hidden_size]), np.array([hidden_size, 1.0])  # of both layers
     variance = 2 / (fan_in + fan_out if initializer.value.startswith("glorot") else fan_in)
-    keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
+    # Not `jax.random.key`: JAX_RANDOM_SEED_OFFSET would be added to the seed.
+    keys = jax.random.split(jax.random.wrap_key_data(jnp.stack([jnp.uint32(0), seed]), impl="threefry2x32"))
     if initializer.value.endswith("uniform"):
         unit = jax.vmap(lambda key: jax.random.uniform(key, (hidden_size,), jnp.float32, -1, 1))(keys)
         scale = np.sqrt(3 * variance)

@@ -77,10 +77,14 @@ def test_drawn_weights_are_those_of_jax(kind, hidden):
 
 @pytest.mark.parametrize("kind", [k for k in Initializer if k not in (Initializer.ones, Initializer.zeros)])
 def test_the_seed_alone_decides_what_is_drawn(kind):
-    """Whatever JAX is told of its generator (`JAX_DEFAULT_PRNG_IMPL`, `JAX_THREEFRY_PARTITIONABLE`)."""
+    """Whatever JAX is told of its generator (`JAX_DEFAULT_PRNG_IMPL`, `JAX_THREEFRY_PARTITIONABLE`, …)."""
     usual = initialise(kind, 65, 3)
     jax.clear_caches()  # or the program of the line above would be taken once more
-    with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
-        told = initialise(kind, 65, 3)
+    jax.config.update("jax_random_seed_offset", 5)
+    try:
+        with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+            told = initialise(kind, 65, 3)
+    finally:
+        jax.config.update("jax_random_seed_offset", 0)
     for ours, theirs in zip(usual, told, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cubic_cli.config import Activation
-from cubic_cli.float32 import TENSORS, Float32, shortest
+from cubic_cli.float32 import SMALLEST_NORMAL, TENSORS, Float32, shortest
 from cubic_cli.parameters import Parameters
 from cubic_cli.reference.network import forward32
 from cubic_cli.runs.record import Exponents, Histogram
@@ -61,10 +61,11 @@ def describe_bins(ordered: Float32, low: float, high: float) -> Histogram:
     """Return how many of the rising values lie in each of `BINS` equal bins from `low` to `high`.
 
     A bin holds what is at least its lower edge and less than its upper one; what lies beyond an end, which rounding can
-    do, counts in the bin there. Where all values are one number, there is one bin about it.
+    do, counts in the bin there. Where all values are one number, there is one bin about it, be it a zero that the
+    device made of numbers below 2⁻¹²⁶.
     """
     if low == high:
-        half = abs(low) / 2
+        half = abs(low) / 2 or SMALLEST_NORMAL
         return Histogram(edges=(low - half, low + half), counts=(ordered.size,))
     edges = np.linspace(low, high, BINS + 1)
     below = np.searchsorted(ordered.astype(np.float64), edges[1:-1], "left")

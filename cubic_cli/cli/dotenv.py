@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +38,11 @@ _MAX_SIZE = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class DotEnv:
-    """The `.env` that was found, the names that it set, what is to be told of it, and what is wrong with it."""
+    """The `.env` that was found, the names that it set and their lines, what is to be told of it, what is wrong."""
 
     path: Path | None = None
     names: frozenset[str] = frozenset()
+    lines: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: CubicError | None = None
 
@@ -57,17 +58,18 @@ def load(settings: Collection[str], paths: Collection[str], start: Path | None =
         start: a folder.
     """
     notes: list[str] = []
+    lines: dict[str, int] = {}
     try:
         folder = start or Path.cwd()
         path, raw = _find(folder, notes)
-        values = {} if path is None else _read(path, raw, settings, paths, folder, notes)
+        values = {} if path is None else _read(path, raw, settings, paths, folder, notes, lines)
     except FileNotFoundError:
         gone = CubicError("the current folder is not there any more; change to another with `cd`")
         return DotEnv(error=gone)
     except UsageError as error:
         return DotEnv(notes=tuple(notes), error=error)
     os.environ.update(values)
-    return DotEnv(path, frozenset(values), tuple(notes))
+    return DotEnv(path, frozenset(values), lines, tuple(notes))
 
 
 def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
@@ -99,9 +101,17 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
 
 
 def _read(
-    path: Path, raw: bytes, settings: Collection[str], paths: Collection[str], start: Path, notes: list[str]
+    path: Path,
+    raw: bytes,
+    settings: Collection[str],
+    paths: Collection[str],
+    start: Path,
+    notes: list[str],
+    lines: dict[str, int],
 ) -> dict[str, str]:
     """Return what takes effect of a file: the values of names that the environment does not set.
+
+    What is to be told is added to `notes`, and the line of each name to `lines`.
 
     Raises:
         UsageError: a line of a file that names a setting of ours cannot be read.
@@ -127,6 +137,7 @@ def _read(
         elif binding.error or "\0" in string or (binding.key and binding.value is None):
             refuse(line, "expected NAME=VALUE, a comment or an empty line")
         elif binding.key:
+            lines[binding.key] = line
             undefined.pop(binding.key, None)
             try:
                 values[binding.key] = _expand(binding, values)

@@ -141,7 +141,9 @@ def _name_of(parameter: Any, ctx: Any) -> str:
     if source is None or source.name != "ENVIRONMENT":
         return f"{variable} / {flag}"
     dotenv = ctx.find_root().obj
-    return f"{variable} in {dotenv.path}" if dotenv is not None and variable in dotenv.names else f"{variable} / {flag}"
+    if dotenv is None or variable not in dotenv.names:
+        return f"{variable} / {flag}"
+    return f"{variable} in {dotenv.path}, line {dotenv.lines[variable]}"
 
 
 def fail(message: str, status: int) -> int:

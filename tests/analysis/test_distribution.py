@@ -121,3 +121,10 @@ def test_a_spread_of_a_stream_is_every_so_many_of_it(sizes, limit):
         stride = len(stream) if len(kept) == 1 else int(kept[1])
         np.testing.assert_array_equal(kept, stream[::stride])
         assert len(stream) <= limit or len(kept) > limit // 2
+
+
+def test_numbers_that_the_device_took_for_zero_have_a_bin():
+    """z1 of one subnormal sample: the host's is not 0, and the exact ends, the device's, are."""
+    found = distribution.describe(np.array([-1e-39, -1e-39], np.float32), 0.0, 0.0)
+    assert found.histogram.counts == (2,)
+    assert found.histogram.edges[0] < 0 < found.histogram.edges[1]

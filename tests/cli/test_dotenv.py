@@ -275,3 +275,10 @@ def test_a_pipe_is_passed_over(environment, tmp_path):
 def test_the_list_of_jax_variables_stands_in_the_docs():
     text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`(JAX_\w+)`", text)) == dotenv.JAX_VARIABLES
+
+
+def test_a_bad_value_is_told_with_its_line(cubic, tmp_path):
+    (tmp_path / ".env").write_text("# of ours\n\nSEED=1\nHIDDEN_SIZE=x\n")
+    status, out, err = cubic("forward")
+    assert (status, out) == (2, "")
+    assert f"HIDDEN_SIZE in {tmp_path / '.env'}, line 4: found 'x'" in err
