@@ -59,7 +59,9 @@ class TestStreams:
         assert outside(code=code, shell='exec "$0" "$@" 2>&- <&-')[1] == "[True, False, True]\n"
 
     def test_a_reader_that_leaves(self, saved):
-        status, out, err = outside("inspect", "--json", shell='"$0" "$@" | head -c 5; exit "${PIPESTATUS[0]}"')
+        status, out, err = outside(
+            "inspect", "default_run", "--json", shell='"$0" "$@" | head -c 5; exit "${PIPESTATUS[0]}"'
+        )
         assert out == '{\n  "'
         assert status in (0, 1)
         assert err == ""
@@ -76,7 +78,7 @@ class TestStreams:
     )
     def test_odd_environments(self, saved, environment):
         bare = dict.fromkeys(("HOME", "TERM", "COLUMNS"))
-        status, out, err = outside("inspect", environment=bare | environment)
+        status, out, err = outside("inspect", "default_run", environment=bare | environment)
         assert (status, err) == (0, "")
         assert len(out) > 100
 

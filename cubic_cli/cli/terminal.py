@@ -42,8 +42,8 @@ def show(screen: "Callable[[int], Screen]") -> None:
 
 
 def tell(text: str) -> None:
-    """Print a line about what was done on standard error."""
-    with contextlib.suppress(BrokenPipeError):
+    """Print a line about what was done on standard error; where that is closed or full, what is done goes on."""
+    with contextlib.suppress(OSError):
         print(legible(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
