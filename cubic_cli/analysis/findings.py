@@ -234,7 +234,9 @@ def _growth(record: "Record") -> Iterator[_Finding]:
 
 
 def _units(record: "Record") -> Iterator[_Finding]:
-    units, config = record.units, record.config
+    units, config, first = record.units, record.config, record.first_nonfinite
+    if first is not None and first.cause == "parameters":
+        return  # of units that are NaN there is nothing to say
     count, distinct, dead, rank = units.count, units.distinct, units.dead, units.rank
     initializer = config.initializer
     if dead > LIMITS["dead_units"].limit:

@@ -19,13 +19,14 @@ def describe_units(parameters: Parameters, activation: Activation, ends: Float32
     if spread.size == 0:
         return Units(count=parameters.hidden_size, distinct=0, dead=0, always_on=0, rank=0, switching=0)
     z1, a1, _ = forward32(parameters, np.concatenate([ends, spread]), activation)
+    dead = (a1 == 0).all(axis=0)  # a unit of NaN is not dead
     a1[np.isnan(a1)] = 0.0
     columns = np.ascontiguousarray(a1.T)
     distinct = {column.tobytes(): column for column in columns}
     return Units(
         count=len(columns),
         distinct=len(distinct),
-        dead=int((columns == 0).all(axis=1).sum()),
+        dead=int(dead.sum()),
         always_on=int((columns > 0).all(axis=1).sum()),
         rank=numerical_rank(np.array(list(distinct.values()))[:, 2:]),
         switching=int(((z1[:2].min(axis=0) < 0) & (z1[:2].max(axis=0) > 0)).sum()),
