@@ -326,9 +326,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     _report(found)
     if plot is not None:
         from cubic_cli.cli.views import plot as plotting
-        from cubic_cli.cli.views.files import prepare_matplotlib
 
-        prepare_matplotlib()
         plotting.save(runs.load_run(folder), Path(plot))
         terminal.tell(f"drawn in {plot}")
 

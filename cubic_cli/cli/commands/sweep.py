@@ -74,11 +74,10 @@ def sweep(
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
     _show(document, run_name, json)
     if plot is not None:
-        from cubic_cli.cli.views.files import prepare_matplotlib, write_whole
+        from cubic_cli.cli.views.files import write_whole
         from cubic_cli.cli.views.plot import render
         from cubic_cli.cli.views.sweep_plot import draw
 
-        prepare_matplotlib()
         write_whole(Path(plot), render(draw(grown), Path(plot).suffix.lower()[1:]), "--plot")
         terminal.tell(f"drawn in {plot}")
     _refuse(outcomes, fail_on)

@@ -1,18 +1,9 @@
 """Files that a user names for a view, written whole or not at all."""
 
-import os
 from pathlib import Path
 
 from cubic_cli.atomic import replacing_file
 from cubic_cli.errors import CubicError
-
-
-def prepare_matplotlib() -> None:
-    """Import matplotlib with nothing of the user's: a notebook's backend or his matplotlibrc may not draw a file."""
-    os.environ.pop("MPLBACKEND", None)
-    import matplotlib
-
-    matplotlib.rcdefaults()
 
 
 def write_whole(path: Path, content: bytes, flag: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cubic_cli.cli.views import blocks
 from cubic_cli.cli.views.blocks import Screen
-from cubic_cli.cli.views.files import prepare_matplotlib, write_whole
+from cubic_cli.cli.views.files import write_whole
 from cubic_cli.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -88,5 +88,4 @@ def _figure(run: "Run | None") -> str:
 
     if run is None or not plot.available():
         return ""
-    prepare_matplotlib()
     return plot.svg(run)
