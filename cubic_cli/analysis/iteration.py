@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cubic_cli.config import Activation
 from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Sha256
@@ -22,9 +24,11 @@ from cubic_cli.runs import saved
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Record
 
+MOST_SAMPLES = 1000  # in JSON: of a larger batch the first
+
 
 def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
-    """Return the tensors' shapes and extremes in one iteration, as `inspect --json` prints them; reads one row.
+    """Return what the history has of one iteration: its names, and the tensors' shapes and extremes; reads one row.
 
     Raises:
         RunError: there is no such iteration, or the history is damaged.
@@ -71,26 +75,20 @@ def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     return row
 
 
-@dataclass(frozen=True)
-class Values:
-    """The values of one batch, in float64 of the float32 samples and parameters.
+class NoSamplesError(RunError):
+    """A run came from arrays, and its record keeps none of a batch's samples: nothing is damaged or gone."""
 
-    `x`, `y`, `z2 [B]`, `a1 [B, H]`, as the network got and gave them, scaled; `first_row` is that of the batch's first
-    sample, from 1. `error` is how far the history is from them, relative to each quantity's own scale (as in the
-    verification), and `quantity` the one that is farthest; `unchanged` says whether the samples are those of the run,
-    by their SHA-256, and is None where the run has none.
+
+@dataclass(frozen=True)
+class Check:
+    """How far the history is from the values computed again, relative to each quantity's own scale.
+
+    `error` is the largest of them, as in the verification, and `quantity` the one that it is of.
     """
 
-    x: Float64
-    y: Float64
-    a1: Float64
-    z2: Float64
-    first_row: int
     error: float
     quantity: str
     tolerance: float
-    unchanged: bool | None
-    note: str
 
     @property
     def agrees(self) -> bool:
@@ -98,31 +96,99 @@ class Values:
         return self.error <= self.tolerance
 
 
+@dataclass(frozen=True)
+class Values:
+    """Samples of one batch and what the network makes of them, in float64 of the float32 samples and parameters.
+
+    `rows [R]`, from 1 among the samples of the run, `x`, `y` and `z2 [R]`, `z1` and `a1 [R, H]`, as the network got and
+    gave them, scaled. All of the batch's `size` samples are there but of a run from arrays, of which the record keeps
+    some; `check` is None where they are not all there. `unchanged` says whether the dataset's samples are those of the
+    run, by their SHA-256, and is None where there is nothing to tell it by.
+    """
+
+    rows: NDArray[np.int64]
+    x: Float64
+    y: Float64
+    z1: Float64
+    a1: Float64
+    z2: Float64
+    activation: Activation
+    size: int
+    check: Check | None
+    unchanged: bool | None
+    note: str = ""
+    from_arrays: bool = False
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Return the first samples as JSON, with z2 and the error rounded to float32, as the network has them."""
+        with np.errstate(all="ignore"):
+            x, y, z2 = (values[:MOST_SAMPLES].astype(np.float32) for values in (self.x, self.y, self.z2))
+            columns = (x, y, z2, z2 - y)
+        names = ("row", "x", "y", "z2", "error")
+        cells = zip(self.rows.tolist(), *([shortest(value) for value in column] for column in columns), strict=False)
+        return [dict(zip(names, line, strict=True)) for line in cells]
+
+
+def as_json(document: dict[str, Any], values: Values | None) -> dict[str, Any]:
+    """Return what `inspect --epoch E --batch B --json` prints: what was `recorded`, the samples, and the check."""
+    check = None if values is None else values.check
+    return document | {
+        "samples": None if values is None else values.samples(),
+        "check": None
+        if check is None
+        else {
+            "reference": "numpy float64",
+            "max_relative_error": check.error,
+            "quantity": check.quantity,
+            "tolerance": check.tolerance,
+            "passed": check.agrees,
+        },
+    }
+
+
 def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
-    """Return the values of one batch, from the saved parameters and the dataset.
+    """Return the values of one batch, from the saved parameters and the dataset, or the samples in the record.
 
     Raises:
         RunError: the history or the parameters are missing or damaged.
+        NoSamplesError: the run came from arrays, and its record keeps no sample of this batch.
         DatasetError: the dataset is missing, cannot be read, or ends before this batch.
     """
-    config = record.config
+    config, data = record.config, record.dataset
     row = read_row(folder, record, epoch, batch)
-    start = (batch - 1) * config.batch_size
-    try:
-        x, y, unchanged, note = read_samples(record, start, start + row["size"])
-    except DatasetError as why:
-        raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
-    x, y = (
-        choose_scale(config.scaling, column).apply(values)
-        for column, values in ((record.dataset.x, x), (record.dataset.y, y))
-    )
+    start, size = (batch - 1) * config.batch_size, row["size"]
+    unchanged, note = None, ""
+    if data.path is None:
+        rows, x, y = _from_record(record, start, start + size)
+    else:
+        try:
+            x, y, unchanged, note = read_samples(record, start, start + size)
+        except DatasetError as why:
+            raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
+        rows = np.arange(start + 1, start + len(x) + 1)
+    x, y = (choose_scale(config.scaling, of).apply(values) for of, values in ((data.x, x), (data.y, y)))
     parameters = from_names(load_parameters(folder, config.hidden_size))
-    reference = expected.compute(parameters, x, y, len(x), config.activation)
-    error, quantity = _distance(row, reference)
+    check = None
+    if len(x) == size:
+        reference = expected.compute(parameters, x, y, len(x), config.activation)
+        check = Check(*_distance(row, reference), reference.tolerance)
     with np.errstate(all="ignore"):
-        _, a1, z2 = forward(parameters, x, config.activation)
-    wide = x.astype(float), y.astype(float)
-    return Values(*wide, a1, z2, start + 1, error, quantity, reference.tolerance, unchanged, note)
+        z1, a1, z2 = forward(parameters, x, config.activation)
+    found = x.astype(float), y.astype(float), z1, a1, z2
+    return Values(rows, *found, config.activation, size, check, unchanged, note, from_arrays=data.path is None)
+
+
+def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int64], Float32, Float32]:
+    """Return the rows, x and y of the samples from `start` to `stop` that the record of a run from arrays keeps."""
+    kept = [sample for sample in record.samples or () if start < sample.row <= stop]
+    if not kept:
+        many = len(record.samples or ())
+        known = f"its record keeps {many:,} of their rows, and none of this batch" if many else "its record keeps none"
+        raise NoSamplesError(f"run {record.run_name} came from arrays, and {known}")
+    rows, *columns = zip(*((sample.row, sample.x, sample.y) for sample in kept), strict=True)
+    with np.errstate(over="ignore"):
+        x, y = (np.array(column, np.float64).astype(np.float32) for column in columns)
+    return np.array(rows), x, y
 
 
 def _path(record: Record) -> Path:

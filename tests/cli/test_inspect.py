@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 import records
+from helpers import samples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import cubic_cli
 from cubic_cli.analysis import compare, iteration
 from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
@@ -88,9 +90,9 @@ def test_one_iteration_is_computed_again(here, name, batch):
     folder = here / "model" / name
     record = runs.load_record(folder)
     values = iteration.recompute(folder, record, 2, batch)
-    assert values.agrees
+    assert values.check.agrees
     assert values.unchanged
-    assert values.error < 1e-6
+    assert values.check.error < 1e-6
     rows = slice((batch - 1) * 10, min(batch * 10, 205))
     x, y = pl.read_csv("data.csv").head(205).to_numpy().astype(np.float32).astype(np.float64).T
     if name == "scaled":
@@ -110,9 +112,57 @@ def test_one_iteration_on_the_screen(cubic, here):
     assert "those of the run, by their SHA-256" in out
     assert "check    yes" in out
     assert len([line for line in out.splitlines() if line.strip().startswith("20")]) == 5
-    document = json.loads(cubic("inspect", "--run-name", "plain", "--epoch", 3, "--batch", 21, "--json")[1])
-    assert set(document) == {"run_name", "epoch", "batch", "tensors"}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_one_iteration_as_json_has_the_samples_as_the_network_has_them_and_the_check(cubic, here, name):
+    status, out, err = cubic("inspect", name, "--epoch", 3, "--batch", 21, "--json")
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert set(document) == {"run_name", "epoch", "batch", "tensors", "samples", "check"}
     assert [set(tensor) for tensor in document["tensors"]] == [{"name", "shape", "min", "max"}] * 4
+    samples = document["samples"]
+    assert [set(sample) for sample in samples] == [{"row", "x", "y", "z2", "error"}] * 5
+    assert [sample["row"] for sample in samples] == [201, 202, 203, 204, 205]
+    x = pl.read_csv("data.csv")["x"].to_numpy()[:205]
+    x = x if name == "plain" else (x - x.mean()) / x.std()
+    assert [sample["x"] for sample in samples] == pytest.approx(x[200:], rel=1e-5)
+    z2, loss = document["tensors"][2:]
+    assert min(sample["z2"] for sample in samples) == pytest.approx(z2["min"], rel=1e-6)
+    assert np.mean([sample["error"] ** 2 for sample in samples]) == pytest.approx(loss["min"], rel=1e-5)
+    check = document["check"]
+    assert (check["passed"], check["reference"]) == (True, "numpy float64")
+    assert check["max_relative_error"] < 1e-6 < check["tolerance"]
+
+
+def test_of_a_run_from_arrays_the_samples_of_a_batch_are_those_in_the_record(cubic):
+    x, y = samples(600)  # the record keeps 200 of them
+    cubic_cli.forward(x, y, run_name="arrays", batch_size=10, num_epochs=1, hidden_size=5, initializer="he_normal")
+    status, out, _ = cubic("inspect", "arrays", "--epoch", 1, "--batch", 7)
+    assert status == 0
+    kept = [sample for sample in runs.load_record(Path("model/arrays")).samples if 60 < sample.row <= 70]
+    assert f"{len(kept)} of 10 of this batch, as the record keeps them; the run came from arrays" in out
+    assert "check    none" in out
+    document = json.loads(cubic("inspect", "arrays", "--epoch", 1, "--batch", 7, "--json")[1])
+    assert [sample["row"] for sample in document["samples"]] == [sample.row for sample in kept]
+    assert [sample["x"] for sample in document["samples"]] == [sample.x for sample in kept]
+    assert document["check"] is None
+    cubic_cli.forward(x[:25], y[:25], run_name="few", scaling="standard", num_epochs=1, hidden_size=5)
+    document = json.loads(cubic("inspect", "few", "--epoch", 1, "--batch", 3, "--json")[1])
+    assert [sample["row"] for sample in document["samples"]] == [21, 22, 23, 24, 25]
+    assert document["check"]["passed"]
+
+
+def test_where_the_record_of_arrays_keeps_no_sample_of_a_batch_it_says_so(cubic):
+    x, y = samples(600)
+    cubic_cli.forward(x, y, run_name="arrays", batch_size=2, num_epochs=1, hidden_size=5)
+    there = {(sample.row - 1) // 2 + 1 for sample in runs.load_record(Path("model/arrays")).samples}
+    batch = min(set(range(1, 301)) - there)
+    status, out, err = cubic("inspect", "arrays", "--epoch", 1, "--batch", batch)
+    assert (status, err) == (0, "")
+    assert "came from arrays, and its record keeps 200 of their rows, and none of this batch" in " ".join(out.split())
+    document = json.loads(cubic("inspect", "arrays", "--epoch", 1, "--batch", batch, "--json")[1])
+    assert (document["samples"], document["check"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +189,8 @@ def test_of_a_dataset_that_has_changed_or_is_gone_no_sample_is_shown(cubic, here
     assert why in " ".join(err.split())
     assert "z2 − y" not in out
     status, out, err = cubic(*arguments, "--json")
-    assert (status, json.loads(out)["batch"]) == (1, 2)
+    document = json.loads(out)
+    assert (status, document["batch"], document["samples"], document["check"]) == (1, 2, None, None)
     assert why in " ".join(err.split())
 
 

@@ -8,15 +8,17 @@ import records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from cubic_cli.analysis import compare, findings
-from cubic_cli.analysis.iteration import Values
+from cubic_cli.analysis.iteration import Check, Values
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views import blocks, format, listing, save
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import iteration as iteration_view
 from cubic_cli.cli.views import run as run_view
+from cubic_cli.config import Activation
 from cubic_cli.runs.record import Record
 
 WIDTHS = [80, 160]
@@ -59,11 +61,14 @@ def text(screen, width):
     return blocks.layout(screen, width).plain
 
 
-def values(batch=10, hidden=64, largest=2.0):
-    x = np.linspace(-2, largest, batch)
-    a1 = np.maximum(np.outer(x, np.linspace(-1, 1, hidden)), 0)
-    z2 = a1.sum(axis=1)
-    return Values(x, 0.5 * x, a1, z2, 31, 1.25e-7, "loss", 1e-5, True, "")
+def values(batch=10, hidden=64, activation=Activation.tanh, **changes):
+    x = np.linspace(-2, 2, batch)
+    z1 = np.outer(x, np.linspace(-1, 1, hidden))
+    a1 = np.tanh(z1)
+    check = Check(1.25e-7, "loss", 1e-5)
+    rows = np.arange(31, 31 + batch)
+    given = {"unchanged": True} | changes
+    return Values(rows, x, 0.5 * x, z1, a1, a1.sum(axis=1), activation, batch, check, **given)
 
 
 DOCUMENT = {
@@ -99,9 +104,9 @@ def screens(width):
     return {
         "run": run_view.screen(records.RECORD, records.losses(), width),
         "exploding": run_view.screen(exploding(), records.losses() * np.where(np.arange(100) == 5, np.nan, 1), width),
-        "iteration": iteration_view.screen(DOCUMENT, LABELS, width, values()),
-        "large iteration": iteration_view.screen(DOCUMENT, LABELS, width, values(1000, 4096)),
-        "without values": iteration_view.screen(DOCUMENT, LABELS, width, "there is no dataset data.csv; make one"),
+        "iteration": iteration_view.screen(DOCUMENT, LABELS, width, values(), ""),
+        "large iteration": iteration_view.screen(DOCUMENT, LABELS, width, values(1000, 4096, Activation.relu), ""),
+        "without values": iteration_view.screen(DOCUMENT, LABELS, width, None, "there is no dataset data.csv"),
         "list": listing.screen(rows(), width),
         "compare": compare_view.screen(document),
     }
@@ -274,6 +279,46 @@ def test_r_squared(value, shown):
 def test_shares_are_none_or_all_only_if_they_are():
     shown = {s: format.percent(s) for s in (0.0, 1e-9, 0.4985, 1 - 1e-9, 1.0)}
     assert list(shown.values()) == ["0.0%", "<0.1%", "49.9%", ">99.9%", "100.0%"]
+
+
+def painted(screen, width=80):
+    """Return each cell of a screen: its glyph and the style that it has."""
+    text = blocks.layout(screen, width)
+    return [(text.plain[at], text.get_style_at_offset(CONSOLE, at)) for at in range(len(text.plain))]
+
+
+CONSOLE = Console(color_system="truecolor")
+
+
+@pytest.mark.parametrize("activation", [Activation.tanh, Activation.relu], ids=str)
+def test_a_heat_map_is_blue_below_zero_and_red_above_and_its_glyphs_are_seen_without_colour_alone(activation):
+    shown = values(9, activation=activation)
+    cells = painted(iteration_view.screen(DOCUMENT, LABELS, 80, shown, ""))
+    blocks_ = [(glyph, style) for glyph, style in cells if style.bgcolor and glyph != "·"][: 8 * 64]
+    units = shown.z1 if activation is Activation.relu else shown.a1
+    for (glyph, style), value in zip(blocks_, np.delete(units, 4, axis=0).ravel(), strict=True):
+        red, _, blue = style.bgcolor.triplet
+        assert (glyph in "=-", blue > red) == (value < 0, value < 0)
+        assert style.color == style.bgcolor
+    assert len([1 for glyph, style in cells if glyph == "·" and style.color != style.bgcolor]) == 64 + 1
+
+
+def test_the_units_of_the_default_fit_80_columns_and_what_is_not_finite_is_seen():
+    shown = values()
+    shown.a1[3, 5] = np.nan
+    cells = painted(iteration_view.screen(DOCUMENT, LABELS, 80, shown, ""))
+    assert "".join(glyph for glyph, _ in cells).count("a1 of all units") == 1
+    lost = [style for glyph, style in cells if glyph == "?"]
+    assert len(lost) == 2  # the cell, and the legend's
+    assert all(style.color != style.bgcolor for style in lost)
+
+
+def test_of_a_large_batch_json_has_the_first_1000_samples_as_the_network_has_them():
+    samples = values(1500, 3).samples()
+    assert [sample["row"] for sample in samples] == list(range(31, 1031))
+    for name in ("x", "y", "z2", "error"):
+        assert all(float(str(np.float32(sample[name]))) == sample[name] for sample in samples)
+    assert all(sample["error"] == float(str(np.float32(sample["z2"]) - np.float32(sample["y"]))) for sample in samples)
 
 
 def test_500_runs_with_long_names_at_80_columns():

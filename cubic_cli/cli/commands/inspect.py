@@ -279,27 +279,27 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
     record = runs.load_record(folder)
     document = iteration.recorded(folder, record, epoch, batch)
     labels = {tensor.name: tensor.label for tensor in record.tensors}
-    values: iteration.Values | str | None = None
+    values: iteration.Values | None = None
+    why = ""
     problem: CubicError | None = None
     try:
         found = iteration.recompute(folder, record, epoch, batch)
         if found.unchanged is False:
             note = f": {found.note}" if found.note else ", by their SHA-256"
-            problem = DatasetError(f"the dataset of run {folder.name} has changed since{note}")
-        else:
-            values = found
-            if not found.agrees:
-                problem = RunError(
-                    f"{folder / runs.HISTORY} is damaged: {found.quantity} of epoch {epoch}, batch {batch} is not "
-                    f"what the run's parameters and samples give; {runs.again(folder)}"
-                )
+            raise DatasetError(f"the dataset of run {folder.name} has changed since{note}")
+        values = found
+        if found.check is not None and not found.check.agrees:
+            problem = RunError(
+                f"{folder / runs.HISTORY} is damaged: {found.check.quantity} of epoch {epoch}, batch {batch} is not "
+                f"what the run's parameters and samples give; {runs.again(folder)}"
+            )
+    except iteration.NoSamplesError as error:
+        why = str(error)
     except (DatasetError, RunError) as error:
-        values = str(error)
-        problem = None if record.dataset.path is None else error  # arrays are nowhere to be gone from
-    if values is None:
-        values = str(problem)
-    title = f"cubic inspect --epoch {epoch} --batch {batch}"
-    _give(document, lambda width: view.screen(document, labels, width, values), json, save, title)
+        why, problem = str(error), error
+    title = f"cubic inspect {folder.name} --epoch {epoch} --batch {batch}"
+    shown = iteration.as_json(document, values)
+    _give(shown, lambda width: view.screen(document, labels, width, values, why), json, save, title)
     if problem is not None:
         raise problem
 

@@ -1,5 +1,10 @@
-"""The screen of one iteration: its four tensors in the original's words, then its values."""
+"""The screen of one iteration: its four tensors in the original's words, then its samples and a heat map of its units.
 
+A cell of the heat map is a glyph in the colour of its ground: where there is colour it is a block, and elsewhere, on a
+terminal without it as in a file of text, the glyph is what is seen.
+"""
+
+import math
 from typing import Any
 
 import numpy as np
@@ -8,29 +13,34 @@ from rich.text import Text
 from cubic_cli.analysis.iteration import Values
 from cubic_cli.cli.views.blocks import BAD, GOOD, QUIET, WARNING, Column, Facts, Grid, Heading, Lines, Screen
 from cubic_cli.cli.views.format import GLUE, SHADES, number, shade, three_decimals
+from cubic_cli.config import Activation
 from cubic_cli.data.source import spread_indices
+from cubic_cli.float32 import Float64
 
 MAX_ROWS = 20  # samples shown: an even spread of more
-MIN_UNITS = 8  # a heat map of fewer cells says nothing
-_LABEL = 8
+_MOST_UNITS = 128  # cells of a heat map
+# The ends and the middle of ColorBrewer's RdBu, which all kinds of colour vision can tell apart.
+_BLUE, _WHITE, _RED = (33, 102, 172), (247, 247, 247), (178, 24, 43)
+_ZERO, _NO_NUMBER = "#999999 on #f7f7f7", "bold #ffff00 on #000000"  # whose glyphs are seen
 
 
-def screen(document: dict[str, Any], labels: dict[str, str], width: int, values: Values | str | None) -> Screen:
+def screen(document: dict[str, Any], labels: dict[str, str], width: int, values: Values | None, why: str) -> Screen:
     """Return the screen of one iteration.
 
     Args:
-        document: what `inspect --epoch E --batch B --json` prints.
+        document: what was `iteration.recorded` of it.
         labels: the original's words for each tensor, by name.
         width: of the terminal.
-        values: the iteration computed again, or why it could not be.
+        values: the iteration computed again, or None.
+        why: what kept it from being computed again.
     """
     title = f"epoch {document['epoch']:,}, batch {document['batch']:,} of run {document['run_name']}"
     blocks: Screen = [Heading(title), Lines(_words(document, labels))]
-    if isinstance(values, str):
-        blocks.append(Facts([("values", Text(f"cannot be computed again: {values}", WARNING))]))
-    elif values is not None:
-        blocks += [_grid(values, width), Facts([("samples", _samples(values)), ("check", _check(values))])]
-    return blocks
+    if values is None:
+        return [*blocks, Facts([("values", Text(f"cannot be computed again: {why}", WARNING))])]
+    grids, legend = _grids(values, width)
+    facts = [("colours", legend), ("samples", _samples(values)), ("check", _check(values))]
+    return [*blocks, *grids, Facts(facts)]
 
 
 def _words(document: dict[str, Any], labels: dict[str, str]) -> list[str]:
@@ -46,57 +56,92 @@ def _words(document: dict[str, Any], labels: dict[str, str]) -> list[str]:
     ]
 
 
-def _grid(values: Values, width: int) -> Grid:
-    """The samples, a row each, with the activations of their units as shades."""
+def _grids(values: Values, width: int) -> tuple[list[Grid], Text]:
+    """Return the samples, a row each, with a heat map of their units beside them or, if it is too wide, below."""
     rows = spread_indices(len(values.x), MAX_ROWS)
-    columns = [
-        [f"{values.first_row + row:,}" for row in rows],
-        *([number(column[row]) for row in rows] for column in (values.x, values.y, values.z2, values.z2 - values.y)),
-    ]
+    with np.errstate(all="ignore"):
+        errors = values.z2 - values.y
     names = ["row", "x", "y", "z2", "z2 − y"]
-    used = sum(max(len(name), *map(len, cells)) + 2 for name, cells in zip(names, columns, strict=True))
-    units = spread_indices(values.a1.shape[1], max(MIN_UNITS, min(width - used, 128)))
-    a1 = values.a1[np.ix_(rows, units)]
-    largest = float(np.abs(a1[np.isfinite(a1)]).max(initial=0.0))
-    columns.append(["".join(shade(value, largest) for value in row) for row in a1])
-    count = values.a1.shape[1]
-    title = "a1" if len(units) < 9 else "a1, all units" if len(units) == count else "a1, some units"
-    notes = [f"a1: {_legend(a1, largest)}"]
-    if len(units) < count:
-        notes.append(f"{len(units)} of {count:,} units, evenly spread")
-    if len(rows) < len(values.x):
-        notes.append(f"{len(rows)} of {len(values.x):,} samples, evenly spread; the others are left out")
-    return Grid(
-        "values",
-        [*(Column(name) for name in names), Column(title, right=False, picture=True)],
-        list(zip(*columns, strict=True)),
-        (title,),
-        "; ".join(notes),
-    )
+    cells = [
+        [f"{row:,}" for row in values.rows[rows]],
+        *([number(column[row]) for row in rows] for column in (values.x, values.y, values.z2, errors)),
+    ]
+    widths = [max(len(name), *map(len, column)) + 2 for name, column in zip(names, cells, strict=True)]
+    # relu only takes the blue away from z1, so z1 shows more; what the others make of z1 has its sign.
+    tensor = "z1" if values.activation is Activation.relu else "a1"
+    units = getattr(values, tensor)
+    count = units.shape[1]
+    beside = count <= min(width - sum(widths), _MOST_UNITS)
+    shown = spread_indices(count, max(1, min(width - (sum(widths) if beside else widths[0]), _MOST_UNITS)))
+    heat, legend = _heat_map(units[np.ix_(rows, shown)])
+    what = "unit" if count == 1 else "all units" if len(shown) == count else f"{len(shown)} of {count:,} units"
+    title = f"{tensor} of {what}" + (", below 0 made 0 by relu" if tensor == "z1" else "")
+    picture = Column(title, right=False, picture=True)
+    note = f"{len(rows)} of {values.size:,} samples, evenly spread" if len(rows) < values.size else ""
+    numbers = [Column(name) for name in names]
+    if beside:
+        return [Grid("values", [*numbers, picture], list(zip(*cells, heat, strict=True)), note=note)], legend
+    return [
+        Grid("values", numbers, list(zip(*cells, strict=True)), note=note),
+        Grid("", [numbers[0], picture], list(zip(cells[0], heat, strict=True))),
+    ], legend
 
 
-def _legend(a1: np.ndarray[Any, Any], largest: float) -> str:
-    parts = ["· is 0"]
-    if (a1 > 0).any():
-        parts.append(f"{SHADES} in quarters up to {number(largest)}")
-    if (a1 < 0).any():
-        parts.append(f"- and = below 0, in halves down to −{number(largest)}")
-    if not np.isfinite(a1).all():
-        parts.append("? is not finite")
-    return ", ".join(part.replace(" ", GLUE) for part in parts)
+def _heat_map(units: Float64) -> tuple[list[Text], Text]:
+    """Return a line a sample, a cell a unit, and the legend in words."""
+    finite = np.isfinite(units)
+    largest = float(np.abs(units[finite]).max(initial=0.0))
+    lines = []
+    for row in units:
+        line = Text()
+        for value in row:
+            line.append(shade(value, largest), _colour(value, largest))
+        lines.append(line)
+
+    def ramp(glyphs: str, *shares: float) -> Text:
+        return Text.assemble(*((glyph, _colour(share, 1.0)) for glyph, share in zip(glyphs, shares, strict=True)))
+
+    parts = [Text.assemble(("·", _ZERO), f"{GLUE}is{GLUE}0")]
+    if (units[finite] < 0).any():
+        below = ramp("=-", -0.75, -0.25)
+        parts.insert(0, Text.assemble(f"below{GLUE}0{GLUE}(blue){GLUE}", below, f"{GLUE}from{GLUE}{number(-largest)}"))
+    if (units[finite] > 0).any():
+        above = ramp(SHADES, 0.125, 0.375, 0.625, 0.875)
+        parts.append(Text.assemble(f"above{GLUE}0{GLUE}(red){GLUE}", above, f"{GLUE}to{GLUE}{number(largest)}"))
+    if not finite.all():
+        parts.append(Text.assemble(("?", _NO_NUMBER), f"{GLUE}is{GLUE}not{GLUE}finite"))
+    return lines, Text(", ").join(parts)
+
+
+def _colour(value: float, largest: float) -> str:
+    """Return the style of a cell: its glyph has the colour of the ground, and so is not seen but without colour."""
+    if not math.isfinite(value):
+        return _NO_NUMBER
+    if value == 0 or not largest:
+        return _ZERO
+    share = min(1.0, abs(value) / largest)
+    end = _RED if value > 0 else _BLUE
+    mixed = [round(white + share * (colour - white)) for white, colour in zip(_WHITE, end, strict=True)]
+    colour = "#" + "".join(f"{part:02x}" for part in mixed)
+    return f"{colour} on {colour}"
 
 
 def _samples(values: Values) -> Text:
+    if values.from_arrays:
+        some = "all" if len(values.rows) == values.size else f"{len(values.rows)} of {values.size:,}"
+        return Text(f"{some} of this batch, as the record keeps them; the run came from arrays")
     if values.unchanged is None:
         return Text("the run has no SHA-256 of its samples", QUIET)
     return Text("those of the run, by their SHA-256")
 
 
 def _check(values: Values) -> Text:
-    said = f"the history is within {values.error:.1e} of the values computed again in NumPy float64"
-    if values.agrees:
-        return Text.assemble(("yes", GOOD), f", {said} ({values.tolerance:.1e}{GLUE}allowed)")
-    where = (
-        f"{values.quantity} in the history differs by {values.error:.1e}, relatively, from the values computed again"
-    )
-    return Text.assemble(("NO", BAD), f": {where} ({values.tolerance:.1e}{GLUE}allowed)")
+    check = values.check
+    if check is None:
+        return Text("none, for not all samples of this batch are there", QUIET)
+    allowed = f"({check.tolerance:.1e}{GLUE}allowed)"
+    if check.agrees:
+        said = f", the history is within {check.error:.1e} of the values computed again in NumPy float64 {allowed}"
+        return Text.assemble(("yes", GOOD), said)
+    where = f"{check.quantity} in the history differs by {check.error:.1e}, relatively, from the values computed again"
+    return Text.assemble(("NO", BAD), f": {where} {allowed}")
