@@ -12,13 +12,13 @@ _PAUSE = 0.005  # seconds in which the threads of one library stop spinning befo
 
 
 def best(run: Callable[[], Any], at_least: float = 0.1, most: int = 20) -> float:
-    """Return the shortest wall time of `run` in seconds, repeated until `at_least` seconds have passed."""
+    """Return the shortest wall time of an epoch of `run` in seconds, repeated until `at_least` seconds have passed."""
     times: list[float] = []
     while not times or (sum(times) < at_least and len(times) < most):
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)
-    return min(times)
+    return min(times) / getattr(run, "epochs", 1)
 
 
 def interleave(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -62,10 +62,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Run:
-    """A contender, ready to run: called, it returns its figures on the host; `compute` leaves them on the device."""
+    """A contender, ready to run: called, it returns its figures on the host; `compute` leaves them on the device.
+
+    A call passes over the samples `epochs` times, and returns the figures of the last; `compute` does once.
+    """
 
     figures: Callable[[], "Figures"]
     compute: Callable[[], Any] | None = None
+    epochs: int = 1
 
     def __call__(self) -> "Figures":
         return self.figures()

@@ -1,6 +1,8 @@
 """The forward pass in plain `jnp`, and cubic's: observed, and as the same program without observation."""
 
-from collections.abc import Callable
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,10 +16,13 @@ from cubic_cli.data.source import Arrays
 from cubic_cli.engine.compiler import compile_ahead, options_by_unit
 from cubic_cli.engine.devices import pick_devices
 from cubic_cli.engine.layout import TUNINGS, lay_out, place
-from cubic_cli.engine.passes import Pass, _Step, gather, map_blocks
+from cubic_cli.engine.observed import Chunk
+from cubic_cli.engine.passes import _AHEAD, Pass, _Step, gather, map_blocks
 from cubic_cli.engine.schedule import by_unit
 from cubic_cli.float32 import TENSORS
 from cubic_cli.parameters import Parameters
+
+EPOCHS = 8  # of cubic, one after the other: a pass keeps the devices busy from one to the next
 
 
 def plain(matmul: bool) -> Callable[[Problem, str], Run]:
@@ -52,13 +57,25 @@ def _parameters(problem: Problem) -> Parameters:
 
 
 def cubic(problem: Problem, level: str) -> Run:
-    """Return an epoch of cubic's own pass, one of many, with its figures on the host."""
+    """Return some epochs of cubic's own pass, each with its figures on the host."""
     source, devices = Arrays(problem.x, problem.y), pick_devices(Device.auto)
     given = _parameters(problem), source, problem.batch, problem.activation, devices
     observed = Pass(*given, statistics=level == ALL)
+    # The first epoch again and again: it is the one that tells all. As in a run, the next chunks are on their way.
+    steps = [_Step(1, number, *span) for number, span in enumerate(observed._spans)]
+
+    def chunks() -> Iterator[Chunk]:
+        plan = iter(steps * EPOCHS)
+        ahead = deque(observed._dispatch(step) for step in itertools.islice(plan, _AHEAD))
+        while ahead:
+            dispatched = ahead.popleft()
+            ahead.extend(observed._dispatch(step) for step in itertools.islice(plan, 1))
+            yield observed._collect(dispatched)
 
     def run() -> Figures:
-        epoch = gather(observed.run())
+        coming = chunks()
+        for _ in range(EPOCHS):
+            epoch = gather(itertools.islice(coming, len(steps)))
         low, high = (np.array([epoch.columns[f"{name}_{end}"] for name in TENSORS]) for end in ("min", "max"))
         if level != ALL:
             return Figures(epoch.columns["loss"], low, high)
@@ -69,10 +86,9 @@ def cubic(problem: Problem, level: str) -> Run:
         return Figures(epoch.columns["loss"], low, high, *fields)
 
     def compute() -> None:
-        steps = [_Step(1, number, *span) for number, span in enumerate(observed._spans)]
         jax.block_until_ready([observed._dispatch(step).running for step in steps])
 
-    return Run(run, compute)
+    return Run(run, compute, EPOCHS)
 
 
 def unobserved(problem: Problem, level: str) -> Run:
