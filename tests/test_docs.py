@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cubic_cli.analysis import findings
+from cubic_cli.analysis import limits
 from cubic_cli.cli import settings as options
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def test_every_setting_has_its_row():
 
 
 def test_the_limits_are_those_of_the_code():
-    assert findings.limits_markdown().strip() in read("docs/numbers.md")
+    assert limits.markdown().strip() in read("docs/numbers.md")
 
 
 def test_no_hint_names_an_index_entry_that_nobody_holds():

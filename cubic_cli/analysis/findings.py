@@ -1,94 +1,19 @@
 """What the numbers mean: rules from a record to sentences, most important first. No JAX here.
 
-Every limit stands in `LIMITS`, with its source; no finding is made that the numbers do not support.
+Every limit stands in `limits.LIMITS`, with its source; no finding is made that the numbers do not support.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.config import Activation, Scaling
 from cubic_cli.errors import five_digits
 
-if TYPE_CHECKING:  # the command line asks for the ids, and waits for neither NumPy nor pydantic
+if TYPE_CHECKING:
     from cubic_cli.runs.record import Finding, Histogram, Parameter, Record, Summary, Tensor
 
-
-class Rule(NamedTuple):
-    """A finding's level, the limit beyond which it is made, what the limit is of, and where it comes from.
-
-    A run that has one that `fails` is not verified: its command ends with exit status 1, whatever `--fail-on` names.
-    """
-
-    level: str
-    limit: float
-    meaning: str
-    source: str
-    fails: bool = False
-
-
-LIMITS: dict[str, Rule] = {
-    "nonfinite": Rule("error", 0, "values that are NaN or infinite", "IEEE 754: no arithmetic recovers them"),
-    "unverified": Rule(
-        "error",
-        1e-5,
-        "relative error against float64",
-        "max(1e-5, H·2⁻²⁴): float32 rounding of a sum of H terms",
-        fails=True,
-    ),
-    "nondeterministic": Rule(
-        "error", 1, "different losses among the epochs", "no parameter changes between epochs", fails=True
-    ),
-    "explodes": Rule(
-        "warning",
-        10,
-        "a layer's largest magnitude over that of its input (|z1| over |x|, |z2| over |z1|)",
-        "Glorot and Bengio (2010): a layer should keep the variance; ten times the range is a hundred times that",
-    ),
-    "vanishes": Rule(
-        "warning",
-        0.1,
-        "the same ratio",
-        "Glorot and Bengio (2010), as above",
-    ),
-    "dead_units": Rule(
-        "warning",
-        0,
-        "units that put out zero for every sample",
-        "Maas, Hannun and Ng (2013): they get no gradient",
-    ),
-    "saturated_units": Rule(
-        "warning",
-        0.5,
-        "share of units that are positive for every sample (relu, leaky_relu); for tanh, of values within 1 % of ±1",
-        "a ReLU that is always on is linear; Glorot and Bengio (2010), 3: a saturated tanh passes no gradient on",
-    ),
-    "identical_units": Rule(
-        "warning",
-        1,
-        "units over distinct units, dead ones left out",
-        "Goodfellow, Bengio and Courville (2016), 8.4: units must break the symmetry",
-    ),
-    "linear": Rule(
-        "warning",
-        1,
-        "units whose z1 takes both signs over the samples (relu, leaky_relu); below it",
-        "a ReLU bends where z1 changes its sign: without a bend the network is a straight line",
-    ),
-    "low_rank": Rule(
-        "warning", 2, "rank of a1 over the samples", "a cubic turns twice, and two independent units give one bend"
-    ),
-    "worse_than_mean": Rule("warning", 0, "R²", "always answering the mean of y has R² = 0"),
-    "unscaled_data": Rule(
-        "warning",
-        10,
-        "largest |x| or |y| under --scaling none",
-        "LeCun et al., Efficient BackProp (1998), 4.3: inputs near unit variance",
-    ),
-    "overflows_format": Rule(
-        "note", 65504, "largest magnitude of z1, a1, z2 and the parameters", "IEEE 754: the largest float16"
-    ),
-}
 
 _SATURATED_TANH = math.atanh(0.99)  # |z1| beyond which tanh is within 1 % of ±1, and its slope below 0.02
 _ROUNDING = 1e-6  # of R²: a float32 loss that equals the variance of y may round to either side of it
@@ -135,16 +60,6 @@ def refused(record: "Record", fail_on: Sequence[str]) -> "tuple[list[Finding], l
     return failing, [f for f in record.findings if f not in failing and f.id in fail_on]
 
 
-def limits_markdown() -> str:
-    """Return `LIMITS` as the table of `docs/numbers.md`."""
-    lines = ["| finding | level | limit | of what | source |", "|---|---|---|---|---|"]
-    lines += [
-        f"| `{id}` | {rule.level} | {rule.limit:g} | {rule.meaning.replace('|', chr(92) + '|')} | {rule.source} |"
-        for id, rule in LIMITS.items()
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def _nonfinite(record: "Record") -> Iterator[_Finding]:
     count = sum(tensor.nonfinite for tensor in record.tensors)
     first = record.first_nonfinite
@@ -169,6 +84,10 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
         f"{count:,} {'value is' if count == 1 else 'values are'} not finite; the first is in {first.tensor}, "
         f"epoch {first.epoch}, batch {first.batch:,}, {row}, and comes from {cause}: {advice}",
     )
+
+
+def _limit(id: str) -> str:
+    return f"(limit {LIMITS[id].limit:g})"
 
 
 def _advice(record: "Record", initializer: str, before: str = "; ", file: str = "") -> str:
@@ -214,23 +133,11 @@ def _growth(record: "Record") -> Iterator[_Finding]:
         if not before or record.tensor(name).min is None:
             continue
         ratio = after / before
-        change = f"{five_digits(before)} becomes {five_digits(after)}"
-        if ratio > LIMITS["explodes"].limit:
-            yield _Finding(
-                "explodes",
-                name,
-                ratio,
-                f"layer {layer} multiplies the range by {five_digits(ratio)}: {change}"
-                + _advice(record, "try --initializer he_normal, which is made to keep it"),
-            )
-        if ratio < LIMITS["vanishes"].limit:
-            yield _Finding(
-                "vanishes",
-                name,
-                ratio,
-                f"layer {layer} shrinks the range to {five_digits(ratio)} of what it was: {change}"
-                + _advice(record, "try --initializer he_normal, which is made to keep it"),
-            )
+        change = f"{five_digits(before)} → {five_digits(after)}" + _advice(record, "try --initializer he_normal")
+        beyond = {"explodes": ratio > LIMITS["explodes"].limit, "vanishes": ratio < LIMITS["vanishes"].limit}
+        for id in (id for id, there in beyond.items() if there):
+            text = f"layer {layer} multiplies the range by {five_digits(ratio)} {_limit(id)}: {change}"
+            yield _Finding(id, name, ratio, text)
 
 
 def _units(record: "Record") -> Iterator[_Finding]:
@@ -264,9 +171,7 @@ def _units(record: "Record") -> Iterator[_Finding]:
             alive / kinds,
             f"{alive:,} units, {kinds:,} distinct: "
             + how
-            + _advice(
-                record, "try an initializer that draws, such as he_normal", file="started alike, they stay alike"
-            ),
+            + _advice(record, "try --initializer he_normal", file="started alike, they stay alike"),
         )
     if (
         config.activation in (Activation.relu, Activation.leaky_relu)
@@ -278,24 +183,24 @@ def _units(record: "Record") -> Iterator[_Finding]:
             "linear",
             "z1",
             units.switching,
-            f"no unit's z1 takes both signs, so that over these samples {config.activation} bends nowhere and the "
-            "network is a straight line; try --scaling standard, for x of both signs",
+            f"no unit's z1 takes both signs: over these samples {config.activation} bends nowhere, and the network is "
+            "a straight line; try --scaling standard, for x of both signs",
         )
     if count > LIMITS["low_rank"].limit >= rank:
-        yield _Finding("low_rank", "a1", rank, f"rank {rank}: {_what_rank_means(record)}")
+        yield _Finding("low_rank", "a1", rank, f"a1 has rank {rank} {_limit('low_rank')}: {_what_rank_means(record)}")
 
 
 def _what_rank_means(record: "Record") -> str:
     units, activation = record.units, record.config.activation
     drawn = record.config.initializer is not None
-    count, rank = f"the {units.count:,} hidden units", record.units.rank
+    count, rank = f"the {units.count:,} units", record.units.rank
     bias = next((p for p in record.parameters if p.name == "input_layer.bias"), None)
     if rank == 0:
         return f"{count} put out nothing; the network answers the same for every x"
     if activation == Activation.identity:
         return f"with `identity`, {count} together are a straight line; try --activation relu"
     if units.distinct == 1:
-        return f"{count} do the work of one" + _advice(record, "try an initializer that draws, such as he_normal")
+        return f"{count} do the work of one"  # `identical_units` says what to do
     if activation in (Activation.relu, Activation.leaky_relu) and bias and bias.min == bias.max == 0:
         where = "can bend only at 0" if rank == 2 else "does not bend"
         return f"with zero biases the network {where}; biases that differ would move the bends apart"
@@ -313,8 +218,8 @@ def _saturated(record: "Record") -> Iterator[_Finding]:
             "saturated_units",
             "a1",
             share,
-            f"{units.always_on:,} of {units.count:,} units are positive for every sample, where {activation} "
-            "is linear: they bend nothing; try --scaling standard",
+            f"{units.always_on:,} of {units.count:,} units {_limit('saturated_units')} are positive for every sample, "
+            f"where {activation} is linear; try --scaling standard",
         )
     if activation == Activation.tanh:
         share = _share_beyond(record.tensor("z1").histogram, _SATURATED_TANH)
@@ -323,8 +228,8 @@ def _saturated(record: "Record") -> Iterator[_Finding]:
                 "saturated_units",
                 "a1",
                 share,
-                f"at least {share:.0%} of the values of a1 are within 1 % of ±1, where tanh hardly passes a gradient "
-                "on; try --scaling standard",
+                f"at least {share:.0%} of the values of a1 {_limit('saturated_units')} are within 1 % of ±1, where "
+                "tanh hardly passes a gradient on; try --scaling standard",
             )
 
 
@@ -342,13 +247,12 @@ def _outcome(record: "Record") -> Iterator[_Finding]:
     r_squared, floor = context.r_squared, context.noise_floor
     if r_squared is None or not math.isfinite(r_squared) or r_squared >= LIMITS["worse_than_mean"].limit - _ROUNDING:
         return
-    best = f"; the cubic itself leaves {five_digits(floor)}" if floor is not None and math.isfinite(floor) else ""
+    best = f"; the true cubic has {five_digits(floor)}" if floor is not None and math.isfinite(floor) else ""
     yield _Finding(
         "worse_than_mean",
         "loss",
         r_squared,
-        f"the loss {five_digits(loss)} is {five_digits(1 - r_squared)} times the variance of y: always answering the "
-        f"mean of y would do better{best}",
+        f"the loss {five_digits(loss)} is {five_digits(1 - r_squared)} times that of predicting the mean of y{best}",
     )
 
 
@@ -361,7 +265,7 @@ def _data(record: "Record") -> Iterator[_Finding]:
             "unscaled_data",
             column,
             largest,
-            f"{column} reaches {five_digits(largest)}, far from unit scale; try --scaling standard",
+            f"{column} reaches {five_digits(largest)} {_limit('unscaled_data')}; try --scaling standard",
         )
 
 
@@ -375,8 +279,8 @@ def _formats(record: "Record") -> Iterator[_Finding]:
                 "overflows_format",
                 entry.tensor,
                 ends.get(entry.tensor, math.nan),
-                f"{entry.tensor} reaches {ends.get(entry.tensor, math.nan):,.4g}, beyond float16; bfloat16 has the "
-                f"range of float32, or scale it by {entry.scale:.4g}",
+                f"{entry.tensor} reaches {five_digits(ends.get(entry.tensor, math.nan))}, beyond float16 "
+                f"{_limit('overflows_format')}; bfloat16 has the range of float32, or scale it by {entry.scale:.4g}",
             )
             return
 

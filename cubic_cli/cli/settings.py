@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cubic_cli import config as cfg
-from cubic_cli.analysis.findings import LIMITS
+from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.cli.help import CHECKS, DATA, MACHINES, NETWORK, RUN
 from cubic_cli.errors import UsageError
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cubic_cli.analysis import findings
+from cubic_cli.analysis import findings, limits
 from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
-from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, five_digits, is_no_memory
+from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
 from cubic_cli.float32 import TENSORS
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.record import Finding, Record, Tensor
+from cubic_cli.runs.record import Record, Tensor
 
 if TYPE_CHECKING:
     from cubic_cli.data.parameters_file import NetworkFile
@@ -285,40 +285,12 @@ def figures(record: Record) -> dict[str, Any]:
 
 
 def verdict(record: Record) -> list[str]:
-    """Return what the findings of a run come to, in a few words each, most important first."""
-    found: dict[str, Finding] = {}
-    for finding in record.findings:
-        found.setdefault(finding.id, finding)
-    units = record.units
-    count, dead, distinct = units.count, units.dead, units.distinct
-    words = []
-    if "nonfinite" in found:
-        words.append(f"not finite from {found['nonfinite'].tensor} on")
-    words += [text for id, text in _ERRORS.items() if id in found]
-    if dead < count:  # else there is nothing that could grow or shrink
-        words += [f"{id} ×{_factor(found[id].value)}" for id in ("explodes", "vanishes") if id in found]
-    if "dead_units" in found:
-        words.append("all units dead" if dead == count else f"{dead} of {count} units dead")
-    if "identical_units" in found and dead < count:
-        words.append("all units alike" if distinct == 1 else f"{distinct} of {count} units distinct")
-    words += _fit(record.context.r_squared, "worse_than_mean" in found)
-    if "saturated_units" in found:
-        words.append("units saturated")
-    if "low_rank" in found and distinct > 1:
-        words.append(f"rank {units.rank}")
-    return words
+    """Return what the findings of a run come to, in a few words each, most important first, and how well it fits."""
+    said = limits.in_short(record)
+    return [*said.values(), *([] if "worse_than_mean" in said else _fit(record.context.r_squared))]
 
 
-def _factor(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else five_digits(value)
-
-
-_ERRORS = {"unverified": "not verified", "nondeterministic": "not deterministic"}
-
-
-def _fit(r_squared: float | None, worse: bool) -> list[str]:
-    if worse:
-        return ["worse than the mean"]
+def _fit(r_squared: float | None) -> list[str]:
     if r_squared is None or not math.isfinite(r_squared):
         return []
     if r_squared < 0.005:

@@ -4,7 +4,7 @@ import re
 import pytest
 import records
 
-from cubic_cli.analysis import findings
+from cubic_cli.analysis import findings, limits
 
 
 def found(record):
@@ -35,10 +35,22 @@ CASES = [
         "2 different losses",
         {"epochs__1__loss": 0.5, "verification": {"deterministic": True}},
     ),
-    ("explodes", {"tensors__2__max": 64 * 5.25}, 64, "layer 2 multiplies the range by 64", {"tensors__2__max": 52.5}),
-    ("vanishes", {"tensors__2": {"min": 0.0, "max": 0.05}}, 0.05 / 5.25, "layer 2 shrinks", {"tensors__2__max": 0.53}),
+    (
+        "explodes",
+        {"tensors__2__max": 64 * 5.25},
+        64,
+        "layer 2 multiplies the range by 64 (limit 10): 5.25 → 336",
+        {"tensors__2__max": 52.5},
+    ),
+    (
+        "vanishes",
+        {"tensors__2": {"min": 0.0, "max": 0.05}},
+        0.05 / 5.25,
+        "layer 2 multiplies the range by 0.0095238 (limit 0.1): 5.25 → 0.05",
+        {"tensors__2__max": 0.53},
+    ),
     ("dead_units", {"units": {"dead": 3, "distinct": 62}}, 3, "3 of 64 units", {"units": {"dead": 0}}),
-    ("saturated_units", {"units": {"always_on": 48}}, 0.75, "48 of 64 units", {"units": {"always_on": 32}}),
+    ("saturated_units", {"units": {"always_on": 48}}, 0.75, "48 of 64 units (limit 0.5)", {"units": {"always_on": 32}}),
     (
         "identical_units",
         {"units": {"distinct": 1}, "config__initializer": "ones"},
@@ -50,28 +62,28 @@ CASES = [
         "linear",
         {"units": {"switching": 0}, "config__activation": "leaky_relu"},
         0,
-        "no unit's z1 takes both signs, so that over these samples leaky_relu bends nowhere",
+        "no unit's z1 takes both signs: over these samples leaky_relu bends nowhere",
         {"units": {"switching": 1}},
     ),
     (
         "low_rank",
         {"units": {"rank": 2}, "parameters__1": {"min": 0.0, "max": 0.0}},
         2,
-        "rank 2: with zero biases the network can bend only at 0",
+        "a1 has rank 2 (limit 2): with zero biases the network can bend only at 0",
         {"units": {"rank": 3}},
     ),
     (
         "worse_than_mean",
         {"context": {"r_squared": -1.5}, "loss": 2.5},
         -1.5,
-        "the loss 2.5 is 2.5 times the variance of y",
+        "the loss 2.5 is 2.5 times that of predicting the mean of y",
         {"context": {"r_squared": -1e-8}},
     ),
     (
         "unscaled_data",
         {"config__scaling": "none", "tensors__0": {"min": -99.0, "max": 99.0}},
         9900.25,
-        "y reaches 9,900",
+        "y reaches 9,900.2 (limit 10)",
         {"config__scaling": "none", "dataset__x": {"min": -5.0, "max": 5.0}, "dataset__y": {"min": -5.0, "max": 10.0}},
     ),
 ]
@@ -83,7 +95,7 @@ CASES.append(
         "overflows_format",
         {"formats": [FLOAT16 | {"scale": 0.5, "scaled_underflow": 0.0}], "tensors__2__max": 70000.0},
         70000.0,
-        "z2 reaches 7e+04, beyond float16",
+        "z2 reaches 70,000, beyond float16 (limit 65504)",
         {"formats": [FLOAT16 | {"scale": 1.0, "scaled_underflow": 0.0}], "tensors__2__max": 65504.0},
     )
 )
@@ -93,21 +105,21 @@ CASES.append(
 def test_every_finding_is_there_and_is_not(id, with_it, value, said, without):
     there = found(records.make(**with_it))[id]
     assert there.value == pytest.approx(value)
-    assert there.limit == findings.LIMITS[id].limit
-    assert there.level == findings.LIMITS[id].level
+    assert there.limit == limits.LIMITS[id].limit
+    assert there.level == limits.LIMITS[id].level
     assert said in there.text
     assert id not in found(records.make(**without))
 
 
 def test_every_id_has_a_case():
-    assert {case[0] for case in CASES} == set(findings.LIMITS)
+    assert {case[0] for case in CASES} == set(limits.LIMITS)
 
 
 def test_the_first_layer_counts_too():
     changes = {"tensors__0": {"min": -2.0, "max": 0.5}, "config__scaling": "none"}
     vanishing = found(records.make(**changes))["vanishes"]
     assert (vanishing.tensor, vanishing.value) == ("z1", pytest.approx(2 / 99.75))
-    assert vanishing.text.startswith("layer 1 shrinks")
+    assert vanishing.text.startswith("layer 1 multiplies the range by 0.02005 (limit 0.1)")
     # Under scaling the network got x within ±1.74: the same z1 is no small range.
     assert "vanishes" not in found(records.make(tensors__0={"min": -2.0, "max": 0.5}))
 
@@ -122,7 +134,7 @@ def test_errors_come_first_and_the_order_is_that_of_the_limits():
         context={"r_squared": -3.0},
     )
     ids = [finding.id for finding in findings.find(record)]
-    assert ids == sorted(ids, key=list(findings.LIMITS).index)
+    assert ids == sorted(ids, key=list(limits.LIMITS).index)
     assert ids[0] == "nonfinite"
     assert len(ids) >= 5
 
@@ -162,7 +174,7 @@ def test_nothing_finite_makes_no_claim_about_ranges():
 
 
 def test_the_table_for_the_readme_holds_every_limit():
-    lines = findings.limits_markdown().splitlines()[2:]
-    assert [re.match(r"\| `(\w+)`", line)[1] for line in lines] == list(findings.LIMITS)
+    lines = limits.markdown().splitlines()[2:]
+    assert [re.match(r"\| `(\w+)`", line)[1] for line in lines] == list(limits.LIMITS)
     # An escaped bar is text: every line has five cells.
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {6}

@@ -349,7 +349,7 @@ def hostile_blocks(text=HOSTILE):
         blocks.Heading(text, Text(text)),
         blocks.Facts([(text, Text.assemble((text, "bold"), " and ", (text, "red")))]),
         blocks.Grid(text, [blocks.Column(text), blocks.Column("b")], [[text, Text(text, "red")]], note=text),
-        blocks.Bullets(text, [blocks.Bullet(text, text, text, "warning")]),
+        blocks.Bullets(text, [blocks.Bullet(text, text, "warning")]),
         blocks.Lines([text]),
     ]
 

@@ -480,8 +480,8 @@ def test_the_screen_of_what_is_not_right(cubic, monkeypatch, tmp_path, width):
     words = " ".join(out.split())
     assert status == 1
     assert "WRONG" in out
-    assert "relu against float64: z1_max of batch 2 is 3 and float64 says 4" in words
-    assert "psum: ValueError: what" in words
+    assert "relu against float64 z1_max of batch 2 is 3 and float64 says 4" in words
+    assert "psum ValueError: what" in words
     assert "0 H100 0 right 1 H100 0 WRONG" in words
     assert words.endswith("JAX 0.1 on 2 × H100 does not compute right: 1 of 2 checks in 3 rounds")
     assert max(map(len, out.splitlines())) <= int(width)

@@ -235,7 +235,7 @@ def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
         (
             [("identical_units", 2, "a1"), ("low_rank", 2, "a1"), ("worse_than_mean", -1, "loss")],
             {"units": {"distinct": 32, "rank": 2}, "context": {"r_squared": -1.0}},
-            ["32 of 64 units distinct", "worse than the mean", "rank 2"],
+            ["32 of 64 units distinct", "rank 2", "worse than the mean"],
         ),
         ([("nonfinite", 3, "a1")], {"context": {"r_squared": math.nan}}, ["not finite from a1 on"]),
         ([("unverified", 1, "z2")], {"context": {"r_squared": 0.5}}, ["not verified", "better than the mean"]),

@@ -56,10 +56,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Bullet:
-    """A finding: its id, the figure against its limit, and the sentence."""
+    """A finding: its id, the sentence, and how bad it is."""
 
     head: str
-    figure: str
     text: str
     level: str
 
@@ -130,7 +129,7 @@ def _with(block: Block, change: Callable[[str], str]) -> Block:
     if isinstance(block, Facts):
         return Facts([(change(name), styled(text)) for name, text in block.rows])
     if isinstance(block, Bullets):
-        items = [replace(b, head=change(b.head), figure=change(b.figure), text=change(b.text)) for b in block.items]
+        items = [replace(b, head=change(b.head), text=change(b.text)) for b in block.items]
         return Bullets(change(block.title), items)
     if isinstance(block, Lines):
         return Lines([change(line) for line in block.lines])
@@ -156,13 +155,18 @@ def _lines(block: Block, width: int) -> list[Text]:
             lines += [Text.assemble(" " * label, line) for line in rest]
         return lines
     if isinstance(block, Bullets):
+        heads = [Text(item.head, LEVELS.get(item.level, "bold")) for item in block.items]
+        label = max(cell_len(head.plain) for head in heads) + 2
         lines = [Text(block.title, "bold")]
-        for item in block.items:
-            text = Text.assemble(
-                (item.head, LEVELS.get(item.level, "bold")), f" {item.figure}: " if item.figure else ": "
-            )
-            first, *rest = wrap(text.append(item.text), width - 2)
-            lines += [Text.assemble("• ", first), *(Text.assemble("  ", line) for line in rest)]
+        if 2 * label > width:  # the sentences stand below their heads
+            label = 2
+        for head, item in zip(heads, block.items, strict=True):
+            first, *rest = wrap(Text(item.text), width - label)
+            if label == 2:
+                lines, rest = [*lines, head], [first, *rest]
+            else:
+                lines.append(Text.assemble(head, " " * (label - cell_len(head.plain)), first))
+            lines += [Text.assemble(" " * label, line) for line in rest]
         return lines
     if isinstance(block, Lines):
         return [Text(line) for line in block.lines]
@@ -234,9 +238,7 @@ def markdown(screen: Screen) -> str:
         elif isinstance(block, Facts):
             parts.append("\n".join(f"- **{_escape(name)}**: {_escape(text.plain)}" for name, text in block.rows))
         elif isinstance(block, Bullets):
-            items = [
-                f"- **{_escape(b.head)}** {_escape(b.figure)}".rstrip() + f": {_escape(b.text)}" for b in block.items
-            ]
+            items = [f"- **{_escape(b.head)}**: {_escape(b.text)}" for b in block.items]
             parts.append("\n".join([f"**{_escape(block.title)}**", "", *items]))
         elif isinstance(block, Lines):
             parts.append("\n".join(["```", *block.lines, "```"]))

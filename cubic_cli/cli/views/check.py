@@ -28,7 +28,7 @@ def screen(report: Report) -> Screen:
         (Verdict.NOT_CHECKED, "what was not checked", "warning"),
     ):
         if found := [row for row in report.rows if row.verdict is verdict]:
-            items = [Bullet(row.what, "", " ".join(row.text.split()), level) for row in found]
+            items = [Bullet(row.what, " ".join(row.text.split()), level) for row in found]
             blocks.append(Bullets(title, items))
     return [*blocks, Heading("", _closing(report))]
 

@@ -4,6 +4,7 @@ Each section names the parts of the record that it needs; one whose parts are da
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,6 @@ from cubic_cli.analysis.describe import as_scaled
 from cubic_cli.cli.views.blocks import (
     BAD,
     GOOD,
-    LEVELS,
     QUIET,
     WARNING,
     Block,
@@ -43,7 +43,7 @@ from cubic_cli.cli.views.format import (
 )
 from cubic_cli.cli.views.format import r_squared as fit
 from cubic_cli.float32 import shortest
-from cubic_cli.runs.record import Finding, Record
+from cubic_cli.runs.record import Record
 from cubic_cli.runs.store import near
 
 if TYPE_CHECKING:
@@ -331,18 +331,18 @@ def _gradients(view: View) -> list[Block]:
 
 
 def _findings(view: View) -> list[Block]:
-    items = [
-        Bullet(f.id, _figure(f), f.text, f.level)
-        for f in sorted(view.record.findings, key=lambda f: list(LEVELS).index(f.level) if f.level in LEVELS else 9)
-    ]
-    return [Bullets("what the numbers say", items)] if items else []
+    """What was found, the worst first; the title counts the levels, which colours show beside it."""
+    levels = ("error", "warning", "note")
+    found = sorted(view.record.findings, key=lambda f: levels.index(f.level) if f.level in levels else len(levels))
+    counts = {level: sum(finding.level == level for finding in found) for level in levels}
+    said = ", ".join(_many(count, level) for level, count in counts.items() if count)
+    items = [Bullet(finding.id, _glued(finding.text), finding.level) for finding in found]
+    return [Bullets("what the numbers say" + (f" ({said})" if said else ""), items)] if items else []
 
 
-def _figure(finding: Finding) -> str:
-    """Return the figure against its limit, as in `64 > 10`."""
-    value, limit = finding.value, finding.limit
-    sign = ">" if value > limit else "<" if value < limit else "="
-    return f"{number(value)}{GLUE}{sign}{GLUE}{number(limit)}" if math.isfinite(value) else number(value)
+def _glued(text: str) -> str:
+    """Join what belongs together: `batch 7`, and both ends of an arrow."""
+    return re.sub(r"\b(epoch|batch|row|layer) (?=\d)", rf"\1{GLUE}", text).replace(" → ", f"{GLUE}→{GLUE}")
 
 
 def _many(count: int, one: str, many: str = "") -> str:
