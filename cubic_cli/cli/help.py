@@ -7,13 +7,14 @@ from typer import Exit, TyperException
 from typer.core import TyperCommand, TyperGroup
 
 from cubic_cli.cli import jax_variables, terminal
+from cubic_cli.config import CHECKS, DATA, MACHINES, NETWORK, RUN
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-PANELS = ("Data", "Network", "Run", "Show", "Checks", "Many machines")
-DATA, NETWORK, RUN, SHOW, CHECKS, MACHINES = PANELS
+SHOW = "Show"
+PANELS = (DATA, NETWORK, RUN, SHOW, CHECKS, MACHINES)
 _WIDEST = 100  # cells: longer lines are hard to read
 _LEGEND = (
     "NAME=value is the variable of an option, and its default. A flag beats the environment, "

@@ -1,19 +1,21 @@
-"""The settings: each declared once, with its flag, variable, parser and help, for all commands.
+"""From the settings, which `config` declares, to the options of the commands, and back to what was asked for.
 
-A flag beats the environment, which beats `.env`, which beats the default; the defaults stand in `config`. To add a
-setting, add its field to a dataclass of `config`, its declaration here, and its parameter to the commands that take it.
+A flag beats the environment, which beats `.env`, which beats the default.
 """
 
+import functools
+import inspect
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar
+from dataclasses import fields
+from types import GenericAlias
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
 from cubic_cli import config as cfg
 from cubic_cli.analysis.limits import LIMITS
-from cubic_cli.cli.help import CHECKS, DATA, MACHINES, NETWORK, RUN
+from cubic_cli.config import SETTINGS as SETTINGS
 from cubic_cli.errors import UsageError
 
 
@@ -84,33 +86,20 @@ def repeatable(
     )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is declared of a setting, which has a variable."""
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the runs that a shell can complete a word to, the newest first."""
+    from pathlib import Path
 
-    parse: Callable[[str], Any]
-    metavar: str
-    panel: str
-    help: str
-    is_path: bool  # in `.env` it is relative to that file's folder
+    from cubic_cli.runs import names
 
-
-SETTINGS: dict[str, Setting] = {}  # by variable
+    folder = ctx.params.get("artifact_dir") or os.environ.get("ARTIFACT_DIR") or cfg.ForwardConfig.artifact_dir
+    return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
 
 
-def _setting(
-    variable: str,
-    parse: Callable[[str], Any],
-    metavar: str,
-    panel: str,
-    help: str,
-    *flags: str,
-    is_path: bool = False,
-    several: bool = False,
-) -> Any:
-    SETTINGS[variable] = Setting(parse, metavar, panel, help, is_path)
-    make = repeatable if several else option
-    return make(*flags, variable=variable, parse=parse, metavar=metavar, panel=panel, help=help)
+def _finding(name: str) -> str:
+    if name not in LIMITS:
+        raise ValueError(f"expected ids of findings: {', '.join(LIMITS)}{cfg.suggestion(name, LIMITS)}")
+    return name
 
 
 def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]) -> list[str]:
@@ -122,199 +111,64 @@ def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]
     return [one(value) for value in values]
 
 
-def _several(variable: str) -> Any:
-    """Return the option of a setting that `sweep` takes several times."""
-    known = SETTINGS[variable]
-    return repeatable(variable=variable, parse=known.parse, metavar=known.metavar, panel=known.panel, help=known.help)
+def of(name: str, several: bool = False, complete: Callable[..., Any] | None = None) -> Any:
+    """Return the option of a setting, or one that takes it several times."""
+    known = SETTINGS[name.upper()]
+    parse = _finding if name == "fail_on" else known.parse
+    given: dict[str, Any] = {"variable": name.upper(), "metavar": known.metavar, "panel": known.panel}
+    if several and known.is_path:
+        return option(*known.flags, **given, help=f"{known.help} Repeatable.", callback=_paths)
+    if several:
+        return repeatable(*known.flags, **given, help=known.help, parse=parse)
+    return option(*known.flags, **given, help=known.help, parse=parse, complete=complete)
 
 
-def _again(variable: str, *flags: str, complete: Callable[..., Any] | None = None) -> Any:
-    """Return the option of a setting of which a command asks whether it is given at all."""
-    known = SETTINGS[variable]
-    return option(
-        *flags,
-        variable=variable,
-        parse=known.parse,
-        metavar=known.metavar,
-        panel=known.panel,
-        help=known.help,
-        complete=complete,
-    )
+def takes(*kinds: type[Any], several: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of all settings in these dataclasses, those of `several` as lists.
 
-
-def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the runs that a shell can complete a word to, the newest first."""
-    from pathlib import Path
-
-    from cubic_cli.runs import names
-
-    folder = ctx.params.get("artifact_dir") or os.environ.get("ARTIFACT_DIR") or cfg.ForwardConfig.artifact_dir
-    return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
-
-
-def _words(kind: type[cfg.Word]) -> str:
-    *words, last = kind
-    return f"{', '.join(words)} or {last}"
-
-
-def _finding(name: str) -> str:
-    if name not in LIMITS:
-        raise ValueError(f"expected ids of findings: {', '.join(LIMITS)}{cfg.suggestion(name, LIMITS)}")
-    return name
-
-
-def check_parameters(path: str) -> str:
-    """Return `path` if it names a file of parameters.
-
-    Raises:
-        ValueError: its ending is another; for a pickle of PyTorch's it says how to convert it.
+    They stand between its own options, before those that are keywords alone. The command finds what was given in
+    `ctx.params`; `configure` makes a dataclass of it.
     """
-    from pathlib import Path
+    added: dict[str, inspect.Parameter] = {}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for each in fields(kind):
+            listed = each.name in several or each.name == "fail_on"
+            default, annotation = each.default, hints[each.name]
+            if listed:
+                default = [] if default in (None, ()) else [default]
+                annotation = GenericAlias(list, next(iter(get_args(annotation)), annotation))
+            added[each.name] = inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[annotation, of(each.name, listed)],
+            )
 
-    ending = Path(path).suffix.lower()
-    if ending in (".pt", ".pth", ".pkl", ".bin"):
-        from cubic_cli.data.parameters_file import conversion
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters.values()
+        before = [parameter for parameter in own if parameter.kind is not parameter.KEYWORD_ONLY]
+        after = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
 
-        raise ValueError(conversion(Path(path)))
-    if ending not in (".safetensors", ".json") or "\0" in path:
-        raise ValueError("expected a path that ends in .safetensors or .json")
-    return path
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(**{name: value for name, value in given.items() if name not in added})
+
+        run.__signature__ = inspect.Signature([*before, *added.values(), *after])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
-positive = cfg.parse_integer(1)
-
-Generate = Annotated[
-    bool,
-    _setting(
-        "GENERATE_DATASET", cfg.parse_boolean, "", DATA, "Generate the dataset first.", "--generate/--no-generate"
-    ),
-]
-NumDataset = Annotated[
-    int, _setting("NUM_DATASET", positive, "INT", DATA, "Write this many rows.", "--n", "--num-dataset")
-]
-Dataset = Annotated[
-    str,
-    _setting("DATASET", cfg.check_dataset, "PATH", DATA, "Use this .csv or .parquet file.", is_path=True),
-]
-NoiseStd = Annotated[float, _setting("NOISE_STD", cfg.parse_size, "FLOAT", DATA, "Add noise of this std to y.")]
-XColumn = Annotated[str, _setting("X_COLUMN", cfg.check_column, "NAME", DATA, "Read x from this column.", "--x")]
-YColumn = Annotated[str, _setting("Y_COLUMN", cfg.check_column, "NAME", DATA, "Read y from this column.", "--y")]
-NumSamples = Annotated[
-    int | None,
-    _setting("NUM_SAMPLES", cfg.parse_num_samples, "INT|all", DATA, "Use at most this many of the first rows, or all."),
-]
-Seed = Annotated[int, _setting("SEED", cfg.parse_integer(0, 2**32 - 1), "INT", DATA, "Draw with this seed.")]
-Parameters = Annotated[
-    str | None,
-    _setting(
-        "PARAMETERS",
-        check_parameters,
-        "FILE",
-        NETWORK,
-        "Take the parameters, and so H, from this .safetensors or .json file.",
-        is_path=True,
-    ),
-]
-HiddenSize = Annotated[int, _setting("HIDDEN_SIZE", positive, "INT", NETWORK, "Give the hidden layer H units.")]
-Initializer = Annotated[
-    cfg.Initializer | None,
-    _setting(
-        "INITIALIZER",
-        cfg.parse_choice(cfg.Initializer),
-        "NAME",
-        NETWORK,
-        f"Initialise the parameters by {_words(cfg.Initializer)}.",
-    ),
-]
-Activation = Annotated[
-    cfg.Activation,
-    _setting(
-        "ACTIVATION",
-        cfg.parse_choice(cfg.Activation),
-        "NAME",
-        NETWORK,
-        f"Activate the hidden layer by {_words(cfg.Activation)}.",
-    ),
-]
-Scaling = Annotated[
-    cfg.Scaling,
-    _setting("SCALING", cfg.parse_choice(cfg.Scaling), "NAME", NETWORK, f"Scale x and y by {_words(cfg.Scaling)}."),
-]
-BatchSize = Annotated[int, _setting("BATCH_SIZE", positive, "INT", RUN, "Take B samples in a batch.")]
-NumEpochs = Annotated[int, _setting("NUM_EPOCHS", positive, "INT", RUN, "Pass over the samples this often.")]
-Device = Annotated[
-    cfg.Device,
-    _setting("DEVICE", cfg.parse_choice(cfg.Device), "NAME", RUN, f"Compute on {_words(cfg.Device)}."),
-]
-RunName = Annotated[str, _setting("RUN_NAME", cfg.check_run_name, "NAME", RUN, "The run has this name.")]
-ArtifactDir = Annotated[
-    str, _setting("ARTIFACT_DIR", cfg.check_folder, "FOLDER", RUN, "The runs are in this folder.", is_path=True)
-]
-Verify = Annotated[
-    bool,
-    _setting(
-        "VERIFY",
-        cfg.parse_boolean,
-        "",
-        CHECKS,
-        "Compute it again in NumPy float64, and compare.",
-        "--verify/--no-verify",
-    ),
-]
-Gradients = Annotated[
-    bool,
-    _setting(
-        "GRADIENTS",
-        cfg.parse_boolean,
-        "",
-        CHECKS,
-        "Measure the gradients and the largest learning rate.",
-        "--gradients/--no-gradients",
-    ),
-]
-FailOn = Annotated[
-    list[str], _setting("FAIL_ON", _finding, "ID", CHECKS, "Exit 1 if the run has one of these findings.", several=True)
-]
+ArtifactDir = Annotated[str, of("artifact_dir")]
+Device = Annotated[cfg.Device, of("device")]
 Distributed = Annotated[
     bool,
-    option("--distributed", panel=MACHINES, help="Share the work with other processes."),
+    option("--distributed", panel=cfg.MACHINES, help="Share the work with other processes."),
 ]
-CoordinatorAddress = Annotated[
-    str | None,
-    _setting(
-        "COORDINATOR_ADDRESS",
-        cfg.check_address,
-        "ADDR",
-        MACHINES,
-        "Meet process 0 at this host:port. On a cluster JAX finds this and the next two by itself.",
-    ),
-]
-NumProcesses = Annotated[
-    int | None, _setting("NUM_PROCESSES", positive, "INT", MACHINES, "Expect this many processes.")
-]
-ProcessId = Annotated[
-    int | None, _setting("PROCESS_ID", cfg.parse_integer(0), "INT", MACHINES, "Be this process, from 0.")
-]
-SavedRunName = Annotated[str | None, _again("RUN_NAME", complete=complete_run)]
-ParametersFiles = Annotated[
-    list[str],
-    option(
-        variable="PARAMETERS",
-        metavar="FILE",
-        panel=NETWORK,
-        help=f"{SETTINGS['PARAMETERS'].help} Repeatable.",
-        callback=_paths,
-    ),
-]
-HiddenSizes = Annotated[list[int], _several("HIDDEN_SIZE")]
-BatchSizes = Annotated[list[int], _several("BATCH_SIZE")]
-Initializers = Annotated[list[cfg.Initializer], _several("INITIALIZER")]
-Activations = Annotated[list[cfg.Activation], _several("ACTIVATION")]
-Scalings = Annotated[list[cfg.Scaling], _several("SCALING")]
-Seeds = Annotated[list[int], _several("SEED")]
-Json = Annotated[bool, option("--json", panel=RUN, help="Print one JSON document and nothing else.")]
+Json = Annotated[bool, option("--json", panel=cfg.RUN, help="Print one JSON document and nothing else.")]
 
-Config = TypeVar("Config", cfg.ForwardConfig, cfg.GenerateConfig)
+Config = TypeVar("Config", cfg.ForwardConfig, cfg.GenerateConfig, cfg.PlaceConfig)
 
 
 def configure(ctx: typer.Context, kind: type[Config], without: Collection[str] = ()) -> Config:
@@ -364,10 +218,9 @@ def place(ctx: typer.Context, distributed: bool) -> cfg.Place | None:
     Raises:
         UsageError: the three settings do not fit together, or are given by flag without `--distributed`.
     """
-    names = ("coordinator_address", "num_processes", "process_id")
     if distributed:
-        return cfg.choose_place(*(ctx.params[name] for name in names))
-    for name in names:
-        if source(ctx, name) == "flag":
-            raise UsageError(f"--{name.replace('_', '-')} goes with --distributed")
+        return configure(ctx, cfg.PlaceConfig).choose()
+    for each in fields(cfg.PlaceConfig):
+        if source(ctx, each.name) == "flag":
+            raise UsageError(f"--{each.name.replace('_', '-')} goes with --distributed")
     return None

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from cubic_cli.config import conversion
 from cubic_cli.errors import ParametersError
 from cubic_cli.float32 import FLOAT32_MAX
 from cubic_cli.parameters import Parameters
@@ -105,16 +106,6 @@ def from_arrays(given: Mapping[str, Any]) -> NetworkFile:
     kinds = "/".join(sorted({value.dtype.name for value in values.values()}))
     digest = hashlib.sha256(b"".join(array.astype("<f4").tobytes() for array in parameters)).hexdigest()
     return NetworkFile(None, digest, kinds, parameters, {}, ())
-
-
-def conversion(path: Path) -> str:
-    """Return the two lines that make a file of parameters of a pickle, which runs whatever code it holds."""
-    target = path.with_suffix(".safetensors").name
-    return (
-        "a pickle runs code when it is read; convert it once, in Python, with PyTorch:\n"
-        "    import torch, safetensors.torch\n"
-        f"    safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), {target!r})"
-    )
 
 
 # --- safetensors ----------------------------------------------------------------------------------------------------

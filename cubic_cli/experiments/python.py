@@ -1,7 +1,7 @@
 """`cubic_cli.forward`: a run from Python, of arrays or of a dataset, that leaves the process as it was."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,34 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cubic_cli import config as cfg
-from cubic_cli.config import ForwardConfig
+from cubic_cli.config import SETTINGS, Device, ForwardConfig
 from cubic_cli.data.parameters_file import from_arrays, read_parameters
 from cubic_cli.data.source import ingest
 from cubic_cli.errors import NO_MEMORY, CubicError, DeviceError, UsageError, is_no_memory
 from cubic_cli.experiments import adopted, run
 from cubic_cli.runs import store as runs
 
-_positive = cfg.parse_integer(1)
 _ALL = ("num_samples", "default")
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "hidden_size": _positive,
-    "batch_size": _positive,
-    "num_epochs": _positive,
-    "num_samples": cfg.parse_num_samples,
-    "seed": cfg.parse_integer(0, 2**32 - 1),
-    "initializer": cfg.parse_choice(cfg.Initializer),
-    "activation": cfg.parse_choice(cfg.Activation),
-    "scaling": cfg.parse_choice(cfg.Scaling),
-    "device": cfg.parse_choice(cfg.Device),
-    "x_column": cfg.check_column,
-    "y_column": cfg.check_column,
-    "run_name": cfg.check_run_name,
-    "artifact_dir": cfg.check_folder,
-    "dataset": cfg.check_dataset,
-    "verify": cfg.parse_boolean,
-    "gradients": cfg.parse_boolean,
-}
 
 
 def forward(
@@ -153,12 +133,12 @@ def _parse(name: str, value: Any) -> Any:
     if isinstance(value, bool) != truth:
         raise UsageError(f"{name}: found {value!r}; expected {'True or False' if truth else 'no truth value'}")
     try:
-        return _PARSERS[name](str(value))
+        return SETTINGS[name.upper()].parse(str(value))
     except ValueError as error:
         raise UsageError(f"{name}: found {value!r}; {error}") from None
 
 
-def _devices(device: cfg.Device) -> list[Any]:
+def _devices(device: Device) -> list[Any]:
     """Return JAX's devices, as they are in this process: nothing is set for it.
 
     Raises:
@@ -167,7 +147,7 @@ def _devices(device: cfg.Device) -> list[Any]:
     import jax
 
     try:
-        return list(jax.devices(None if device is cfg.Device.auto else device.value))
+        return list(jax.devices(None if device is Device.auto else device.value))
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"there is no {device} for JAX here: {error}") from None
 

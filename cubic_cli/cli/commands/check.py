@@ -7,13 +7,14 @@ import typer
 
 from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.config import Device, Place, parse_size
+from cubic_cli.config import Device, Place, PlaceConfig, parse_size
 from cubic_cli.errors import CubicError, DeviceError, NotCheckedError, PeerError
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.report import Report
 
 
+@options.takes(PlaceConfig)
 def check(
     ctx: typer.Context,
     device: options.Device = Device.auto,
@@ -22,9 +23,7 @@ def check(
         options.option(parse=parse_size, metavar="N", help="Repeat it until N seconds have passed."),
     ] = 0.0,
     distributed: options.Distributed = False,
-    coordinator_address: options.CoordinatorAddress = None,
-    num_processes: options.NumProcesses = None,
-    process_id: options.ProcessId = None,
+    *,
     save: Annotated[
         str | None, options.option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")
     ] = None,

@@ -2,14 +2,14 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cubic_cli.cli import jax_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands.generate import write_dataset
-from cubic_cli.config import ForwardConfig, GenerateConfig, Place
+from cubic_cli.config import ForwardConfig, GenerateConfig, Place, PlaceConfig
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
@@ -18,33 +18,12 @@ if TYPE_CHECKING:
     from cubic_cli.runs.record import Record
 
 
+@options.takes(GenerateConfig, ForwardConfig, PlaceConfig)
 def forward(
     ctx: typer.Context,
-    generate: options.Generate = False,
-    num_dataset: options.NumDataset = GenerateConfig.num_dataset,
-    dataset: options.Dataset = ForwardConfig.dataset,
-    noise_std: options.NoiseStd = GenerateConfig.noise_std,
-    x_column: options.XColumn = ForwardConfig.x_column,
-    y_column: options.YColumn = ForwardConfig.y_column,
-    seed: options.Seed = ForwardConfig.seed,
-    parameters: options.Parameters = ForwardConfig.parameters,
-    hidden_size: options.HiddenSize = ForwardConfig.hidden_size,
-    batch_size: options.BatchSize = ForwardConfig.batch_size,
-    num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
-    num_samples: options.NumSamples = ForwardConfig.num_samples,
-    run_name: options.RunName = ForwardConfig.run_name,
-    initializer: options.Initializer = ForwardConfig.initializer,
-    activation: options.Activation = ForwardConfig.activation,
-    scaling: options.Scaling = ForwardConfig.scaling,
-    device: options.Device = ForwardConfig.device,
-    verify: options.Verify = ForwardConfig.verify,
-    gradients: options.Gradients = ForwardConfig.gradients,
-    fail_on: options.FailOn = [],  # noqa: B006
+    generate: Annotated[bool, options.of("generate_dataset")] = False,
     distributed: options.Distributed = False,
-    coordinator_address: options.CoordinatorAddress = None,
-    num_processes: options.NumProcesses = None,
-    process_id: options.ProcessId = None,
-    artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
+    *,
     json: options.Json = False,
 ) -> None:
     """Run the forward pass over the dataset, verify it, show every tensor's statistics and save the run.
@@ -56,14 +35,14 @@ def forward(
     config = options.configure(ctx, ForwardConfig)
     origins = options.sources(ctx)
     data = options.configure(ctx, GenerateConfig) if generate else None
-    if generate and (x_column, y_column) != ("x", "y"):
+    if generate and (config.x_column, config.y_column) != ("x", "y"):
         raise UsageError("--generate writes the columns x and y; leave --x and --y out")
     where = options.place(ctx, distributed)
     jax_variables.refuse_bad_flags()
     if distributed:
         _share(ctx, config, origins, data, where, json)
     else:
-        own_network.refuse_original(ctx, Path(artifact_dir) / run_name)
+        own_network.refuse_original(ctx, Path(config.artifact_dir) / config.run_name)
         refuse(_run(ctx, config, origins, data, json))
 
 

@@ -7,19 +7,16 @@ import typer
 
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
-from cubic_cli.cli.help import DATA
-from cubic_cli.config import GenerateConfig
+from cubic_cli.config import DATA, GenerateConfig
 
 if TYPE_CHECKING:
     from cubic_cli.data.generate import Generated
 
 
+@options.takes(GenerateConfig)
 def generate(
     ctx: typer.Context,
-    num_dataset: options.NumDataset = GenerateConfig.num_dataset,
-    dataset: options.Dataset = GenerateConfig.dataset,
-    noise_std: options.NoiseStd = GenerateConfig.noise_std,
-    seed: options.Seed = GenerateConfig.seed,
+    *,
     force: Annotated[
         bool, options.option("--force", panel=DATA, help="Replace a file that is not cubic's own.")
     ] = False,

@@ -9,8 +9,8 @@ import typer
 
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
-from cubic_cli.cli.help import RUN, SHOW
-from cubic_cli.config import ForwardConfig, parse_integer, parse_size
+from cubic_cli.cli.help import SHOW
+from cubic_cli.config import RUN, ForwardConfig, parse_count_or_all, parse_integer, parse_size
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
 
 UNITS = 8  # groups of units written out by --row
-
-
-def _parse_units(text: str) -> int | None:
-    """Return how many units are written out, None for all."""
-    if text.lower() == "all":
-        return None
-    return parse_integer(1, accepted="an integer of at least 1, or 'all'")(text)
 
 
 def inspect(
@@ -40,7 +33,7 @@ def inspect(
             rich_help_panel=RUN,
         ),
     ] = None,
-    run_name: options.SavedRunName = None,
+    run_name: Annotated[str | None, options.of("run_name", complete=options.complete_run)] = None,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     list_: Annotated[bool, options.option("--list", panel=SHOW, help="List the runs.")] = False,
     sort: Annotated[
@@ -49,24 +42,26 @@ def inspect(
     ] = None,
     epoch: Annotated[
         int | None,
-        options.option(panel=SHOW, parse=options.positive, metavar="INT", help="With --batch: show one iteration."),
+        options.option(panel=SHOW, parse=parse_integer(1), metavar="INT", help="With --batch: show one iteration."),
     ] = None,
     batch: Annotated[
         int | None,
-        options.option(panel=SHOW, parse=options.positive, metavar="INT", help="With --epoch: show one iteration."),
+        options.option(panel=SHOW, parse=parse_integer(1), metavar="INT", help="With --epoch: show one iteration."),
     ] = None,
     row: Annotated[
         int | None,
         options.option(
             panel=SHOW,
-            parse=options.positive,
+            parse=parse_integer(1),
             metavar="INT",
             help="Write out the arithmetic of one sample, from 1 (--save .tex too).",
         ),
     ] = None,
     units: Annotated[
         int | None,
-        options.option(panel=SHOW, parse=_parse_units, metavar="K|all", help="With --row: write out so many units."),
+        options.option(
+            panel=SHOW, parse=parse_count_or_all, metavar="K|all", help="With --row: write out so many units."
+        ),
     ] = UNITS,
     blank: Annotated[
         bool, options.option("--blank", panel=SHOW, help="With --row: leave the results out; --save keeps them apart.")

@@ -7,34 +7,21 @@ import typer
 
 from cubic_cli.cli import jax_variables, own_network, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.cli.help import RUN, SHOW
-from cubic_cli.config import ForwardConfig
+from cubic_cli.cli.help import SHOW
+from cubic_cli.config import RUN, ForwardConfig
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.sweep import Outcome
 
 
+_SWEPT = ("parameters", "hidden_size", "batch_size", "initializer", "activation", "scaling", "seed")
+
+
+@options.takes(ForwardConfig, several=_SWEPT)
 def sweep(
     ctx: typer.Context,
-    parameters: options.ParametersFiles = [],  # noqa: B006
-    hidden_size: options.HiddenSizes = [ForwardConfig.hidden_size],  # noqa: B006
-    batch_size: options.BatchSizes = [ForwardConfig.batch_size],  # noqa: B006
-    initializer: options.Initializers = [ForwardConfig.initializer],  # type: ignore[list-item]  # noqa: B006
-    activation: options.Activations = [ForwardConfig.activation],  # noqa: B006
-    scaling: options.Scalings = [ForwardConfig.scaling],  # noqa: B006
-    seed: options.Seeds = [ForwardConfig.seed],  # noqa: B006
-    dataset: options.Dataset = ForwardConfig.dataset,
-    x_column: options.XColumn = ForwardConfig.x_column,
-    y_column: options.YColumn = ForwardConfig.y_column,
-    num_samples: options.NumSamples = ForwardConfig.num_samples,
-    num_epochs: options.NumEpochs = ForwardConfig.num_epochs,
-    run_name: options.RunName = ForwardConfig.run_name,
-    device: options.Device = ForwardConfig.device,
-    verify: options.Verify = ForwardConfig.verify,
-    gradients: options.Gradients = ForwardConfig.gradients,
-    fail_on: options.FailOn = [],  # noqa: B006
-    artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
+    *,
     rerun: Annotated[
         bool,
         options.option("--rerun", panel=RUN, help="Run what is saved already again, too."),
@@ -57,14 +44,14 @@ def sweep(
     jax_variables.refuse_bad_flags()
     from cubic_cli.experiments import sweep as grid
 
-    base = options.configure(ctx, ForwardConfig, without=(*grid.AXES, "parameters"))
+    base = options.configure(ctx, ForwardConfig, without=_SWEPT)
     axes = {name: ctx.params[name] for name in grid.AXES}
     sources = options.sources(ctx)
-    networks = own_network.read(ctx, parameters, sources, initializer, hidden_size)
+    networks = own_network.read(ctx, ctx.params["parameters"], sources, axes["initializer"], axes["hidden_size"])
     sources = own_network.adopted_sources(sources) if networks else sources | {"parameters": "default"}
     points = grid.expand(base, axes, networks)
     if plot is not None:
-        _check_plot(plot, 0 if networks else len(set(hidden_size)))
+        _check_plot(plot, 0 if networks else len(set(axes["hidden_size"])))
     outcomes = []
     for outcome in grid.run_grid(points, base, sources, rerun, terminal.progress, terminal.tell):
         outcomes.append(outcome)
@@ -72,7 +59,7 @@ def sweep(
     ranked = grid.rank(outcomes)
     grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
-    _show(document, run_name, json)
+    _show(document, base.run_name, json)
     if plot is not None:
         from cubic_cli.cli.views.files import write_whole
         from cubic_cli.cli.views.plot import render
@@ -80,7 +67,7 @@ def sweep(
 
         write_whole(Path(plot), render(draw(grown), Path(plot).suffix.lower()[1:]), "--plot")
         terminal.tell(f"drawn in {plot}")
-    _refuse(outcomes, fail_on)
+    _refuse(outcomes, base.fail_on)
 
 
 def _check_plot(path: str, widths: int) -> None:
@@ -129,7 +116,7 @@ def _show(document: dict[str, Any], run_name: str, json: bool) -> None:
         terminal.show(lambda width: view.screen(document, run_name, width))
 
 
-def _refuse(outcomes: "list[Outcome]", fail_on: list[str]) -> None:
+def _refuse(outcomes: "list[Outcome]", fail_on: tuple[str, ...]) -> None:
     """Raise `CubicError` if a run failed, is not verified, or has a finding that `--fail-on` names."""
     from cubic_cli.experiments import sweep as grid
 
