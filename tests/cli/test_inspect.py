@@ -21,6 +21,7 @@ from cubic_cli.analysis import compare, iteration
 from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.views import blocks, listing
+from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
 from cubic_cli.runs import saved
@@ -228,7 +229,7 @@ def test_compare(cubic, here):
     status, out, err = cubic("inspect", "--run-name", "plain", "--compare", "model/scaled", "--tolerance", "0.01")
     assert status == 1
     assert "not within 0.01 of scaled (loss," in err
-    assert out.index("initializer") < out.index("z1.min")
+    assert out.index("initializer") < out.index("z1 min")
 
 
 def changed(factor=1.0, **changes):
@@ -545,7 +546,9 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
         blocks.layout(screen, 80)
         blocks.markdown(screen)
         if not found.broken:
-            compare.document(found.record, [records.RECORD], 0.1)
+            for runs_ in ([found.record, records.RECORD], [records.RECORD, found.record]):
+                document = compare.document(runs_[0], runs_[1:], 0.1)
+                blocks.layout(compare_view.screen(document, runs_, 80), 80)
 
     assert "run.json" in (refusal(see) or "run.json")
 

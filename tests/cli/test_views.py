@@ -1,5 +1,6 @@
 import math
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,6 +21,7 @@ from cubic_cli.cli.views import iteration as iteration_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.config import Activation
 from cubic_cli.runs.record import Record
+from cubic_cli.runs.store import load_record
 
 WIDTHS = [80, 160]
 GRADIENTS = {
@@ -98,9 +100,19 @@ def rows(count=3, name="run{}"):
     return [*made, {"run_name": "broken", "damaged": "run.json is damaged: loss is 'x'"}]
 
 
+def other(index):
+    """A run with a long name whose z1 is wider and whose other tensors are as in the record."""
+    wide = records.tensor("z1", [10, 64], -5.25 * 10**index, 5.125 * 10**index, 0.01, 1.5 * 10**index)
+    return records.make(run_name="n" * 99 + str(index), tensors__0=wide, config__seed=index)
+
+
+def compared(width, *runs, tolerance=None):
+    """Return the screen of the first run against the others."""
+    return compare_view.screen(compare.document(runs[0], list(runs[1:]), tolerance), runs, width)
+
+
 def screens(width):
     """Every screen there is."""
-    document = compare.document(exploding(), [records.RECORD], 0.5)
     return {
         "run": run_view.screen(records.RECORD, records.losses(), width),
         "exploding": run_view.screen(exploding(), records.losses() * np.where(np.arange(100) == 5, np.nan, 1), width),
@@ -108,7 +120,8 @@ def screens(width):
         "large iteration": iteration_view.screen(DOCUMENT, LABELS, width, values(1000, 4096, Activation.relu), ""),
         "without values": iteration_view.screen(DOCUMENT, LABELS, width, None, "there is no dataset data.csv"),
         "list": listing.screen(rows(), width),
-        "compare": compare_view.screen(document),
+        "compare": compared(width, exploding(), records.RECORD, tolerance=0.5),
+        "compare several": compared(width, records.RECORD, exploding(), *(other(i) for i in range(3))),
     }
 
 
@@ -126,7 +139,7 @@ def test_the_screens_as_markdown(snapshot, name):
 @pytest.mark.parametrize("width", [60, 72, 80, 100, 120, 160, 200])
 def test_no_line_is_wider_than_the_screen_or_ends_in_spaces(width):
     for name, screen in screens(width).items():
-        if width < 80 and name not in ("run", "exploding", "list", "compare"):
+        if width < 80 and name not in ("run", "exploding", "list", "compare", "compare several"):
             continue  # the original's words are what they are
         for line in text(screen, width).splitlines():
             assert cell_len(line) <= width, (name, line)
@@ -279,6 +292,103 @@ def test_r_squared(value, shown):
 def test_shares_are_none_or_all_only_if_they_are():
     shown = {s: format.percent(s) for s in (0.0, 1e-9, 0.4985, 1 - 1e-9, 1.0)}
     assert list(shown.values()) == ["0.0%", "<0.1%", "49.9%", ">99.9%", "100.0%"]
+
+
+def line_of(screen, label, width=160):
+    """Return what follows a label on its line of a screen, one entry a column."""
+    line = next(line for line in text(screen, width).splitlines() if line.startswith(label + "  "))
+    return re.split("  +", line.removeprefix(label).strip())
+
+
+@pytest.mark.parametrize(
+    ("this", "that", "said"),
+    [
+        (2.0, 3.0, "+50.0%"),
+        (2.0, 1.0, "-50.0%"),
+        (2.0, 2.0002, "+1.0e-04"),
+        (2.0, 46.0, "× 23"),
+        (2.0, 4e38, "× 2e+38"),
+        (2.0, math.nan, None),
+        (math.inf, 2.0, None),
+        (0.0, 2.0, None),
+    ],
+)
+def test_the_change_of_a_loss_is_signed_and_against_the_first_run(this, that, said):
+    runs = [records.make(loss=loss, config__scaling="none") for loss in (this, that)]
+    shown = line_of(compared(160, *runs), "loss")
+    assert shown == [format.number(this), format.number(that), *([said] if said else [])]
+
+
+def test_a_change_of_an_end_is_held_against_its_tensor_and_one_of_r_squared_is_a_difference():
+    changed = records.make(tensors__2={"min": -0.375}, context__r_squared=-0.25)  # z2 reaches 2.25
+    screen = compared(160, records.RECORD, changed)
+    assert line_of(screen, "z2 min") == ["-1.5", "-0.375", "+50.0%"]
+    assert line_of(screen, "R²") == ["0.125", "-0.250", "-0.375"]
+
+
+def test_losses_of_different_scalings_are_not_compared_but_in_the_units_of_the_data():
+    changed = records.make(loss=8.75, loss_in_data_units=6317500.0, config__scaling="none")
+    screen = compared(160, records.RECORD, changed)
+    assert line_of(screen, "loss") == ["0.875", "8.75"]
+    assert line_of(screen, "loss in data units") == ["12,635,000", "6,317,500", "-50.0%"]
+
+
+def test_what_is_equal_is_one_line_and_what_differs_in_the_settings_stands_first():
+    changed = records.make(config__seed=7, device__kind="other", tensors__0={"std": 3.0})
+    lines = text(compared(80, records.RECORD, changed), 80).splitlines()
+    assert [line.split()[0] for line in lines[3:5]] == ["seed", "device"]
+    equal = " ".join(" ".join(lines).split("equal  ")[1].split())
+    losses = "loss, loss in data units, R²"
+    assert equal == f"12 settings, dataset, versions, {losses}, z1 (min, max, mean), a1, z2, batch loss"
+    assert not [line for line in lines if line.startswith(("a1", "z2", "loss"))]
+    same = " ".join(text(compared(80, records.RECORD, records.RECORD), 80).split())
+    assert same.endswith(f"equal all settings, dataset, device, versions, {losses}, z1, a1, z2, batch loss")
+
+
+def test_counts_of_what_is_not_finite_stand_where_there_are_some():
+    changed = records.make(tensors__0={"nonfinite": 3, "nan": 2, "neginf": 1})
+    screen = compared(160, records.RECORD, changed)
+    assert line_of(screen, "z1 NaN") == ["0", "2", "+2"]
+    assert line_of(screen, "z1 −∞") == ["0", "1", "+1"]
+    assert "+∞" not in text(screen, 160)
+
+
+def test_of_more_runs_than_fit_each_table_has_the_first():
+    runs = [records.RECORD, *(other(i) for i in range(1, 6))]
+    shown = text(compared(80, *runs), 80)
+    heads = [line.split() for line in shown.splitlines() if line.split()[:1] == ["fixed"] and "against" not in line]
+    assert len(heads) > 1
+    assert [name[-1] for head in heads for name in head[1:]] == list("12345")
+
+
+CORPUS = sorted((Path(__file__).parents[1] / "corpus" / "schema1").iterdir())
+
+
+@pytest.mark.parametrize("folder", CORPUS, ids=lambda folder: folder.name)
+def test_runs_of_schema_1_are_compared(folder):
+    runs = [load_record(folder), records.RECORD]
+    for pair in (runs, runs[::-1]):
+        shown = text(compared(80, *pair), 80)
+        assert format.number(runs[0].loss) in shown
+        assert max(map(cell_len, shown.splitlines())) <= 80
+
+
+def test_the_histograms_of_a_tensor_share_one_axis():
+    screen = compared(160, *(other(i) for i in range(3)))
+    line = next(line for line in text(screen, 160).splitlines() if line.startswith("z1 on ±1000  "))
+    bars = re.findall("[▁-█]+", line.removeprefix("z1 on ±1000"))
+    assert len(bars) == 3
+    assert len(bars[0]) < len(bars[1]) < len(bars[2])
+
+
+def test_a_figure_beyond_the_tolerance_is_bad():
+    changed = records.make(tensors__0={"std": 3.0})
+    for tolerance, expected in ((0.6, False), (0.4, True)):
+        cells = painted(compared(80, records.RECORD, changed, tolerance=tolerance))
+        shown = "".join(glyph for glyph, _ in cells)
+        at = shown.index("+100.0%")
+        assert (cells[at][1].color is not None) == expected
+        assert ("NO, beyond 0.4, relatively: z1.std" in shown) == expected
 
 
 def painted(screen, width=80):

@@ -218,7 +218,8 @@ def _compare(
         other = find(name, artifact_dir)
         others.append(load_record(other).model_copy(update={"run_name": other.resolve().name}))
     document = compare.document(record, others, tolerance)
-    _give(document, lambda width: view.screen(document), json, save, f"cubic inspect --compare {' '.join(names)}")
+    title = " ".join(["cubic inspect", folder.name, *(f"--compare {name}" for name in names)])
+    _give(document, lambda width: view.screen(document, [record, *others], width), json, save, title)
     if document["within_tolerance"] is False:
         apart = [f"{one['run_name']} ({', '.join(one['beyond'])})" for one in document["others"] if one["beyond"]]
         raise CubicError(f"{record.run_name} is not within {tolerance:g} of {'; '.join(apart)}")

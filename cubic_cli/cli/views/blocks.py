@@ -258,7 +258,10 @@ def _markdown_table(grid: Grid) -> str:
 
 def _cell(column: Column, text: str) -> str:
     """Return a cell of a table; a picture is code, where every space counts."""
-    return f"`{text}`" if column.picture and text.strip() else _escape(text)
+    return f"`{text}`" if (column.picture or _PICTURE.search(text)) and text.strip() else _escape(text)
+
+
+_PICTURE = re.compile("[▁-█━]")
 
 
 def _escape(text: str) -> str:

@@ -1,76 +1,240 @@
-"""The screen of runs side by side: what differs first, then the losses and the ranges with their change."""
+"""The screen of runs side by side: one table, a column a run, what differs in how they were made first."""
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
+from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
-from cubic_cli.cli.views.format import GLUE, number
+from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared
+from cubic_cli.cli.views.listing import shorten
+from cubic_cli.float32 import TENSORS
+from cubic_cli.runs.record import Record
+from cubic_cli.runs.store import near
+
+_NAME = 24  # cells: values of settings, and names where there is no room for more
+_BARS = (13, 43)  # cells of a histogram, an odd number: at least, and fewer than
+_COUNTS = {"nan": "NaN", "posinf": "+∞", "neginf": "−∞"}
+_NOT_COMPARED = ("dataset", "run_name", "artifact_dir", "fail_on", "parameters")  # `compare` says why
+_NOTE = (
+    "changes are against the first: of a loss and a std relative to it, of the other figures of a tensor relative to "
+    "its largest magnitude there, of R², shares and counts the difference"
+)
 
 
-def screen(document: dict[str, Any]) -> Screen:
-    """Return the screen of what `compare.document` says."""
-    this, tolerance = document["run_name"], document["tolerance"]
-    blocks: Screen = []
-    for other in document["others"]:
-        blocks.append(Heading(f"{this} against {other['run_name']}"))
-        if not other["differences"]:
-            blocks.append(Facts([("made", Text("alike: settings, dataset, device and versions"))]))
-        rows = [(d["part"], d["name"], _setting(d["this"]), _setting(d["other"])) for d in other["differences"]]
-        if rows:
-            columns = [Column(name, False) for name in ("what differs", "", "this", "other")]
-            blocks.append(Grid("", columns, rows, ("what differs",)))
-        blocks.append(_changes(other))
-        if tolerance is not None:
-            blocks.append(Facts([("within", _verdict(other["beyond"], tolerance))]))
+@dataclass
+class _Row:
+    """A row of the table: what it is, and of each run its value, its change and whether that is beyond the tolerance.
+
+    `equal` says whether all runs are alike in it; its name is then what `equal` calls it, under `group`.
+    """
+
+    name: str
+    values: list[str]
+    changes: list[str] = field(default_factory=list)
+    beyond: list[bool] = field(default_factory=list)
+    equal: bool = False
+    group: str = ""
+
+
+def screen(document: dict[str, Any], records: Sequence[Record], width: int) -> Screen:
+    """Return the screen of what `compare.document` says of the `records`, the first against each other."""
+    names = [document["run_name"], *(other["run_name"] for other in document["others"])]
+    room = max(16, width // 2 - 10)
+    title = f"{shorten(names[0], room)} against {', '.join(shorten(name, room) for name in names[1:])}"
+    settings = list(_settings(document["others"]))
+    figures = list(_figures(document["others"], records))
+    rows = [*settings, *(row for row in figures if not row.equal)]
+    blocks: Screen = [Heading(title)]
+    if rows:
+        blocks += _tables(names, rows, records, figures, width)
+    blocks.append(Facts([("equal", Text(_equal(document["others"], records, figures)))]))
+    if (tolerance := document["tolerance"]) is not None:
+        said = [
+            (shorten(other["run_name"], _NAME), _verdict(other["beyond"], tolerance)) for other in document["others"]
+        ]
+        blocks.append(Facts(said))
     return blocks
 
 
-def _changes(other: dict[str, Any]) -> Grid:
-    beyond = set(other["beyond"] or [])
-    rows = []
-    for change in other["changes"]:
-        if change["quantity"].endswith(("nan", "inf")) and change["change"] == 0:
-            continue  # counts that are equal, none as a rule
-        style = BAD if change["quantity"] in beyond else ""
-        rows.append(
-            (
-                Text(change["quantity"].replace("_", " "), style),
-                number(change["this"]),
-                number(change["other"]),
-                Text(_change(change), style),
-            )
-        )
-    columns = [Column("", False), Column("this"), Column("other"), Column("change")]
-    return Grid(
-        "", columns, rows, note="a change of an end or a mean is relative to the largest magnitude of its tensor"
+def _settings(others: list[dict[str, Any]]) -> Iterator[_Row]:
+    """Yield a row for each thing that differs between the first run and any other."""
+    differ = {(d["part"], d["name"]): d["this"] for other in others for d in other["differences"]}
+    for (part, name), this in differ.items():
+        values = [this]
+        for other in others:
+            found = [d["other"] for d in other["differences"] if (d["part"], d["name"]) == (part, name)]
+            values.append(found[0] if found else this)
+        label = name if part in ("config", "versions") else f"{part.replace('_', ' ')} {name}"
+        yield _Row(label.replace("_", " ") if part != "config" else label, [_setting(name, v) for v in values])
+
+
+def _setting(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    text = str(value).lower() if isinstance(value, bool) else f"{value:,}" if name == "rows" else str(value)
+    if name == "path":
+        text = str(near(text))
+    return text[:12] if len(text) == 64 and value == text else shorten(text, _NAME)
+
+
+def _figures(others: list[dict[str, Any]], records: Sequence[Record]) -> Iterator[_Row]:
+    """Yield a row for each figure: the losses, R², and what is known of each tensor."""
+    changes = [{change["quantity"]: change["change"] for change in other["changes"]} for other in others]
+    beyond = [set(other["beyond"] or ()) for other in others]
+
+    def row(name: str, quantity: str, said: list[str], changed: list[str], group: str = "") -> _Row:
+        equal = all(each.get(quantity, 0.0) == 0 for each in changes)
+        return _Row(name, said, changed, [quantity in each for each in beyond], equal, group)
+
+    first = records[0]
+    losses = [record.loss for record in records]
+    comparable = [record.config.scaling == first.config.scaling for record in records]
+    told = [_signed(losses[0], loss, None) if alike else "" for loss, alike in zip(losses, comparable, strict=True)]
+    yield row("loss", "loss", [number(loss) for loss in losses], told[1:])
+    if any("loss_in_data_units" in each for each in changes):
+        losses = [record.loss_in_data_units for record in records]
+        told = [_signed(losses[0], loss, None) for loss in losses[1:]]
+        yield row("loss in data units", "loss_in_data_units", [number(loss) for loss in losses], told)
+    fits = [record.context.r_squared for record in records]
+    yield _Row("R²", [r_squared(fit) for fit in fits], [_difference(fits[0], fit) for fit in fits[1:]], [], _same(fits))
+    for name in (*TENSORS, "loss"):
+        tensors = [record.tensor(name) for record in records]
+        label = "batch loss" if name == "loss" else name
+        ends = [abs(end) for end in (tensors[0].min, tensors[0].max) if end is not None and math.isfinite(end)]
+        for figure in ("min", "max", "mean", "std"):
+            values = [getattr(tensor, figure) for tensor in tensors]
+            scale = None if figure == "std" else max(ends, default=0.0)
+            said = [mean(t.mean, t.min, t.max) if figure == "mean" else number(getattr(t, figure)) for t in tensors]
+            told = [_signed(values[0], value, scale) for value in values[1:]]
+            yield row(f"{label} {figure}", f"{name}.{figure}", said, told, label)
+        if name == "a1":
+            shares = [tensor.zeros for tensor in tensors]
+            told = ["=" if share == shares[0] else _share(share - shares[0]) for share in shares[1:]]
+            yield row("a1 zeros", "a1.zeros", [percent(share) for share in shares], told, label)
+        for count, glyph in _COUNTS.items():
+            counts = [getattr(tensor, count) for tensor in tensors]
+            if any(counts):
+                told = ["=" if found == counts[0] else f"{found - counts[0]:+,}" for found in counts[1:]]
+                said = [f"{found:,}" for found in counts]
+                yield row(f"{label} {glyph}", f"{name}.{count}", said, told, label)
+
+
+def _same(values: Sequence[float | None]) -> bool:
+    return len({repr(value) for value in values}) == 1
+
+
+def _signed(this: float | None, that: float | None, scale: float | None) -> str:
+    """Return the change from `this` to `that`, relative to `scale` or, without one, to `this` itself."""
+    if this == that or repr(this) == repr(that):
+        return "="
+    if this is None or that is None or not (math.isfinite(this) and math.isfinite(that)):
+        return ""
+    scale = abs(this) if scale is None else scale
+    change = (that - this) / scale if scale else math.inf
+    if not math.isfinite(change):
+        return ""
+    if abs(change) >= 10 and this * that > 0:
+        return f"×{GLUE}{number(float(f'{that / this:.3g}'))}"
+    return f"{change:+,.0%}" if 10 <= abs(change) < 1e4 else _share(change)
+
+
+def _share(change: float) -> str:
+    """Return a relative change, or that of a share; per cent would hide it where it is small."""
+    return f"{change:+.1%}" if 1e-3 <= abs(change) < 1e4 else f"{change:+.1e}"
+
+
+def _difference(this: float | None, that: float | None) -> str:
+    if _same((this, that)):
+        return "="
+    if this is None or that is None or not (math.isfinite(this) and math.isfinite(that)):
+        return ""
+    return f"{that - this:+,.3f}"
+
+
+def _tables(
+    names: list[str], rows: list[_Row], records: Sequence[Record], figures: list[_Row], width: int
+) -> list[Grid]:
+    """Return the table; of more runs than fit there are several, each with the first run."""
+    label = max(_room(row.name) for row in rows) + 2
+    natural = [max(_BARS[0], *(_room(_cell(row, i, rows).plain) for row in rows)) for i in range(len(names))]
+    groups: list[list[int]] = []
+    for column in range(1, len(names)):
+        used = label + natural[0] + sum(natural[i] + 2 for i in groups[-1]) if groups else width
+        if not groups or used + natural[column] + 2 > width:
+            groups.append([])
+        groups[-1].append(column)
+    different = {row.group for row in figures if not row.equal}
+    grids = []
+    for group in groups:
+        shown = [0, *group]
+        room = width - label - 2 * len(group)
+        fitting = [n for n in range(*_BARS, 2) if sum(max(n, natural[i]) for i in shown) <= room]
+        widest = max(fitting, default=_BARS[0])
+        cells: list[list[str | Text]] = [[row.name, *(_cell(row, i, rows) for i in shown)] for row in rows]
+        for tensor in TENSORS:
+            if tensor in different:
+                cells += _histograms(tensor, records, shown, widest)
+        # "…" may have to be three letters.
+        fitted = [shorten(names[i], max(natural[i], widest) - 2) for i in shown]
+        columns = [Column("", right=False), *(Column(name, right=False) for name in fitted)]
+        grids.append(Grid("", columns, cells, note=_NOTE if group is groups[-1] else ""))
+    return grids
+
+
+def _room(text: str) -> int:
+    """Return how many cells a text takes in any encoding."""
+    return max(cell_len(text), cell_len(legible(text, "ascii")))
+
+
+def _cell(row: _Row, column: int, rows: list[_Row]) -> Text:
+    """Return a value with its change, each at the right of its half of the column."""
+    if not row.changes:
+        return Text(row.values[column])
+    figures = [other for other in rows if other.changes]
+    value = f"{row.values[column]:>{max(cell_len(other.values[column]) for other in figures)}}"
+    if column == 0:
+        return Text(value)
+    change = f"{row.changes[column - 1]:>{max(cell_len(other.changes[column - 1]) for other in figures)}}"
+    beyond = bool(row.beyond) and row.beyond[column - 1]
+    return Text.assemble(value, "  ", (change, BAD if beyond else ""), style=BAD if beyond else "")
+
+
+def _histograms(tensor: str, records: Sequence[Record], shown: list[int], width: int) -> list[list[str | Text]]:
+    """Return the row of a tensor's histograms, on one axis for all runs; none where no record has one."""
+    found = [record.tensor(tensor) for record in records]
+    if not any(one.histogram for one in found):
+        return []
+    axis = common_axis([abs(end) for one in found for end in (one.min, one.max) if end is not None], width)
+    pictures: list[str | Text] = [f"{tensor} on ±{axis.limit:g}"]
+    for one in (found[i] for i in shown):
+        pictures.append(bar(axis, one.min, one.max, one.histogram.model_dump() if one.histogram else None))
+    return [pictures]
+
+
+def _equal(others: list[dict[str, Any]], records: Sequence[Record], figures: list[_Row]) -> str:
+    """Return what is equal in all runs, folded: how many settings and versions, whole parts, whole tensors."""
+    differ = {(d["part"], d["name"]) for other in others for d in other["differences"]}
+    parts = {part for part, _ in differ}
+    count = sum(
+        ("config", name) not in differ for name in type(records[0].config).model_fields if name not in _NOT_COMPARED
     )
-
-
-def _change(change: dict[str, Any]) -> str:
-    """Return the change in words: none, times or per cent, and a small one as what is held against a tolerance."""
-    relative, this, other = change["change"], change["this"], change["other"]
-    if relative == 0:
-        return "none"
-    if not math.isfinite(relative):
-        return "not comparable"
-    if relative < 1e-3:
-        return f"{relative:.1e}"
-    if this and other and this * other > 0 and not 0.5 <= other / this <= 2:
-        ratio = other / this
-        return f"×{GLUE}{number(ratio)}"
-    return f"{relative:.1%}"
+    said = [f"{count} settings" if "config" in parts else "all settings"]
+    said += [part for part in ("dataset", "device", "versions") if part not in parts]
+    said += [row.name for row in figures if row.equal and not row.group]
+    for group in dict.fromkeys(row.group for row in figures if row.group):
+        members = [row for row in figures if row.group == group]
+        equal = [row.name.removeprefix(group).strip() for row in members if row.equal]
+        if equal:
+            said.append(group if len(equal) == len(members) else f"{group} ({', '.join(equal)})")
+    return ", ".join(one.replace(" ", GLUE) for one in said)
 
 
 def _verdict(beyond: list[str], tolerance: float) -> Text:
     if not beyond:
         return Text.assemble(("yes", GOOD), f", every figure is within {tolerance:g}, relatively")
     return Text.assemble(("NO", BAD), f", beyond {tolerance:g}, relatively: {', '.join(beyond)}")
-
-
-def _setting(value: Any) -> str:
-    if value is None:
-        return "–"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text[:12] if len(text) == 64 and value == text else text
