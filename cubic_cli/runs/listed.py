@@ -55,5 +55,6 @@ class Listed(_Part):
     dataset: Samples
     device: Backend
     loss: Number
+    loss_in_data_units: Number
     context: Fit
     verification: Verdict | None

@@ -20,7 +20,7 @@ import cubic_cli
 from cubic_cli.analysis import compare, iteration
 from cubic_cli.cli import app as cli
 from cubic_cli.cli import settings as options
-from cubic_cli.cli.views import blocks, listing
+from cubic_cli.cli.views import blocks, format, listing
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
@@ -298,7 +298,14 @@ def test_list(cubic, here):
     record = json.loads(cubic("inspect", "--run-name", "plain", "--json")[1])
     assert found[0]["r_squared"] == record["context"]["r_squared"]
     assert (found[0]["device"], found[0]["verified"]) == ("cpu", True)
-    for sort, names in (("loss", ["scaled", "plain"]), ("-loss", ["plain", "scaled"]), ("H", ["scaled", "plain"])):
+    assert [(row["loss"], row["loss_in_data_units"]) for row in found[:2]] == [
+        (record.loss, record.loss_in_data_units)
+        for record in (runs.load_record(here / "model" / name) for name in ("plain", "scaled"))
+    ]
+    # In its own units the scaled run has by far the smaller loss.
+    assert found[1]["loss"] < found[0]["loss"] < found[1]["loss_in_data_units"]
+    assert format.number(found[1]["loss_in_data_units"]) in cubic("inspect", "--list")[1]
+    for sort, names in (("loss", ["plain", "scaled"]), ("-loss", ["scaled", "plain"]), ("H", ["scaled", "plain"])):
         rows = json.loads(cubic("inspect", "--list", "--sort", sort, "--json")[1])["runs"]
         assert [row["run_name"] for row in rows] == [*names, "z"]
     assert "damaged: " in cubic("inspect", "--list")[1]
@@ -336,7 +343,8 @@ def test_every_column_and_key_sorts(cubic, here):
     rows = listing.rows(Path("model"))
     for name in [*listing.COLUMNS, *rows[0]]:
         assert len(listing.rows(Path("model"), name)) == 2
-    assert set(rows[0]) == {*listing.COLUMNS.values(), "parameters"}  # a file stands in the initializer's column
+    # A file stands in the initializer's column, and the loss is shown in the data's units.
+    assert set(rows[0]) == {*listing.COLUMNS.values(), "parameters", "loss"}
     status, out, err = cubic("inspect", "--list", "--sort", "size")
     assert (status, out) == (2, "")
     assert "'size'" in err

@@ -90,7 +90,8 @@ LABELS = {tensor.name: tensor.label for tensor in records.RECORD.tensors}
 def rows(count=3, name="run{}"):
     made = [
         {
-            "run_name": name.format(i), "created": "2026-11-23T08:00:00Z", "loss": 10.0 ** (i % 9) + i,
+            "run_name": name.format(i), "created": "2026-11-23T08:00:00Z",
+            "loss": 0.5 + i, "loss_in_data_units": 10.0 ** (i % 9) + i,
             "hidden_size": 64, "batch_size": 10, "num_epochs": 10, "initializer": "glorot_uniform",
             "activation": "leaky_relu", "scaling": "standard", "seed": i, "num_samples": 1000,
             "r_squared": -(10.0 ** (i % 5)), "device": "cpu", "verified": [True, False, None][i % 3],
@@ -434,11 +435,38 @@ def test_of_a_large_batch_json_has_the_first_1000_samples_as_the_network_has_the
 def test_500_runs_with_long_names_at_80_columns():
     found = rows(500, "a-very-long-beginning-that-all-the-names-share-and-then-an-end-that-differs-{}")
     lines = text(listing.screen(found, 80), 80).splitlines()
-    assert len(lines) == 1 + 500 + 1 + 1
+    assert len(lines) == 1 + 500 + 3 + 1 + 1  # the head, the runs, a note of three lines
     assert max(map(cell_len, lines)) <= 80
     assert len({line.split()[0] for line in lines[1:501]}) == 500
-    assert all(format.number(row["loss"]) in line for row, line in zip(found[:500], lines[1:], strict=False))
+    assert all(
+        format.number(row["loss_in_data_units"]) in line for row, line in zip(found[:500], lines[1:], strict=False)
+    )
     assert "damaged" in lines[-1]
+
+
+@pytest.mark.parametrize("width", [44, 50, 60, 72, 80, 100, 120, 160])
+def test_a_list_keeps_the_loss_its_fit_and_the_verdict_at_any_width(width):
+    found = rows(6, "a-long-name-of-a-run-{}-" + "x" * 60)[:6]
+    for encoding in ("utf-8", "ascii"):
+        head, *lines = blocks.layout(listing.screen(found, width), width, encoding).plain.splitlines()[:7]
+        assert re.search(r"^run .* loss +R\S+ +verified$", head)
+        assert [line.split()[-1] for line in lines] == ["yes", "NO", legible("–", encoding)] * 2
+        assert all(format.number(row["loss_in_data_units"]) in line for row, line in zip(found, lines, strict=True))
+        assert max(map(cell_len, [head, *lines])) <= width
+
+
+def test_what_all_runs_share_is_said_once_and_what_has_no_room_is_named():
+    found = rows(3)[:3]
+    found[1]["hidden_size"] = 16
+    head, *_, note = text(listing.screen(found, 160), 160).splitlines()
+    assert note == (
+        "in all runs: created 2026-11-23 08:00:00, B 10, epochs 10, samples 1,000, initializer glorot_uniform, "
+        "activation leaky_relu, scaling standard, device cpu"
+    ).replace("created 2026-11-23 08:00:00, ", "")
+    assert head.split() == ["run", "created", "H", "seed", "loss", "R²", "verified"]
+    narrow = text(listing.screen(found, 60), 60)
+    assert "no room for created" in narrow
+    assert "in all runs" not in text(listing.screen(found[:1], 160), 160)
 
 
 def test_markdown_tables_are_tables():

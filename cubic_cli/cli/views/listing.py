@@ -1,13 +1,14 @@
 """The list of runs: its rows, by which they can be sorted, and its screen."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen
+from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen, fit
 from cubic_cli.cli.views.format import GLUE, number, r_squared
 from cubic_cli.errors import UsageError
 from cubic_cli.runs import store as runs
@@ -27,16 +28,18 @@ COLUMNS = {
     "activation": "activation",
     "scaling": "scaling",
     "seed": "seed",
-    "loss": "loss",
+    "loss": "loss_in_data_units",
     "R²": "r_squared",
     "device": "device",
     "verified": "verified",
 }
-# Columns that are left out where they do not fit, in this order; the run, its loss and R² always stay.
-DROP = ("seed", "device", "epochs", "samples", "created", "B", "verified", "scaling", "activation", "H", "initializer")
+# Columns that are left out where they do not fit, in this order; the run, its loss, R² and the verdict always stay.
+DROP = ("device", "created", "samples", "epochs", "seed", "B", "scaling", "activation", "H", "initializer")
+_OWN = ("run", "created", "loss", "R²", "verified")  # of a run, and no setting
 _LEFT = ("run", "created", "initializer", "activation", "scaling", "device", "verified")
 _FILE = 20  # cells: of a file's name in the place of an initialiser
-_NAME = 32  # cells: names are shortened to no fewer, in the middle, where they are all that does not fit
+_NAME = 32  # cells: names are shortened to no fewer, in the middle, while there is room for them and what always stays
+_FEWEST = 12  # cells of a name
 
 
 def rows(artifact_dir: Path, sort: str | None = None) -> list[dict[str, Any]]:
@@ -82,6 +85,7 @@ def row(name: str, record: Record | Listed | str) -> dict[str, Any]:
         "run_name": name,
         "created": record.created,
         "loss": record.loss,
+        "loss_in_data_units": record.loss_in_data_units,
         **{key: getattr(record.config, key) for key in _CONFIG},
         "num_samples": record.dataset.rows,
         "r_squared": record.context.r_squared,
@@ -98,10 +102,7 @@ def screen(found: list[dict[str, Any]], width: int) -> Screen:
     damaged = [row for row in found if "damaged" in row]
     blocks: Screen = []
     if whole:
-        longest = max(cell_len(row["run_name"]) for row in whole)
-        name = max(_NAME, min(longest, width // 3))
-        columns = [Column(title, title not in _LEFT) for title in COLUMNS]
-        blocks.append(Grid("", columns, [[_cell(row, k, name) for k in COLUMNS.values()] for row in whole], DROP))
+        blocks.append(_table(whole, width))
     if damaged:
         blocks.append(
             Facts([(shorten(row["run_name"], _NAME), Text(f"damaged: {row['damaged']}", BAD)) for row in damaged])
@@ -109,17 +110,35 @@ def screen(found: list[dict[str, Any]], width: int) -> Screen:
     return blocks
 
 
-def _cell(row: dict[str, Any], key: str, name: int) -> str | Text:
+def _table(found: list[dict[str, Any]], width: int) -> Grid:
+    """Return the table of the runs; a setting that all of them share is said once, below."""
+    cells = {title: [_cell(row, key) for row in found] for title, key in COLUMNS.items()}
+    shared = [
+        title for title in COLUMNS if title not in _OWN and len(found) > 1 and len({*map(str, cells[title])}) == 1
+    ]
+    shown = [title for title in COLUMNS if title not in shared]
+    kept = sum(max(map(cell_len, [title, *map(str, cells[title])])) + 2 for title in ("loss", "R²", "verified"))
+    longest = max(cell_len(row["run_name"]) for row in found)
+    # Where "…" has to be three letters, the name is two wider.
+    name = max(_FEWEST, min(max(_NAME, min(longest, width // 3)), width - kept - 2))
+    cells["run"] = [shorten(row["run_name"], name) for row in found]
+    columns = [Column(title, title not in _LEFT) for title in shown]
+    grid = Grid("", columns, list(zip(*(cells[title] for title in shown), strict=True)), DROP)
+    notes = [f"in all runs: {', '.join(f'{title}{GLUE}{cells[title][0]}' for title in shared)}"] if shared else []
+    if left := [title for index, title in enumerate(shown) if index not in fit(grid, width)]:
+        notes.append(f"no room for {', '.join(left)}: --json has all")
+    return replace(grid, note="; ".join(notes))
+
+
+def _cell(row: dict[str, Any], key: str) -> str | Text:
     value = row[key]
-    if key == "run_name":
-        return shorten(value, name)
     if key == "created":
         return str(value)[:19].replace("T", GLUE)
     if key == "initializer" and value is None:  # the network is a file's
         return shorten(Path(row["parameters"] or "–").name, _FILE)
     if key == "r_squared":
         return r_squared(value)
-    if key == "loss":
+    if key == "loss_in_data_units":
         return number(value)
     if key == "verified":
         return Text("–") if value is None else Text("yes", GOOD) if value else Text("NO", BAD)
