@@ -15,6 +15,7 @@ from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, outside, start
 from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.saved import load_history
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ class TestStreams:
         for encoding in ("ascii", "latin-1"):
             status, out, _ = outside("inspect", "--json", environment={"PYTHONIOENCODING": encoding})
             assert status == 0
-            assert json.loads(out) == runs.load_record(saved).as_json()
+            assert json.loads(out) == runs.load_record(saved).as_dict()
 
 
 class TestLimits:
@@ -314,7 +315,7 @@ class TestDamage:
         path.unlink()
         if raw is not None:
             path.write_bytes(raw)
-        load = {"run.json": runs.load_record, "history.parquet": runs.load_history}.get(name, runs.load_parameters)
+        load = {"run.json": runs.load_record, "history.parquet": load_history}.get(name, runs.load_parameters)
         with pytest.raises(RunError, match=said) as caught:
             load(saved)
         assert name in str(caught.value)
@@ -325,7 +326,7 @@ class TestDamage:
         path = saved / name
         path.unlink()
         {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to itself": lambda: path.symlink_to(path)}[kind]()
-        load = {"run.json": runs.load_record, "history.parquet": runs.load_history}.get(name, runs.load_parameters)
+        load = {"run.json": runs.load_record, "history.parquet": load_history}.get(name, runs.load_parameters)
         with pytest.raises(RunError, match="no regular file"):
             load(saved)
 
@@ -333,7 +334,7 @@ class TestDamage:
         for name in runs.FILES:
             path = saved / name
             raw = path.read_bytes()
-            load = {"run.json": runs.load_record, "history.parquet": runs.load_history}.get(name, runs.load_parameters)
+            load = {"run.json": runs.load_record, "history.parquet": load_history}.get(name, runs.load_parameters)
             for length in range(0, len(raw) - 1, max(1, len(raw) // 60)):
                 path.write_bytes(raw[:length])
                 with pytest.raises(RunError, match=name):
@@ -348,7 +349,7 @@ class TestInterrupts:
 
     def whole(self):
         record = runs.load_record(Path("model/default_run"))
-        assert runs.load_history(Path("model/default_run")).height == record.iterations
+        assert load_history(Path("model/default_run")).height == record.iterations
         size = record.config.hidden_size
         assert runs.load_parameters(Path("model/default_run"))["input_layer.bias"].size == size
         return size

@@ -21,6 +21,7 @@ from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import to_json
+from cubic_cli.runs.run import load_run
 
 SHAPES = {
     "input_layer.weight": (1, 4),
@@ -167,7 +168,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
 
 def test_the_package_shows_what_it_has():
     assert {"load_run", "record_schema", "__version__"} <= set(dir(cubic_cli))
-    assert cubic_cli.load_run is runs.load_run
+    assert cubic_cli.load_run is load_run
     assert ">>> run = cubic_cli.load_run(" in inspect.getdoc(cubic_cli.load_run)
     with pytest.raises(AttributeError, match="no attribute 'load_runs'"):
         _ = cubic_cli.load_runs

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cubic_cli.data.read import read_samples
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.run import load_run
 
 # In the background of a shell SIGINT is ignored, and in all that is started from there.
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -40,7 +41,7 @@ def forward(hidden: int, *more: object) -> tuple[object, ...]:
 
 def check_run(allowed: set[int]) -> str:
     """Return what is wrong with the run that stands there, or nothing."""
-    run = runs.load_run(RUN)
+    run = load_run(RUN)
     hidden = run.record["config"]["hidden_size"]
     if sorted(os.listdir(RUN)) != sorted(runs.FILES):
         return f"the folder holds {os.listdir(RUN)}"

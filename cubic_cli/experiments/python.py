@@ -15,6 +15,7 @@ from cubic_cli.data.source import ingest
 from cubic_cli.errors import NO_MEMORY, CubicError, DeviceError, UsageError, is_no_memory
 from cubic_cli.experiments import adopted, run
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.run import Run
 
 _ALL = ("num_samples", "default")
 
@@ -39,7 +40,7 @@ def forward(
     gradients: bool = ForwardConfig.gradients,
     run_name: str | None = None,
     artifact_dir: str | Path = ForwardConfig.artifact_dir,
-) -> runs.Run:
+) -> Run:
     """Run the forward pass over arrays `x [N]` and `y [N]`, or over the dataset at the path `x`, and return the run.
 
         >>> run = cubic_cli.forward(x, y, initializer="he_normal", scaling="standard")
@@ -83,7 +84,7 @@ def forward(
         raise CubicError(f"{type(error).__name__}: {error}") from error
 
 
-def _forward(given: dict[str, Any]) -> runs.Run:
+def _forward(given: dict[str, Any]) -> Run:
     x, y, parameters = (given.pop(name) for name in ("x", "y", "parameters"))
     from_file = isinstance(x, str | Path)
     if from_file and y is not None:
@@ -124,8 +125,8 @@ def _forward(given: dict[str, Any]) -> runs.Run:
             data = ingest(iter([columns]), scratch / runs.SAMPLES)
         run.run(config, sources, scratch, data=data, network=network, devices=devices)
         if not saves:
-            return runs.Run.detached(scratch)
-    return runs.Run(folder)
+            return Run.detached(scratch)
+    return Run(folder)
 
 
 def _parse(name: str, value: Any) -> Any:

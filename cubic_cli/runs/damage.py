@@ -6,7 +6,8 @@ from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from cubic_cli.runs.listed import Listed
-from cubic_cli.runs.record import Part, Record
+from cubic_cli.runs.record import Record
+from cubic_cli.runs.values import Part
 
 
 class Damage(NamedTuple):

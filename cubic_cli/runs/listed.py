@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from cubic_cli.config import Activation, Initializer, Scaling
-from cubic_cli.runs.record import Count, Flag, Number, Positive, Text
+from cubic_cli.runs.values import Count, Flag, Number, Positive, Text
 
 
 class _Part(BaseModel):

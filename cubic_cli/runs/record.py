@@ -9,73 +9,12 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SerializationInfo,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, model_validator
 
 from cubic_cli.config import Activation, Initializer, Scaling
-from cubic_cli.float32 import FLOAT32_MAX
+from cubic_cli.runs.values import Count, Flag, Number, Part, Positive, Seconds, Text, Value, damage
 
 SCHEMA_VERSION: Literal[2] = 2
-_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_ROUNDS_BEYOND = FLOAT32_MAX + 2.0**103  # from here on a number rounds to no float32
-
-
-def damage(what: str) -> PydanticCustomError:
-    """Return the error of a part whose values do not go together; `what` it is stands in the message as it is here."""
-    return PydanticCustomError("damage", what)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, float):
-        return value
-    if isinstance(value, str) and value in _NONFINITE:
-        return _NONFINITE[value]
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-        raise ValueError("expected a number")
-    return float(value)
-
-
-def _write_number(value: float, info: SerializationInfo) -> float | str:
-    if math.isfinite(value) or info.context == "floats":
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _check_float32(value: float) -> float:
-    if math.isfinite(value) and abs(value) >= _ROUNDS_BEYOND:
-        raise ValueError("expected a float32")
-    return value
-
-
-# Any float64; what is not finite is one of three strings in JSON, which has no number for it.
-Number = Annotated[
-    float,
-    BeforeValidator(_number),
-    PlainSerializer(_write_number, when_used="json"),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NONFINITE)}]}),
-]
-Value = Annotated[Number, AfterValidator(_check_float32)]  # one that a float32 holds, or that is not finite
-Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Positive = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
-Text = Annotated[str, Field(strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
-
-
-class Part(BaseModel):
-    """A part of the record; it does not change."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Config(Part):
@@ -398,17 +337,12 @@ class Record(Part):
         """Return a tensor by its name."""
         return next(tensor for tensor in self.tensors if tensor.name == name)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the record as its JSON says; what was not in the file that it was read from is not here either."""
-        document: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_unset=self.version == 1)
-        return document
-
     def as_dict(self) -> dict[str, Any]:
-        """Return the same with numbers that are not finite as floats."""
-        document: dict[str, Any] = self.model_dump(
-            mode="json", by_alias=True, exclude_unset=self.version == 1, context="floats"
-        )
-        return document
+        """Return the record as `run.json` says it, with floats for numbers that are not finite.
+
+        What the file that it was read from did not say is not here either.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=self.version == 1)
 
 
 def record_schema(version: Literal[1, 2] = SCHEMA_VERSION) -> dict[str, Any]:
@@ -424,13 +358,14 @@ def record_schema(version: Literal[1, 2] = SCHEMA_VERSION) -> dict[str, Any]:
     return schema
 
 
-def to_json(document: Any, indent: int | None = 2) -> str:
+def to_json(document: Any) -> str:
     """Return any document as JSON; numbers that are not finite become the strings NaN, Infinity and -Infinity.
 
     It is ASCII, so that no stream spoils it, whatever its encoding, and a path of any bytes can be told.
     """
     if isinstance(document, Record):
-        document = document.as_json()
-    else:
-        document = json.loads(json.dumps(document), parse_constant=str)  # NaN, Infinity, -Infinity
-    return json.dumps(document, indent=indent, allow_nan=False)
+        document = document.as_dict()
+    try:
+        return json.dumps(document, indent=2, allow_nan=False)
+    except ValueError:
+        return to_json(json.loads(json.dumps(document), parse_constant=str))

@@ -16,6 +16,7 @@ from cubic_cli.errors import RunError
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import find_file
 from cubic_cli.runs.record import Record
 
 _PARQUET = b"PAR1"  # the first and the last four bytes of a Parquet file
@@ -72,14 +73,12 @@ def scan_history(folder: Path) -> pl.LazyFrame:
         RunError: the file is missing or cut off.
     """
     path = folder / runs.HISTORY
-    source = runs.find_file(path)
+    source = find_file(path)
     try:
         with source.open("rb") as stream:
             start = stream.read(4)
             stream.seek(-4, os.SEEK_END)
             whole = start == stream.read(4) == _PARQUET
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; {runs.again(folder)}") from None
     except OSError:
         whole = False
     if not whole:
@@ -116,6 +115,15 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {runs.again(folder)}") from None
 
 
+def load_history(folder: Path) -> pl.DataFrame:
+    """Return the history of a run, a row an iteration.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    return collect(folder, scan_history(folder))
+
+
 def salvage(folder: Path) -> list[tuple[str, str]]:
     """Return what the other files of a run say, whose record cannot be read: the file, and what stands in it."""
     found = []
@@ -140,7 +148,7 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
 def check_parameters(folder: Path) -> None:
     """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
     path = folder / runs.PARAMETERS
-    source = runs.find_file(path)
+    source = find_file(path)
     try:
         with source.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -150,8 +158,6 @@ def check_parameters(folder: Path) -> None:
             ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
             if 8 + length + max(ends, default=0) == size:
                 return
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; {runs.again(folder)}") from None
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
     raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.again(folder)}")

@@ -1,97 +1,31 @@
-"""A run on disk: the record, the history and the parameters, replaced in one step. No JAX here.
+"""The runs on disk: written to a scratch folder, exchanged with the earlier run when whole, listed and read.
 
-    <artifact_dir>/<run_name>/run.json, history.parquet, params.safetensors
-
-A run is written to a scratch folder beside its place and exchanged with the earlier run when it is whole.
+<artifact_dir>/<run_name>/run.json, history.parquet, params.safetensors
 """
 
 import contextlib
-import contextvars
 import errno
-import functools
-import html
 import json
-import math
 import os
-import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, cast
 
 from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
-from cubic_cli.errors import RunError, five_digits, printable
+from cubic_cli.errors import RunError
+from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage
+from cubic_cli.runs.files import FILES as FILES
+from cubic_cli.runs.files import HISTORY as HISTORY
+from cubic_cli.runs.files import PARAMETERS as PARAMETERS
+from cubic_cli.runs.files import RECORD as RECORD
+from cubic_cli.runs.files import SAMPLES as SAMPLES
+from cubic_cli.runs.files import again as again
+from cubic_cli.runs.files import find_file
+from cubic_cli.runs.files import held as held
+from cubic_cli.runs.files import near as near
 from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
-
-if TYPE_CHECKING:
-    import polars as pl
-
-RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
-FILES = (RECORD, HISTORY, PARAMETERS)
-SAMPLES = "samples.f32"  # in a scratch folder: the samples, where they are too many for the memory
-
-
-_DESCRIPTORS = Path("/proc/self/fd")  # Linux: a file that is open here, whatever became of its name
-_TRIES = 10
-_held: contextvars.ContextVar[dict[Path, int]] = contextvars.ContextVar("held", default={})  # noqa: B039 (not changed)
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Within the block, all that is read of `folder` is of the one run that stood there when it began.
-
-    A run is replaced by another folder, so the files in the one that was opened are one run's. They are opened at once
-    and stay open, for whoever replaces the run removes them. Where the system has no `/proc` they are read by path.
-    """
-    if folder in _held.get() or not _DESCRIPTORS.is_dir():
-        yield
-        return
-    for attempt in range(_TRIES):
-        with contextlib.ExitStack() as stack:
-            found, whole = _open_files(folder, stack)
-            if not whole and attempt < _TRIES - 1:
-                time.sleep(0.001)
-                continue
-            token = _held.set({**_held.get(), **found})
-            try:
-                yield
-            finally:
-                _held.reset(token)
-            return
-
-
-def _open_files(folder: Path, stack: contextlib.ExitStack) -> tuple[dict[Path, int], bool]:
-    """Return the descriptors of a folder and its files, closed by `stack`, and whether it was not replaced under way.
-
-    What cannot be opened or is no file is left out: its reader tells what is wrong with it.
-    """
-
-    def open_(path: Path | str, flags: int, where: int | None = None) -> int:
-        descriptor = os.open(path, os.O_RDONLY | flags, dir_fd=where)
-        stack.callback(os.close, descriptor)
-        return descriptor
-
-    found: dict[Path, int] = {}
-    try:
-        parent = found[folder] = open_(folder, os.O_DIRECTORY)
-    except OSError as error:
-        return {}, error.errno != errno.ENOENT
-    for name in FILES:
-        with contextlib.suppress(OSError):
-            descriptor = open_(name, os.O_NONBLOCK, parent)
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                found[folder / name] = descriptor
-    if len(found) > len(FILES):
-        return found, True
-    try:
-        return found, os.path.samestat(os.fstat(parent), folder.stat())
-    except OSError:
-        return found, False
 
 
 @contextlib.contextmanager
@@ -163,9 +97,7 @@ def write_record(scratch: Path, record: Record) -> None:
     (scratch / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
 
 
-def write_parameters(
-    scratch: Path, parameters: dict[str, NDArray[np.float32]], metadata: dict[str, str] | None = None
-) -> None:
+def write_parameters(scratch: Path, parameters: dict[str, Float32], metadata: dict[str, str] | None = None) -> None:
     """Write the parameters of a run to its scratch folder; the same ones and `metadata` always give the same bytes."""
     from safetensors.numpy import save as to_safetensors
 
@@ -243,8 +175,6 @@ def load_document(folder: Path) -> dict[str, Any]:
         RunError: there is no run, or its record cannot be read or is of a later schema.
     """
     path = folder / RECORD
-    if path not in _held.get() and not folder.is_dir():
-        raise RunError(f"there is no run {folder}; `cubic inspect --list` shows the runs, `cubic forward` makes one")
     source = find_file(path)
     try:
         document = json.loads(source.read_text(encoding="utf-8"))
@@ -261,23 +191,7 @@ def load_document(folder: Path) -> dict[str, Any]:
     return cast(dict[str, Any], document)
 
 
-def load_history(folder: Path) -> "pl.DataFrame":
-    """Return the history of the run in `folder`, a row an iteration.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    import polars as pl
-
-    path = folder / HISTORY
-    source = find_file(path)
-    try:
-        return pl.read_parquet(source, glob=False)
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        raise RunError(f"{path} is damaged; {again(folder)}") from None
-
-
-def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
+def load_parameters(folder: Path) -> dict[str, Float32]:
     """Return the parameters of the run in `folder` by name.
 
     Raises:
@@ -292,141 +206,6 @@ def load_parameters(folder: Path) -> dict[str, NDArray[np.float32]]:
         return load_file(source)
     except (OSError, SafetensorError, ValueError, KeyError):
         raise RunError(f"{path} is damaged; {again(folder)}") from None
-
-
-def find_file(path: Path) -> Path:
-    """Return where a run's file is read: at its path, or where `held` holds it open.
-
-    Raises:
-        RunError: it is no file; a pipe would make its reader wait for ever.
-    """
-    if path in _held.get():
-        return _DESCRIPTORS / str(_held.get()[path])
-    try:
-        if path.is_file():
-            return path
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from None
-    if os.path.lexists(path):
-        raise RunError(f"{path} is no regular file; move it away, and {again(path.parent)}")
-    raise RunError(f"{path} is missing; {again(path.parent)}")
-
-
-def again(folder: Path) -> str:
-    """Return what to do about a run that is damaged."""
-    return f"run `cubic forward --run-name {folder.name}` again"
-
-
-class Run:
-    """A saved run: `folder`, `record`, `history` and `parameters`; the last two are read when first asked for.
-
-    Raises:
-        RunError: what is asked for is missing or damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder: Path | None = folder
-        with held(folder):
-            self.parsed = load_record(folder)  # the same with types
-            self._identity = _identify(folder)
-
-    @classmethod
-    def detached(cls, folder: Path) -> "Run":
-        """Return a run that holds all that is in `folder`, which may go; its own `folder` is None."""
-        run = cls(folder)
-        run.history, run.parameters  # noqa: B018 (read now, and kept)
-        run.folder = None
-        return run
-
-    @property
-    def saved_in(self) -> Path:
-        """The folder of a run that has one."""
-        if self.folder is None:
-            raise RunError("this run is not saved; give it a run_name")
-        return self.folder
-
-    @functools.cached_property
-    def record(self) -> dict[str, Any]:
-        """What `run.json` says; numbers that are not finite are floats."""
-        return self.parsed.as_dict()
-
-    @functools.cached_property
-    def history(self) -> "pl.DataFrame":
-        """A row an iteration, as in `history.parquet`."""
-        with self._unreplaced() as folder:
-            return load_history(folder)
-
-    @functools.cached_property
-    def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """The parameters by name, as in `params.safetensors`."""
-        with self._unreplaced() as folder:
-            return load_parameters(folder)
-
-    @contextlib.contextmanager
-    def _unreplaced(self) -> Iterator[Path]:
-        """Hold the run's files, if they are still those of its record."""
-        with held(self.saved_in):
-            if _identify(self.saved_in) != self._identity:
-                raise RunError(f"{self.saved_in} was replaced by another run since it was loaded; load it again")
-            yield self.saved_in
-
-    def __repr__(self) -> str:
-        record, check = self.parsed, self.parsed.verification
-        verified = "not verified" if check is None else "verified" if check.passed else "NOT VERIFIED"
-        sizes = f"N = {record.dataset.rows:,}, H = {record.config.hidden_size:,}"
-        where = "not saved" if self.folder is None else repr(str(self.folder))
-        return f"<Run {where}: {sizes}, loss {record.loss:.7g}, {verified}>"
-
-    def _repr_html_(self) -> str:
-        """Return the run as a notebook shows it: its tensors, and what the numbers say."""
-        record = self.parsed
-        names = ("min", "max", "mean", "std")
-        head = "".join(f"<th>{name}</th>" for name in ("tensor", *names))
-        rows = "".join(
-            f"<tr><td>{html.escape(tensor.label)}</td>"
-            + "".join(f"<td>{_shown(getattr(tensor, name))}</td>" for name in names)
-            + "</tr>"
-            for tensor in record.tensors
-        )
-        found = "".join(
-            f"<li><b>{html.escape(printable(f.id))}</b>: {html.escape(printable(f.text))}</li>" for f in record.findings
-        )
-        title = html.escape(printable(repr(self)))
-        return f"<p>{title}</p><table><tr>{head}</tr>{rows}</table><ul>{found}</ul>"
-
-
-def _identify(folder: Path) -> tuple[int, int, int]:
-    """Return what tells the record of a run from that of one which replaces it."""
-    found = find_file(folder / RECORD).stat()
-    return found.st_dev, found.st_ino, found.st_mtime_ns
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else five_digits(value) if math.isfinite(value) else str(value)
-
-
-def load_run(path: str | Path) -> Run:
-    """Return the run saved in the folder `path`, for notebooks and scripts. Starts no JAX.
-
-        >>> run = cubic_cli.load_run("model/exp1")
-        >>> run
-        <Run 'model/exp1': N = 1,000, H = 64, loss 7034115, verified>
-        >>> run.record["tensors"][0]["max"]            # run.json: a dict; NaN and infinities are floats
-        >>> run.history.filter(pl.col("epoch") == 1)   # history.parquet: a polars DataFrame, a row an iteration
-        >>> run.parameters["input_layer.weight"]       # params.safetensors: NumPy arrays by name
-
-    Raises:
-        RunError: there is no run, or its record is damaged or of a later schema. `history` and `parameters` raise it
-            when they are read.
-    """
-    return Run(Path(path))
-
-
-def near(path: str) -> Path:
-    """Return the path as people would write it: relative to the current folder, if it lies there."""
-    with contextlib.suppress(ValueError, OSError):
-        return Path(path).relative_to(Path.cwd())
-    return Path(path)
 
 
 def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Listed | str]]:

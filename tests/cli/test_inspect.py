@@ -24,9 +24,11 @@ from cubic_cli.cli.views import blocks, format, listing
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
-from cubic_cli.runs import saved
+from cubic_cli.runs import files, saved
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import to_json
+from cubic_cli.runs.run import load_run
+from cubic_cli.runs.saved import load_history
 
 SETTINGS = {
     "plain": (),
@@ -102,7 +104,7 @@ def test_one_iteration_is_computed_again(here, name, batch):
     np.testing.assert_allclose(values.y, y[rows], rtol=1e-5, atol=1e-6)
     if name == "plain":
         np.testing.assert_allclose(values.z2, 64 * np.maximum(x[rows] + 1, 0) + 1, rtol=1e-6)
-    loss = runs.load_history(folder).row((2 - 1) * 21 + batch - 1, named=True)["loss"]
+    loss = load_history(folder).row((2 - 1) * 21 + batch - 1, named=True)["loss"]
     assert np.mean((values.z2 - values.y) ** 2) == pytest.approx(loss, rel=1e-5)
 
 
@@ -462,7 +464,7 @@ def test_a_record_that_cannot_be_read(cubic, here, text, said):
 
 
 def test_a_damaged_part_is_named_and_the_rest_is_shown(cubic, here):
-    tensors = runs.load_record(here / "model" / "plain").as_json()["tensors"]
+    tensors = runs.load_record(here / "model" / "plain").as_dict()["tensors"]
     tensors[1]["max"] = "a lot"
     change_record(here / "model" / "plain", tensors=tensors, timing={})
     status, out, err = cubic("inspect", "--run-name", "plain")
@@ -474,7 +476,7 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(cubic, here):
 
 
 def test_a_record_without_what_came_later_is_whole(cubic, here):
-    record = runs.load_record(here / "model" / "plain").as_json()
+    record = runs.load_record(here / "model" / "plain").as_dict()
     for tensor in record["tensors"]:
         del tensor["quantiles"], tensor["histogram"]
     del record["gradients"]
@@ -717,7 +719,7 @@ def test_one_run_is_seen_whole_while_two_replace_each_other(cubic, here):
             assert out in expected[given_]
         for _ in range(5):
             with runs.held(place):
-                run = runs.load_run(place)
+                run = load_run(place)
                 assert run.parameters["input_layer.bias"].shape == (run.parsed.config.hidden_size,)
                 assert run.history.height == run.parsed.iterations
     finally:
@@ -726,7 +728,7 @@ def test_one_run_is_seen_whole_while_two_replace_each_other(cubic, here):
 
 
 def test_a_run_that_was_replaced_since_it_was_loaded_is_not_mixed_with_another(here):
-    run = runs.load_run(here / "model" / "plain")
+    run = load_run(here / "model" / "plain")
     with runs.replacing(here / "model" / "plain") as folder:
         shutil.copytree(here / "model" / "scaled", folder, dirs_exist_ok=True)
     with pytest.raises(RunError, match="was replaced by another run since it was loaded; load it again"):
@@ -735,5 +737,5 @@ def test_a_run_that_was_replaced_since_it_was_loaded_is_not_mixed_with_another(h
 
 def test_without_proc_a_run_is_read_by_its_path(cubic, here, monkeypatch):
     with_proc = cubic("inspect", "plain", "--row", 3)
-    monkeypatch.setattr(runs, "_DESCRIPTORS", here / "nothing")
+    monkeypatch.setattr(files, "_DESCRIPTORS", here / "nothing")
     assert cubic("inspect", "plain", "--row", 3) == with_proc

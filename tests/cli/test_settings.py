@@ -161,7 +161,7 @@ def test_any_settings_that_are_accepted_give_a_run_that_is_verified(
     tmp_path_factory, hidden, batch, epochs, samples, seed, initializer, activation, scaling
 ):
     from cubic_cli.cli import app as cli
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.run import load_run
 
     folder = tmp_path_factory.mktemp("run")
     dataset = folder / "data.csv"
@@ -172,7 +172,7 @@ def test_any_settings_that_are_accepted_give_a_run_that_is_verified(
         "artifact-dir": folder, "run-name": "any",
     }  # fmt: skip
     assert cli.run(["forward", *(f"--{name}={value}" for name, value in settings.items())]) == 0
-    run = runs.load_run(folder / "any")
+    run = load_run(folder / "any")
     assert run.record["verification"]["passed"]
     count = 50 if samples == "all" else samples
     assert run.history.height == run.record["iterations"] == epochs * -(-count // batch)

@@ -15,8 +15,8 @@ from cubic_cli.data.source import Arrays
 from cubic_cli.engine import schedule
 from cubic_cli.experiments import run
 from cubic_cli.parameters import Parameters, from_names
-from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import to_json
+from cubic_cli.runs.saved import load_history
 
 N, H, BATCH = 40, 4, 10
 ONE, X = np.ones(H), np.linspace(-50, 50, N)
@@ -123,7 +123,7 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
                 assert abs(told["max"] - float(finite.max())) <= 1e-5 * scale
                 assert abs(told["min"] - float(finite.min())) <= 1e-5 * scale
         assert told["nonfinite"] == told["nan"] + told["posinf"] + told["neginf"]
-    history = runs.load_history(scratch)
+    history = load_history(scratch)
     each = sum(t["nonfinite"] for t in written["tensors"])
     assert history["nonfinite"].to_list() == history["nonfinite"].to_list()[: N // BATCH] * 2
     assert history["nonfinite"].sum() == 2 * each

@@ -52,8 +52,8 @@ def test_what_someone_added_is_kept():
     document["dataset"] = document["dataset"] | {"licence": "CC0"}
     record, damages = damage.parse(document)
     assert damages == []
-    assert record.as_json()["note"] == "mine"
-    assert record.as_json()["dataset"]["licence"] == "CC0"
+    assert record.as_dict()["note"] == "mine"
+    assert record.as_dict()["dataset"]["licence"] == "CC0"
 
 
 @pytest.mark.parametrize(

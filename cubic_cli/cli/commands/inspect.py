@@ -15,8 +15,8 @@ from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
     from cubic_cli.cli.views.blocks import Screen
+    from cubic_cli.runs.run import Run
     from cubic_cli.runs.saved import Saved
-    from cubic_cli.runs.store import Run
 
 
 UNITS = 8  # groups of units written out by --row
@@ -303,7 +303,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs import saved
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.run import load_run
 
     try:
         found = saved.inspect_run(folder)
@@ -317,13 +317,13 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         json,
         save,
         f"cubic inspect {folder.name}",
-        None if found.problems else runs.load_run(folder),
+        None if found.problems else load_run(folder),
     )
     _report(found)
     if plot is not None:
         from cubic_cli.cli.views import plot as plotting
 
-        plotting.save(runs.load_run(folder), Path(plot))
+        plotting.save(load_run(folder), Path(plot))
         terminal.tell(f"drawn in {plot}")
 
 

@@ -21,7 +21,7 @@ from cubic_cli.errors import CubicError, UsageError, printable
 from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs import saved
 from cubic_cli.runs.record import Record, Tensor
-from cubic_cli.runs.store import Run
+from cubic_cli.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from cubic_cli.cli.views.files import write_whole
 from cubic_cli.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from cubic_cli.runs.store import Run
+    from cubic_cli.runs.run import Run
 
 ENDINGS = (".svg", ".html", ".txt", ".md")
 
