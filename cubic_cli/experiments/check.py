@@ -80,6 +80,7 @@ def list_checks(devices: Sequence[Any]) -> list[Check]:
     under = [
         Check("x·W + b in full float32", devices, functools.partial(primitives.product, devices)),
         Check("large product of integers", devices, functools.partial(primitives.integers, devices)),
+        Check("NaN and infinities told", [one], functools.partial(primitives.nonfinite, one)),
         Check("eager beside compiled", [one], lambda: primitives.eager(one, *check_pass.draw_batch())),
     ]
     names = primitives.COLLECTIVES if len(devices) > 1 else ()
@@ -116,9 +117,9 @@ def _find_facts(device: Any) -> dict[str, Any]:
     """Return the versions, and what is good to know of a device and is neither right nor wrong."""
     from importlib.metadata import version
 
-    from cubic_cli.experiments import primitives
+    from cubic_cli.experiments.facts import find_facts
 
     facts = {"jax": version("jax"), "jaxlib": version("jaxlib"), "platform": device.platform}
     with contextlib.suppress(Exception):  # what keeps it from these has kept a row from its verdict
-        facts |= primitives.find_facts(device)
+        facts |= find_facts(device)
     return facts

@@ -122,7 +122,7 @@ def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int =
             checks.append(over(_name_alone(way), [device], way, ALONE, part, (Initializer.he_normal,)))
     if len(devices) > 1:
         checks.append(Check("alone as together", devices, lambda: lambda: check_devices(devices, seen)))
-    for way in (CHOSEN, PLAIN):
+    for way in (BY_UNIT, PLAIN):
         broken = spoil(samples)
 
         def prepare(way: Way = way, broken: Samples = broken) -> Callable[[], Iterator[Row]]:

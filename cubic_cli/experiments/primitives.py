@@ -35,7 +35,7 @@ def _shardings(devices: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
     return NamedSharding(mesh, PartitionSpec(_AXIS)), NamedSharding(mesh, PartitionSpec())
 
 
-def _compile(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+def compile_plain(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     # A function of its own: what is traced for it does not outlive the check.
     program: Callable[..., Any] = jax.jit(lambda *given: function(*given)).lower(*arguments).compile()
     return program
@@ -50,11 +50,11 @@ _ROWS = 16  # of each device
 FACTOR = 1.0 + 2.0**-8 - 2.0**-15
 
 
-def _factors(rows: int, columns: int, powers: int) -> Float32:
+def factors(rows: int, columns: int, powers: int) -> Float32:
     """Return `FACTOR` times powers of two, `[rows, columns]`."""
     exponents = np.add.outer(np.arange(rows), np.arange(columns)) % powers
-    factors: Float32 = np.float32(FACTOR) * np.exp2(exponents).astype(np.float32)
-    return factors
+    values: Float32 = np.float32(FACTOR) * np.exp2(exponents).astype(np.float32)
+    return values
 
 
 def product(devices: Sequence[Any]) -> Round:
@@ -62,11 +62,11 @@ def product(devices: Sequence[Any]) -> Round:
 
     Held against float64: a float32 sum of K terms is off by at most K·2⁻²⁴ of the sum of their magnitudes.
     """
-    x, weight = _factors(_ROWS * len(devices), _INNER, 5), _factors(_INNER, 8, 3)
+    x, weight = factors(_ROWS * len(devices), _INNER, 5), factors(_INNER, 8, 3)
     bias = np.arange(8, dtype=np.float32)
     over, everywhere = _shardings(devices)
     given = (*jax.device_put((weight, bias), everywhere), jax.device_put(x, over))
-    program = _compile(network.linear, *given)
+    program = compile_plain(network.linear, *given)
     exact = x.astype(np.float64) @ weight.astype(np.float64) + bias
     scale = np.abs(x).astype(np.float64) @ np.abs(weight) + np.abs(bias)
     what, limit = "x·W + b in full float32", _INNER * 2.0**-24
@@ -104,7 +104,7 @@ def integers(devices: Sequence[Any]) -> Round:
     )
     over, everywhere = _shardings(devices)
     given = jax.device_put(x, over), jax.device_put(weight, everywhere)
-    program = _compile(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST), *given)
+    program = compile_plain(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST), *given)
     exact = (x.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
 
     def rounds() -> Iterator[Row]:
@@ -134,7 +134,7 @@ def eager(
     where only the eager ones are wrong.
     """
     given = jax.device_put((parameters, x[:, None], y[:, None]), device)
-    compiled = {kind: _compile(lambda *g, kind=kind: operate(kind, *g), *given) for kind in Activation}
+    compiled = {kind: compile_plain(lambda *g, kind=kind: operate(kind, *g), *given) for kind in Activation}
     exactly = {kind: _expect(kind, parameters, x, y) for kind in Activation}
     what, limit = "eager beside compiled", rounding.tolerance(parameters.hidden_size)
 
@@ -222,7 +222,7 @@ def collective(name: str, devices: Sequence[Any], collectives: Mapping[str, Coll
         each_gives = -(-size // count) * (1 if operation.grows else count)
         values = np.random.default_rng(size).integers(-(2**31), 2**31, (count, each_gives)).astype(np.int32)
         given = jax.device_put(values, over)
-        programs.append((_compile(whole, given), given, operation.expect(values)))
+        programs.append((compile_plain(whole, given), given, operation.expect(values)))
 
     def rounds() -> Iterator[Row]:
         for program, given, exact in programs:
@@ -244,6 +244,56 @@ def name_devices(numbers: Any) -> str:
     names = [str(number) for number in numbers]
     few = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return f"device {few}" if len(names) == 1 else f"devices {few}"
+
+
+# --- what is not finite ----------------------------------------------------------------------------------------------
+
+_KINDS = np.array([np.nan, np.inf, -np.inf, 0.0, 1.0, -2.0, 2.0**127], np.float32)
+_TIMES = 9  # so that the pairs fill vectors of any width and leave some over
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "isnan(a)": lambda a, b: a.__array_namespace__().isnan(a),
+    "isinf(a)": lambda a, b: a.__array_namespace__().isinf(a),
+    "isfinite(a)": lambda a, b: a.__array_namespace__().isfinite(a),
+    "a = b": lambda a, b: a == b,
+    "a + b": lambda a, b: a + b,
+    "a - b": lambda a, b: a - b,
+    "a · b": lambda a, b: a * b,
+    "a / b": lambda a, b: a / b,
+}
+
+
+def nonfinite(device: Any, operators: Mapping[str, Callable[[Any, Any], Any]] = OPERATORS) -> Round:
+    """NaN and the infinities, found where they are and where they must come out, eager and compiled.
+
+    XLA's fast arithmetic may take them for impossible. The values, all pairs of kinds, are data: nothing can be folded.
+    """
+    a, b = (np.tile(side.ravel(), _TIMES) for side in np.meshgrid(_KINDS, _KINDS))
+    given = jax.device_put((a, b), device)
+    compiled = {name: compile_plain(operator, *given) for name, operator in operators.items()}
+    with np.errstate(all="ignore"):
+        exactly = {name: _kind(OPERATORS[name](a, b)) for name in operators}
+
+    def rounds() -> Iterator[Row]:
+        for name, exact in exactly.items():
+            for way, operator in (("eager", operators[name]), ("compiled", compiled[name])):
+                found, text = _kind(np.asarray(operator(*given))), None
+                wrong = np.flatnonzero(found != exact)
+                if len(wrong):
+                    at = wrong[0]
+                    text = f"{way}: {name} is {found[at]} of a = {a[at]:g}, b = {b[at]:g}, not {exact[at]}"
+                yield judge("NaN and infinities told", [device.id], len(wrong), 0, "values", text)
+
+    return rounds
+
+
+def _kind(values: NDArray[Any]) -> NDArray[np.str_]:
+    """Return of each value whether it is NaN, an infinity or finite; of a truth value which it is."""
+    if values.dtype == np.bool_:
+        return np.where(values, "true", "false")
+    kinds: NDArray[np.str_] = np.select(
+        [np.isnan(values), values == np.inf, values == -np.inf], ["NaN", "∞", "−∞"], "finite"
+    )
+    return kinds
 
 
 # --- the initialisers -----------------------------------------------------------------------------------------------
@@ -332,41 +382,3 @@ def _judge_weights(kind: Initializer, name: str, weight: Float32) -> tuple[float
         text = f"{beyond} values of {name} lie beyond ±{largest:.6g}"
     worst = max(errors.values())
     return (math.inf if math.isnan(worst) else worst), text
-
-
-# --- facts without a verdict ----------------------------------------------------------------------------------------
-
-# How far a product of `FACTOR` is off, at least, in each kind of arithmetic.
-_PRECISIONS = ((2.0**-9, "bfloat16"), (2.0**-15, "tf32"), (2.0**-19, "bfloat16_3x"), (0.0, "float32"))
-
-
-def find_facts(device: Any) -> dict[str, Any]:
-    """Return what is good to know of a device and is neither right nor wrong.
-
-    `default_precision` is that of products for which none is asked, as `jnp.matmul` has them, and
-    `default_product_error` how far they are off, relatively; `subnormals` says whether numbers below 2⁻¹²⁶ survive as
-    operands and as results; `exp_ulp` and `tanh_ulp` are the largest errors of the compiled functions in units in the
-    last place of a float32.
-    """
-
-    def run(function: Callable[..., Any], *values: Any) -> Float64:
-        given = jax.device_put(tuple(np.asarray(value, np.float32) for value in values), device)
-        return np.asarray(jax.device_get(_compile(function, *given)(*given)), np.float64)
-
-    x, weight = _factors(_ROWS, _INNER, 5), _factors(_INNER, 8, 3)
-    exact = x.astype(np.float64) @ weight.astype(np.float64)
-    error = float(np.max(np.abs(run(jnp.matmul, x, weight) - exact) / exact))
-    operand, result = run(jnp.multiply, [2.0**-130, 2.0**-100], [2.0**40, 2.0**-40])
-    return {
-        "default_precision": next(name for least, name in _PRECISIONS if error >= least),
-        "default_product_error": error,
-        "subnormals": {"operands": bool(operand == 2.0**-90), "results": bool(result == 2.0**-140)},
-        "exp_ulp": _ulp(lambda v: run(jnp.exp, v), np.exp, 80.0),
-        "tanh_ulp": _ulp(lambda v: run(jnp.tanh, v), np.tanh, 8.0),
-    }
-
-
-def _ulp(found: Callable[[Float32], Float64], exact: Callable[[Float64], Float64], limit: float) -> float:
-    x = np.linspace(-limit, limit, 1 << 14, dtype=np.float32)
-    right = exact(x.astype(np.float64))
-    return float(np.max(np.abs(found(x) - right) / np.spacing(np.abs(right).astype(np.float32))))

@@ -203,7 +203,7 @@ class CheckedDevice:
 class Report:
     """All that was checked, on which devices, and what else was seen, without a verdict.
 
-    `facts` are the versions, the seconds, the rounds and the processes, and what `primitives.find_facts` measures.
+    `facts` are the versions, the seconds, the rounds and the processes, and what `facts.find_facts` measures.
     """
 
     devices: tuple[CheckedDevice, ...]

@@ -101,7 +101,8 @@ def test_a_right_installation_is_right(whole):
 def test_what_it_covers(whole):
     rows = {row.what: row for row in whole.rows}
     assert set(rows) >= AGAINST_FLOAT64 | {f"initializer {kind}" for kind in Initializer} | set(primitives.COLLECTIVES)
-    assert rows.keys() >= {"NaN and infinities counted", "eager beside compiled", "large product of integers"}
+    assert rows.keys() >= {"NaN and infinities counted", "NaN and infinities told"}
+    assert rows.keys() >= {"eager beside compiled", "large product of integers"}
     for name in ("alone, unit by unit", "alone, all units at once", "alone as together", "x·W + b in full float32"):
         assert set(rows[name].verdicts) == {0, 1, 2, 3}
 
@@ -158,6 +159,8 @@ def test_every_case_of_the_pass():
         assert made.count((way, kind, 2)) >= len(Initializer)
     assert made.count((check_pass.BY_UNIT, check_pass.ALONE, 1)) == 2
     assert made.count((check_pass.PLAIN, check_pass.ALONE, 1)) == 2
+    for way in (check_pass.BY_UNIT, check_pass.PLAIN):  # the last of each counts what is not finite
+        assert (way, check_pass.ALONE, 2) in made
     assert check_pass.HISTORY.hidden % 4 != 0
     assert check_pass.CHOSEN.hidden == 64
 
@@ -364,6 +367,39 @@ def test_an_operator_that_is_wrong_one_way_only(change, said):
     row = operators(change)
     assert (row.what, row.verdicts) == ("eager beside compiled", {1: WRONG})
     assert said in row.text
+
+
+def told(operators):
+    """Check how one device finds what is not finite, with other operators."""
+    (row,) = report.merge_alike(primitives.nonfinite(jax.devices()[1], operators)())
+    assert row.what == "NaN and infinities told"
+    return row
+
+
+def in_programs(wrong, right):
+    """Return an operator that is `wrong` where it is traced, and else `right`."""
+    return lambda a, b: (wrong if isinstance(a, jax.core.Tracer) else right)(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "said"),
+    [
+        ("isnan(a)", lambda a, b: jnp.isnan(a) & False, "isnan(a) is false of a = nan, b = nan, not true"),
+        ("isinf(a)", lambda a, b: a == jnp.inf, "isinf(a) is false of a = -inf, b = nan, not true"),
+        ("isfinite(a)", lambda a, b: a == a, "isfinite(a) is true of a = inf, b = nan, not false"),
+        ("a = b", lambda a, b: ~(a < b) & ~(a > b), "a = b is true of a = nan, b = nan, not false"),
+        ("a - b", lambda a, b: jnp.where(a == b, 0.0, a - b), "a - b is finite of a = inf, b = inf, not NaN"),
+        ("a · b", lambda a, b: jnp.where(b == 0, 0.0, a * b), "a · b is finite of a = nan, b = 0, not NaN"),
+        ("a / b", lambda a, b: jnp.where(b == 0, 0.0, a / b), "a / b is finite of a = nan, b = 0, not NaN"),
+        ("a + b", lambda a, b: jnp.clip(a + b, -3e38, 3e38), "a + b is finite of a = inf, b = inf, not ∞"),
+    ],
+)
+def test_what_is_not_finite_and_not_told_so(name, operator, said):
+    row = told({name: operator})
+    assert (row.verdict, row.text) == (WRONG, f"eager: {said}")
+    row = told({name: in_programs(operator, primitives.OPERATORS[name])})
+    assert (row.verdict, row.text) == (WRONG, f"compiled: {said}")
+    assert told({name: primitives.OPERATORS[name]}).verdict is RIGHT
 
 
 @pytest.mark.parametrize("name", primitives.COLLECTIVES)
@@ -622,14 +658,33 @@ def test_every_device_has_as_many_batches(devices):
     assert samples % BATCH == check_pass.SHORT
 
 
+_FAST = """
+import sys, jax
+from cubic_cli.experiments import primitives, report
+(row,) = report.merge_alike(primitives.nonfinite(jax.devices()[0])())
+print(row.verdict, row.text)
+"""
+_ENABLED = "--xla_cpu_enable_fast_math=true"
+
+
 @pytest.mark.process
-def test_fast_arithmetic_of_xla():
-    """Under which NaN is told never to be there; infinities the pass still counts where these are."""
-    flags = "--xla_cpu_enable_fast_math=true --xla_cpu_fast_math_honor_nans=false"
-    command = [sys.executable, "-m", "cubic_cli", "check", "--json"]
-    environment = {**check.os.environ, "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "2"}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == 1
-    assert "NaN and infinities counted" in {
-        r["what"] for r in json.loads(ended.stdout)["rows"] if r["verdict"] == "wrong"
-    }
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", "right"),
+        (_ENABLED, "right"),
+        (f"{_ENABLED} --xla_cpu_fast_math_honor_division=false --xla_cpu_fast_math_honor_functions=false", "right"),
+        (f"{_ENABLED} --xla_cpu_fast_math_honor_nans=false", "wrong eager: isnan(a) is false"),
+        (f"{_ENABLED} --xla_cpu_fast_math_honor_infs=false", "wrong eager: isinf(a) is false"),
+        (
+            f"{_ENABLED} --xla_cpu_fast_math_honor_nans=false --xla_cpu_fast_math_honor_infs=false",
+            "wrong",
+        ),
+    ],
+    ids=["none", "fast", "division and functions", "no NaN", "no infinity", "neither"],
+)
+def test_fast_arithmetic_of_xla(flags, expected):
+    """Where XLA takes for granted that there is no NaN, or no infinity, and finds none."""
+    environment = {**check.os.environ, "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": "1"}
+    ended = subprocess.run([sys.executable, "-c", _FAST], capture_output=True, text=True, env=environment, check=False)
+    assert ended.stdout.startswith(expected), ended.stderr
