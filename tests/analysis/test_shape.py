@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cubic_cli.analysis.shape import shape, spread
+from cubic_cli.analysis.shape import shape, share, spread
 from cubic_cli.runs.record import Exponents, Histogram, Tensor
 
 RNG = np.random.default_rng(0)
@@ -69,6 +69,41 @@ def test_both_signs_and_zeros_share_one_whole():
     total = sum(float(np.sum(bins.heights)) for bins in found.bins) * np.log10(2)
     assert total == pytest.approx(0.8)
     assert found.bins[0].edges[-1] == -found.smallest
+
+
+# Symmetric-log cells, as the axis that tensors share has: most of them finer than a bin of a wide tensor.
+CELLS = np.sinh(np.linspace(-1, 1, 42) * np.arcsinh(1e4))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [NORMAL, UNIFORM, LOG_UNIFORM, -LOG_UNIFORM, np.maximum(NORMAL, 0), 64 * np.abs(UNIFORM) + 1],
+    ids=["normal", "uniform", "log-uniform", "negative", "relu", "beyond 1"],
+)
+def test_shares_of_cells_are_those_of_numpy(values):
+    found = share(tensor(values), CELLS)
+    nonzero = values[values != 0]
+    expected = np.histogram(nonzero, CELLS)[0] / nonzero.size
+    assert found.sum() == pytest.approx(1)
+    # An edge within a bin parts what is in it by interpolation, so that some of the bin may be next door: of a normal's
+    # 64 bins the fullest has 5 %.
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(np.cumsum(found), np.cumsum(expected), atol=0.02)
+
+
+def test_a_constant_is_in_one_cell_and_what_is_unknown_has_no_shares():
+    assert np.flatnonzero(share(tensor(np.full(9, 5.0)), CELLS)).tolist() == [np.searchsorted(CELLS, 5.0) - 1]
+    assert share(tensor(NORMAL).model_copy(update={"histogram": None}), CELLS) is None
+
+
+def test_the_shares_of_schema_1_leave_the_zeros_out():
+    values = np.maximum(NORMAL, 0)
+    counts, edges = np.histogram(values, 64)
+    bins = Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
+    old = tensor(values).model_copy(update={"exponents": None, "histogram": bins})
+    cells = np.array([-1.0, 0.0, 1.0, 5.0])
+    expected = np.histogram(values[values > 0], cells)[0] / np.sum(values > 0)
+    np.testing.assert_allclose(share(old, cells), expected, atol=0.02)
 
 
 @pytest.mark.parametrize("values", [NORMAL, UNIFORM, LOG_UNIFORM], ids=["normal", "uniform", "log-uniform"])

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from cubic_cli.analysis import compare, findings
+from cubic_cli.analysis import compare, findings, shape
 from cubic_cli.analysis.iteration import Check, Values
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views import blocks, format, listing, save
@@ -20,7 +20,7 @@ from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import iteration as iteration_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.config import Activation
-from cubic_cli.runs.record import Record
+from cubic_cli.runs.record import Record, Tensor
 from cubic_cli.runs.store import load_record
 
 WIDTHS = [80, 160]
@@ -155,7 +155,7 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnor
 def test_a_number_is_whole_or_its_column_is_left_out(numbers, width):
     low, high, mean, std = (float(str(np.float32(n))) for n in sorted(numbers))
     record = records.make(tensors__2={"min": low, "max": high, "mean": mean, "std": std})
-    (grid,) = [b for b in run_view.screen(record, None, width) if isinstance(b, blocks.Grid)]
+    grid = next(b for b in run_view.screen(record, None, width) if isinstance(b, blocks.Grid))
     lines = text([grid], width).splitlines()
     row = next(line for line in lines if line.startswith("z2")).split()
     assert format.number(low) in row
@@ -163,7 +163,7 @@ def test_a_number_is_whole_or_its_column_is_left_out(numbers, width):
     assert "…" not in "".join(lines)
     shown = [grid.columns[i].name for i in blocks.fit(grid, width)]
     for name, said in (("mean", format.mean(mean, low, high)), ("std", format.number(std))):
-        assert (name in shown) == (name in lines[1].split())
+        assert (name in shown) == (name in lines[0].split())
         assert name not in shown or said in row
 
 
@@ -174,10 +174,51 @@ def test_columns_are_left_out_in_the_stated_order():
         shown = {grid.columns[i].name for i in blocks.fit(grid, width)}
         gone += [c.name for c in grid.columns if c.name not in shown and c.name not in gone]
     order = [name for names in grid.drop for name in ((names,) if isinstance(names, str) else names)]
-    assert gone == order
-    assert order[:2] == ["non-finite", "equation"]
+    there = {column.name for column in grid.columns}  # records of schema 1 tell neither bytes nor FLOPs
+    assert gone == [name for name in order if name in there]
+    assert order[:2] == ["not finite", "equation"]
     grid = next(b for b in run_view.screen(exploding(), None, 160) if isinstance(b, blocks.Grid))
-    assert "non-finite" in [grid.columns[i].name for i in blocks.fit(grid, 20)]
+    assert "not finite" in [grid.columns[i].name for i in blocks.fit(grid, 20)]
+
+
+def test_the_parameters_are_rows_in_the_order_of_the_flow_with_what_they_cost():
+    # A product, a sum, an activation is one operation; three of the loss a sample.
+    flops = {"z1": 1280, "a1": 640, "z2": 1280, "loss": 30}
+    tensors = [t | {"bytes": 4 * math.prod(t["shape"]), "flops": flops[t["name"]]} for t in records.DOCUMENT["tensors"]]
+    parameters = [entry | {"bytes": 4 * entry["count"]} for entry in records.DOCUMENT["parameters"]]
+    shown = text(run_view.screen(records.make(tensors=tensors, parameters=parameters), None, 200), 200)
+    table = shown[shown.index("tensor ") :].splitlines()
+    assert [row.split()[0] for row in table[1:11]] == ["x", "W1", "b1", "z1", "a1", "W2", "b2", "z2", "y", "loss"]
+    assert "[10, 64]  2,560  1,280" in table[4]
+    assert "193 parameters of float32, 772 bytes" in shown
+    assert "3,200 FLOPs, 5.16 kB of activations" in shown.replace(format.GLUE, " ")
+
+
+def test_what_is_not_finite_in_the_data_is_counted_in_their_rows():
+    document = records.make_document(dataset__x={"nan": 2, "neginf": 1}, schema=2)
+    shown = text(run_view.screen(Record.model_validate(document), None, 120), 120)
+    (row,) = (line for line in shown.splitlines() if line.startswith("x  "))
+    assert " 3 " in row
+    assert "not finite" in shown
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_loss_stands_beside_what_it_is_held_against(width):
+    record = records.make(context={"target_variance": 1.75, "r_squared": 0.5, "noise_floor": 0.25})
+    said = " ".join(text(run_view.screen(record, None, width), width).split())
+    for words in ("loss", "0.875", "predicting the mean 1.75", "the true cubic 0.25", "R² 0.500"):
+        assert words in said
+    lines = text(run_view.screen(record, None, 160), 160).splitlines()
+    bars = {line.split()[0]: line.count("█") for line in lines if line.startswith(("of the", "pred", "the true"))}
+    assert bars == {"of": 25, "predicting": 50, "the": round(50 / 7)}
+
+
+def test_the_loss_of_data_that_follow_no_cubic_does_not_speak_of_it():
+    record = records.make(context={"noise_floor": None}, loss=math.nan)
+    for width in WIDTHS:
+        said = text(run_view.screen(record, None, width), width)
+        assert "true cubic" not in said
+        assert "NaN" in said
 
 
 def test_a_part_that_is_broken_is_left_out_and_the_rest_is_there():
@@ -212,13 +253,23 @@ def test_the_axis_is_common_and_growth_is_seen():
 @given(FINITE, FINITE, st.integers(5, 81))
 def test_a_bar_spans_from_the_smallest_to_the_largest(a, b, width):
     low, high = sorted((a, b))
-    entry = records.tensor("z1", [1], low, high, 0.0, 0.0)
+    entry = Tensor.model_validate(records.tensor("z1", [1], low, high, 0.0, 0.0))
     axis = format.common_axis([abs(low), abs(high)], width)
-    for histogram in (None, entry["histogram"]):
-        bar = format.bar(axis, low, high, histogram)
-        marks = [i for i, mark in enumerate(bar) if mark not in " ┊"]
-        if low < high or histogram is None:
-            assert (marks[0], marks[-1]) == (axis.cell(low), axis.cell(high))
+    ends = axis.cell(low), axis.cell(high)
+    marks = [i for i, mark in enumerate(format.bar(axis, low, high, None)) if mark not in " ┊"]
+    assert (marks[0], marks[-1]) == ends
+    drawn = format.bar(axis, low, high, shape.share(entry, axis.edges))
+    marks = [i for i, mark in enumerate(drawn) if mark not in " ┊"]
+    assert all(ends[0] <= mark <= ends[1] for mark in marks)
+    assert {end for end, value in zip(ends, (low, high), strict=True) if value} <= set(marks)
+
+
+def test_the_heights_of_a_bar_are_the_shares_of_its_cells():
+    axis = format.Axis(100.0, 10.0, 9)
+    share = np.array([0, 0.01, 0.1, 0.2, 0, 0.4, 0.29, 0, 0])
+    assert format.bar(axis, -30.0, 20.0, share) == " ▁▂▄┊█▆  "
+    cells = np.searchsorted(axis.edges, values := np.linspace(-100, 100, 999)) - 1
+    assert cells.tolist() == [axis.cell(value) for value in values]
 
 
 def test_a_sparkline_keeps_the_spike_and_marks_what_is_not_finite():
@@ -284,7 +335,15 @@ def test_a_mean_below_the_rounding_of_its_tensor_is_0():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.38412, "0.384"), (-1e-9, "0.000"), (-53.25, "-53.250"), (-53250.25, "-53,250"), (None, "–")]
+    ("value", "shown"),
+    [
+        (0.38412, "0.384"),
+        (-1e-9, "0.000"),
+        (-53.25, "-53.250"),
+        (-53250.25, "-53,250.250"),
+        (-1.5e12, "-1.500e+12"),
+        (None, "–"),
+    ],
 )
 def test_r_squared(value, shown):
     assert format.r_squared(value) == shown
@@ -444,7 +503,7 @@ def test_500_runs_with_long_names_at_80_columns():
     assert "damaged" in lines[-1]
 
 
-@pytest.mark.parametrize("width", [44, 50, 60, 72, 80, 100, 120, 160])
+@pytest.mark.parametrize("width", [48, 52, 60, 72, 80, 100, 120, 160])
 def test_a_list_keeps_the_loss_its_fit_and_the_verdict_at_any_width(width):
     found = rows(6, "a-long-name-of-a-run-{}-" + "x" * 60)[:6]
     for encoding in ("utf-8", "ascii"):

@@ -16,7 +16,7 @@ from rich.text import Span, Text
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.format import GLUE
 
-GOOD, BAD, WARNING, QUIET = "green", "bold red", "bold dark_orange3", "dim"  # to be read on light and on dark
+GOOD, BAD, WARNING, QUIET, HEAD = "green", "bold red", "bold dark_orange3", "dim", "bold"  # on light and on dark
 LEVELS = {"error": BAD, "warning": WARNING}
 
 
@@ -208,7 +208,7 @@ def _widths(grid: Grid) -> list[int]:
 def _grid(grid: Grid, width: int) -> list[Text]:
     shown, widths = fit(grid, width), _widths(grid)
     lines = [Text(grid.title, "bold")] if grid.title else []
-    header = [Text(grid.columns[i].name, QUIET) for i in shown]
+    header = [Text(grid.columns[i].name, HEAD) for i in shown]
     for row in (
         header,
         *([cell if isinstance(cell, Text) else Text(cell) for cell in (r[i] for i in shown)] for r in grid.rows),

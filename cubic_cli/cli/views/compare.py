@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
 from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared
@@ -212,7 +213,7 @@ def _histograms(tensor: str, records: Sequence[Record], shown: list[int], width:
     axis = common_axis([abs(end) for one in found for end in (one.min, one.max) if end is not None], width)
     pictures: list[str | Text] = [f"{tensor} on ±{axis.limit:g}"]
     for one in (found[i] for i in shown):
-        pictures.append(bar(axis, one.min, one.max, one.histogram.model_dump() if one.histogram else None))
+        pictures.append(bar(axis, one.min, one.max, share(one, axis.edges)))
     return [pictures]
 
 

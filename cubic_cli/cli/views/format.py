@@ -36,10 +36,10 @@ def three_decimals(value: float | None) -> str:
 
 
 def r_squared(value: float | None) -> str:
-    """Return R², of which small parts say nothing: three decimals."""
-    if value is None or not math.isfinite(value) or abs(value) >= 1000:
+    """Return R², of which small parts say nothing: three decimals, and an exponent where a number has one."""
+    if value is None or not math.isfinite(value):
         return number(value)
-    return f"{round(value, 3) + 0.0:.3f}"
+    return f"{round(value, 3) + 0.0:,.3f}" if abs(value) < 1e9 else f"{value:.3e}"
 
 
 def mean(value: float | None, low: float | None, high: float | None) -> str:
@@ -107,6 +107,15 @@ class Axis:
         share = math.asinh(value / self.linear) / math.asinh(self.limit / self.linear)
         return round((self.width - 1) / 2 * (1 + max(-1.0, min(1.0, share))))
 
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The ends of the cells, `[width + 1]`."""
+        half = (self.width - 1) / 2
+        places = (np.arange(self.width + 1) - 0.5 - half) / half
+        with np.errstate(over="ignore"):
+            edges: NDArray[np.float64] = self.linear * np.sinh(places * math.asinh(self.limit / self.linear))
+        return edges
+
     def header(self) -> str:
         """Return the ends and the zero of the axis, as the title of its column."""
         end = (
@@ -126,25 +135,29 @@ def common_axis(magnitudes: Iterable[float], width: int) -> Axis:
     return Axis(limit, min(1.0, limit / 10), width - 1 + width % 2)
 
 
-def bar(axis: Axis, low: float | None, high: float | None, histogram: dict[str, Any] | None) -> str:
-    """Return a histogram on the axis, the heights by the square root of the counts; without one, the range alone."""
+def bar(axis: Axis, low: float | None, high: float | None, share: NDArray[np.float64] | None) -> str:
+    """Return a histogram on the axis, a height for the `share` of the values in each cell; without, the range alone.
+
+    The ends are values that are there, though the even spread that a histogram comes from may have missed them.
+    """
     cells = [" "] * axis.width
     cells[axis.width // 2] = "┊"
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "".join(cells)
-    if histogram is None:
+    if share is None:
         for cell in range(axis.cell(low), axis.cell(high) + 1):
             cells[cell] = "━"
         return "".join(cells)
-    heights = np.zeros(axis.width)
-    edges = histogram["edges"]
-    for count, left, right in zip(histogram["counts"], edges, edges[1:], strict=False):
-        first, last = axis.cell(left), axis.cell(right)
-        heights[first : last + 1] += count / (last + 1 - first)
-    levels = np.sqrt(heights / (heights.max() or 1.0))
-    for cell in np.flatnonzero(heights).tolist():
-        cells[cell] = BLOCKS[min(7, int(levels[cell] * 8))]
+    for cell in {axis.cell(end) for end in (low, high) if end}:
+        cells[cell] = BLOCKS[0]
+    for cell in np.flatnonzero(share).tolist():
+        cells[cell] = BLOCKS[max(0, math.ceil(share[cell] / share.max() * 8) - 1)]
     return "".join(cells)
+
+
+def length(share: float, width: int) -> str:
+    """Return a bar of a share of `width` cells."""
+    return "█" * round(share * width)
 
 
 def buckets(values: NDArray[Any], width: int) -> tuple[NDArray[np.float64], int]:

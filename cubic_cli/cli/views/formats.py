@@ -6,7 +6,7 @@ from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, Column, Grid, Heading, Screen
 from cubic_cli.cli.views.format import number, percent
-from cubic_cli.cli.views.run import SYMBOLS
+from cubic_cli.cli.views.tensors import SYMBOLS
 from cubic_cli.runs.record import Parameter, Record, Tensor
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

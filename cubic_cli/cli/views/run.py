@@ -12,7 +12,6 @@ import numpy as np
 from rich.text import Text
 
 from cubic_cli import config as cfg
-from cubic_cli.analysis.describe import as_scaled
 from cubic_cli.cli.views.blocks import (
     BAD,
     GOOD,
@@ -29,19 +28,16 @@ from cubic_cli.cli.views.blocks import (
 )
 from cubic_cli.cli.views.format import (
     GLUE,
-    Axis,
-    bar,
     buckets,
-    common_axis,
     duration,
-    mean,
+    length,
     number,
-    percent,
+    r_squared,
     shape,
     size,
     sparkline,
 )
-from cubic_cli.cli.views.format import r_squared as fit
+from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS, table
 from cubic_cli.float32 import shortest
 from cubic_cli.runs.record import Record
 from cubic_cli.runs.store import near
@@ -49,26 +45,19 @@ from cubic_cli.runs.store import near
 if TYPE_CHECKING:
     from cubic_cli.float32 import Float32
 
-EQUATIONS = {"z1": "x·W1 + b1", "a1": "{activation}(z1)", "z2": "a1·W2 + b2", "loss": "mean((z2 − y)²)"}
-SYMBOLS = {
-    "input_layer.weight": "W1",
-    "input_layer.bias": "b1",
-    "output_layer.weight": "W2",
-    "output_layer.bias": "b2",
-}
-QUANTILES = {"0.01": "1 %", "0.5": "50 %", "0.99": "99 %"}
-# Columns of the tensors' table that are left out where they do not fit, in this order. What is not finite goes first
-# only where all is finite; the tensor, its minimum and its maximum always stay.
-DROP = ("equation", "50 %", ("1 %", "99 %"), "zeros", "std", "shape", "mean")
 _LABEL = 13  # cells: the labels of the facts
+_ROOM = 100  # cells from which on the losses have bars
+_BAR = 50  # cells of the longest of them
 
 
 class View(NamedTuple):
-    """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width."""
+    """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width, and
+    what of the record is damaged."""
 
     record: Record
     losses: "Float32 | None"
     width: int
+    broken: frozenset[str]
 
 
 def screen(record: Record, losses: "Float32 | None", width: int, broken: frozenset[str] = frozenset()) -> Screen:
@@ -80,7 +69,7 @@ def screen(record: Record, losses: "Float32 | None", width: int, broken: frozens
         width: of the terminal.
         broken: names of the record's parts.
     """
-    view = View(record, losses, width)
+    view = View(record, losses, width, broken)
     blocks: Screen = []
     facts: list[tuple[str, Text]] = []
     for needs, section in _SECTIONS:
@@ -168,19 +157,23 @@ def _network(view: View) -> Fact:
 
 
 def _parameters(view: View) -> Fact:
+    """How many there are and what a pass costs, as one compares networks; the table has each of them."""
     parameters = view.record.parameters
-    count = sum(p.count for p in parameters)
-    kinds = sorted({p.dtype for p in parameters})
-    width = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
-    total = sum(p.count * width.get(p.dtype, 4) for p in parameters)
+    kinds = "/".join(sorted({p.dtype for p in parameters}))
     origin = view.record.config.initializer or _origin(view.record)
-    text = Text(f"{_many(count, 'parameter')} of {'/'.join(kinds)}, {size(total)}, {origin}: ")
-    ranges = []
-    for p in parameters:
-        name = f"{SYMBOLS.get(p.name, p.name)} {shape(p.shape)}"
-        same = p.min == p.max
-        ranges.append(f"{name} = {number(p.min)}" if same else f"{name} from {number(p.min)} to {number(p.max)}")
-    return "parameters", text.append(", ".join(r.replace(" ", GLUE) for r in ranges))
+    text = Text(f"{_many(sum(p.count for p in parameters), 'parameter')} of {kinds}, ")
+    if all(p.bytes is not None for p in parameters):  # schema 1 does not say
+        text.append(f"{size(sum(p.bytes or 0 for p in parameters))}, ")
+    return "parameters", text.append(origin)
+
+
+def _cost(view: View) -> Fact | None:
+    """What one batch takes, the loss left out: operations, and the memory of what it puts out."""
+    tensors = [tensor for tensor in view.record.tensors if tensor.name != "loss"]
+    if any(tensor.flops is None or tensor.bytes is None for tensor in tensors):
+        return None
+    flops, held = sum(t.flops or 0 for t in tensors), sum(t.bytes or 0 for t in tensors)
+    return "a batch", Text(f"{flops:,}{GLUE}FLOPs, {size(held)} of activations")
 
 
 def _origin(record: Record) -> str:
@@ -192,62 +185,24 @@ def _origin(record: Record) -> str:
 
 
 def _tensors(view: View) -> list[Block]:
-    """The table of x, y and the tensors, with a histogram of each on one axis; the loss has other units and none."""
-    record = view.record
-    count, scaled = record.dataset.rows, as_scaled(record)
-    rows: list[dict[str, Any]] = [
-        {"name": name, "shape": [count], **column.model_dump()} for name, column in (("x", scaled.x), ("y", scaled.y))
-    ]
-    rows += [tensor.model_dump() for tensor in record.tensors]
-    axis = _axis(rows, view.width)
-    title = axis.header()
-    quantiles = [QUANTILES[key] for key in QUANTILES] if any(row.get("quantiles") for row in rows) else []
-    nonfinite = any(row.get("nonfinite") for row in rows)
-    names = ["tensor", "equation", "shape", "min", "max", "mean", "std", *quantiles, "zeros", "non-finite", title]
-    columns = [Column(name, name not in ("tensor", "equation", "shape", title), name == title) for name in names]
-    cells = [_row(row, record.config.activation, axis, title) for row in rows]
-    drop = DROP if nonfinite else ("non-finite", *DROP)
-    notes = [f"over one epoch; the axis is logarithmic beyond ±{axis.linear:g}"]
-    if quantiles:
-        notes.append("quantiles and histograms from an even spread of samples")
-    if record.config.scaling != "none":
-        notes.append("x and y as scaled")
-    grid = Grid("tensors", columns, [[row[name] for name in names] for row in cells], (*drop, title), "; ".join(notes))
-    return [grid]
+    return [table(view.record, view.width, "parameters" not in view.broken)]
 
 
-def _axis(rows: list[dict[str, Any]], width: int) -> Axis:
-    ends = [abs(row[end]) for row in rows if row["name"] != "loss" for end in ("min", "max") if row[end] is not None]
-    return common_axis(ends, 21 if width < 100 else 27 if width < 140 else 41)
-
-
-def _row(row: dict[str, Any], activation: str, axis: Axis, title: str) -> dict[str, str | Text]:
-    quantiles = row.get("quantiles") or {}
-    pictured = row["name"] != "loss"
-    lost = row.get("nonfinite", 0)
-    return {
-        "tensor": row["name"],
-        "equation": EQUATIONS.get(row["name"], "").format(activation=activation),
-        "shape": shape(row["shape"]),
-        **{name: number(row[name]) for name in ("min", "max", "std")},
-        "mean": mean(row["mean"], row["min"], row["max"]),
-        **{name: number(quantiles[key]) if key in quantiles else "" for key, name in QUANTILES.items()},
-        "zeros": percent(row["zeros"]) if "zeros" in row else "",
-        "non-finite": Text(f"{lost:,}", BAD) if lost else "0" if "nonfinite" in row else "",
-        title: bar(axis, row["min"], row["max"], row.get("histogram")) if pictured else "",
-    }
-
-
-def _loss(view: View) -> Fact:
+def _loss(view: View) -> Fact | list[Block]:
+    """The loss beside what it is held against, in its units; with bars where there is room."""
     record, context = view.record, view.record.context
-    r_squared, variance, floor = context.r_squared, context.target_variance, context.noise_floor
-    text = Text.assemble((number(record.loss), "bold"))
-    text.append(f", R²{GLUE}{fit(r_squared)}; always answering the mean of y leaves {number(variance)}")
-    if floor is not None and math.isfinite(floor):
-        text.append(f", the cubic itself {number(floor)}")
-    if record.loss_in_data_units != record.loss:
-        text.append(f"; in the data's units {number(record.loss_in_data_units)}")
-    return "loss", text
+    baselines = (("predicting the mean", context.target_variance), ("the true cubic", context.noise_floor))
+    held = [(name, value) for name, value in baselines if value is not None and math.isfinite(value)]
+    as_read = [] if record.loss_in_data_units == record.loss else [("in the data's units", record.loss_in_data_units)]
+    fit = r_squared(context.r_squared)
+    if view.width < _ROOM:
+        said = [number(record.loss), *(f"{name} {number(value)}" for name, value in (*as_read, *held)), f"R² {fit}"]
+        return "loss", Text(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said))
+    figures = [("of the network", record.loss), *held]
+    largest = max((value for _, value in figures if math.isfinite(value)), default=0.0) or 1.0
+    bars = {name: length(value / largest, _BAR) for name, value in figures if math.isfinite(value)}
+    rows = [(name, number(value), bars.get(name, "")) for name, value in (*figures[:1], *as_read, *figures[1:])]
+    return [Grid("", [Column("loss", False), Column(""), Column(" ", False, True)], [*rows, ("R²", fit, "")])]
 
 
 def _batches(view: View) -> Fact | None:
@@ -256,7 +211,7 @@ def _batches(view: View) -> Fact | None:
     if losses is None or not len(losses):
         return None
     some, each = buckets(losses, max(10, min(view.width - _LABEL, 100)))
-    text = Text(sparkline(some), "bold" if len(losses) > 1 else "")
+    text = Text(sparkline(some))
     finite = np.flatnonzero(np.isfinite(losses))
     if finite.size:
         text.append(f" from {number(shortest(losses[finite].min()))} to {number(shortest(losses[finite].max()))}")
@@ -267,7 +222,7 @@ def _batches(view: View) -> Fact | None:
             where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
             text.append(f"; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)")
     if each > 1:
-        text.append(f"; a mark is the largest of {each:,}{GLUE}batches")
+        text.append(f"; one bar = the largest of {each:,}{GLUE}batches")
     if (lost := len(losses) - finite.size) > 0:
         text.append(f"; {lost:,} not finite", BAD)
     return "batches", text
@@ -277,8 +232,7 @@ def _epochs(view: View) -> Fact | list[Block]:
     epochs = view.record.epochs
     losses = {repr(epoch.loss) for epoch in epochs}
     if len(losses) <= 1:
-        text = f"1–{len(epochs):,}, the same loss each, bit for bit" if len(epochs) > 1 else "1"
-        return "epochs", Text(text)
+        return "epochs", Text(f"all {len(epochs):,} epochs identical" if len(epochs) > 1 else "1")
     shown = epochs if len(epochs) <= 20 else epochs[:10] + epochs[-10:]
     # In full: they differ, be it in the last digit.
     rows = [(f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)) for epoch in shown]
@@ -357,6 +311,7 @@ _SECTIONS: tuple[tuple[tuple[str, ...], _Section], ...] = (
     (("config", "sources"), _settings),
     (("config", "tensors"), _network),
     (("config", "parameters"), _parameters),
+    (("tensors",), _cost),
     (("config", "dataset", "tensors"), _tensors),
     (("loss", "loss_in_data_units", "context"), _loss),
     ((), _batches),
