@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -38,7 +38,6 @@ def check(seen, values):
         np.testing.assert_allclose(seen.std, finite.std(), atol=3e-6 * scale + 1e-37)
 
 
-@settings(deadline=None, max_examples=300)
 @given(values=VALUES, cuts=st.lists(st.integers(0, LONGEST), max_size=5), order=st.randoms(use_true_random=False))
 def test_any_split_merges_to_the_whole_in_any_order(values, cuts, order):
     """Into any number of parts, empty ones too; and a sum of parts is a part again."""

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -104,7 +104,6 @@ def test_tensors_of_any_width_look_at_no_more_than_the_limit(hidden, monkeypatch
     assert z2.min() - 1e-3 <= edges[0] < edges[-1] <= z2.max() + 1e-3 or len(edges) == 2
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 40))
 def test_a_spread_of_a_stream_is_every_so_many_of_it(sizes, limit):
     stream = np.arange(sum(sizes), dtype=np.float32)

@@ -6,6 +6,7 @@ import re
 import stat
 from pathlib import Path
 
+import helpers
 import pytest
 
 from cubic_cli.cli import dotenv
@@ -108,9 +109,9 @@ def test_no_secret_is_shown(cubic, tmp_path, secret):
 
 
 def test_a_secret_is_not_saved(cubic, tmp_path):
-    cubic("generate", "--n", 10)
-    (tmp_path / ".env").write_text("TOKEN=hunter2\nNUM_SAMPLES=10\n")
-    status, out, err = cubic("forward", "--json")
+    cubic("generate", "--n", 20)
+    (tmp_path / ".env").write_text("TOKEN=hunter2\nNUM_SAMPLES=20\n")
+    status, out, err = cubic("forward", "--hidden-size", 3, "--json")
     assert status == 0, err
     assert json.loads(out)["sources"]["num_samples"] == ".env"
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".env"]
@@ -194,7 +195,7 @@ def test_cubic_works_from_any_folder_below(cubic, tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("DATASET=data.csv\nARTIFACT_DIR=runs\n")
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    assert cubic("forward", "--num-samples", 20)[0] == 0
+    assert cubic("forward", *helpers.QUICK)[0] == 0
     assert (tmp_path / "runs" / "default_run" / "run.json").exists()
     assert not list((tmp_path / "below").iterdir())
 

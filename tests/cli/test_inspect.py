@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import helpers
 import numpy as np
 import polars as pl
 import pytest
@@ -525,7 +526,7 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4 * settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(PLACES), st.booleans(), JUNK), min_size=1, max_size=3))
 @example([(("tensors",), False, [])])
 @example([(("dataset", "y", "min"), False, 3.4028235677973366e38)])  # the first that is no float32
@@ -563,7 +564,7 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
     assert "run.json" in (refusal(see) or "run.json")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(runs.FILES), st.integers(0, 3000), st.binary(max_size=3))
 @example("run.json", 892, b" ")  # in the name of the dataset
 @example("history.parquet", 1100, b"\x00\x00\x80")  # in the size of a batch
@@ -683,7 +684,7 @@ def test_a_pipe_for_a_record_keeps_nobody_waiting(cubic, three):
 
 
 def test_forward_says_which_run_it_replaces(cubic, here):
-    arguments = ("forward", "--num-samples", 20, "--run-name", "again")
+    arguments = ("forward", *helpers.QUICK, "--run-name", "again")
     assert cubic(*arguments)[2] == "saved in model/again\n"
     change_record(here / "model" / "again", created="2026-11-24T10:31:00Z")
     assert re.search(r"saved in model/again; it replaces the run of 2026-11-2\d \d\d:\d\d\n", cubic(*arguments)[2])

@@ -28,8 +28,9 @@ def net(tmp_path):
     return "net.safetensors"
 
 
-def run(cubic, *arguments, status=0, **variables):
-    found, out, err = cubic("forward", "--dataset", DATA, "--json", "--num-epochs", 2, *arguments)
+def run(cubic, *arguments, status=0, rows=20):
+    given = ("--dataset", DATA, "--num-samples", rows, "--json", "--num-epochs", 2)
+    found, out, err = cubic("forward", *given, *arguments)
     assert found == status, err
     return (json.loads(out) if out else None), err
 
@@ -39,7 +40,7 @@ def tensors(record):
 
 
 def test_trained_network_of_the_original(cubic):
-    record, err = run(cubic, "--parameters", ORIGINAL / "trained.json", "--scaling", "minmax")
+    record, err = run(cubic, "--parameters", ORIGINAL / "trained.json", "--scaling", "minmax", rows="all")
     # By the original's own figures, in float64.
     assert record["loss"] == pytest.approx(0.00630386693, rel=2e-6)
     assert record["loss_in_data_units"] == pytest.approx(2456088.49, rel=2e-6)
@@ -118,7 +119,7 @@ def test_run_s_own_parameters_run_again(cubic, net):
     _, err = run(cubic, *again)
     assert "was saved by a run with --activation tanh, and this one has relu" in err
     assert "was saved by a run with --scaling standard, and this one has none" in err
-    _, err = run(cubic, *again, "--activation", "tanh", "--scaling", "standard", "--num-samples", 100)
+    _, err = run(cubic, *again, "--activation", "tanh", "--scaling", "standard", rows=19)
     assert "the scale is that of these samples, not the run's that saved it" in err
 
 
@@ -139,7 +140,7 @@ def test_parameters_are_saved_in_the_same_bytes(cubic, net):
         ("", {"HIDDEN_SIZE": "5", "INITIALIZER": "zeros"}, ["--parameters", "{net}"], None, 3, ""),
         ("PARAMETERS={net}\n", {"INITIALIZER": "zeros"}, [], "zeros", 64, "INITIALIZER=zeros in the environment takes"),
         ("PARAMETERS={net}\n", {}, ["--initializer", "zeros"], "zeros", 64, "--initializer zeros takes the place"),
-        ("", {"PARAMETERS": "{net}"}, ["--hidden-size", "5"], "ones", 5, "--hidden-size 5 takes the place"),
+        ("", {"PARAMETERS": "{net}"}, ["--hidden-size", "64"], "ones", 64, "--hidden-size 64 takes the place"),
         ("", {"PARAMETERS": "{net}"}, ["--hidden-size", "3"], None, 3, ""),
         ("", {}, ["--parameters", "{net}", "--hidden-size", "3"], None, 3, ""),
     ],
@@ -218,7 +219,7 @@ def checkpoints(*paths):
 
 
 def sweep(cubic, *arguments, status=0):
-    found, out, err = cubic("sweep", "--dataset", DATA, "--num-epochs", 1, "--json", *arguments)
+    found, out, err = cubic("sweep", "--dataset", DATA, "--num-samples", 20, "--num-epochs", 2, "--json", *arguments)
     assert found == status, err
     return {row["run_name"]: row for row in json.loads(out)["runs"]} if out else err
 

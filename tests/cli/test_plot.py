@@ -9,32 +9,42 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from cubic_cli import load_run
+from cubic_cli import forward, load_run
 from cubic_cli.cli.views import plot
-from cubic_cli.data.read import read_samples
+from cubic_cli.parameters import by_name
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "schema1"
 
 
+SMALL = {"hidden_size": 3, "num_epochs": 2, "run_name": "small"}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A run of 64 drawn units over 400 samples, in 40 batches."""
+    settings = {"initializer": "he_normal", "num_epochs": 2, "run_name": "wide"}
+    return forward(*helpers.samples(400), **settings, artifact_dir=tmp_path_factory.mktemp("wide"))
+
+
+def small(rows=20, **settings):
+    """Return a run of three units over the noisy cubic."""
+    return forward(*helpers.samples(rows), **(SMALL | settings))
+
+
 @pytest.fixture
-def run(cubic):
-    """A run whose data hold a NaN in batch 3, scaled, so that all that can be drawn is drawn."""
-
-    def make(*settings, rows=60):
-        cubic("generate", "--n", rows)
-        status, _, err = cubic("forward", "--num-samples", rows, "--num-epochs", 2, *settings)
-        assert status == 0, err
-        return load_run("model/default_run")
-
-    return make
+def saved(cubic):
+    """A run of this folder, named default_run."""
+    assert cubic("generate", "--n", 20)[0] == 0
+    assert cubic("forward", *helpers.QUICK)[0] == 0
+    return load_run("model/default_run")
 
 
 def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def test_the_panels_show_what_the_record_holds(run):
-    saved = run("--initializer", "he_normal", "--scaling", "standard", "--activation", "tanh")
+def test_the_panels_show_what_the_record_holds():
+    saved = small(initializer="he_normal", scaling="standard", activation="tanh")
     fit, losses, *histograms = plot.draw(saved).axes
     lines = {line.get_label(): line.get_xydata() for line in fit.lines}
     rows = np.array([(sample["x"], sample["y"], sample["z2"]) for sample in saved.record["samples"]])
@@ -42,21 +52,20 @@ def test_the_panels_show_what_the_record_holds(run):
     np.testing.assert_array_equal(lines["the network"], rows[np.argsort(rows[:, 0])][:, [0, 2]])
     xs, ys = lines["the true cubic"].T
     np.testing.assert_allclose(ys, 0.01 * xs**3 - 0.5 * xs + 20)
-    np.testing.assert_array_equal(losses.lines[0].get_xdata(), np.arange(1, 7))
-    np.testing.assert_array_equal(losses.lines[0].get_ydata(), saved.history["loss"][:6])
+    np.testing.assert_array_equal(losses.lines[0].get_xdata(), [1, 2])
+    np.testing.assert_array_equal(losses.lines[0].get_ydata(), saved.history["loss"][:2])
     assert {line.get_label() for line in losses.lines} >= {"the epoch's mean"}
-    worst = 1 + int(np.argmax(saved.history["loss"][:6]))
+    worst = 1 + int(np.argmax(saved.history["loss"][:2]))
     assert f"the worst, batch {worst}" in {line.get_label() for line in losses.lines}
     for axes, tensor in zip(histograms, saved.record["tensors"], strict=False):
         assert axes.get_title() == tensor["label"]
 
 
-def test_drawn_heights_are_those_of_numpy(run):
+def test_drawn_heights_are_those_of_numpy(wide):
     """A he_normal z1 has one hump, at 0: linear bins whose heights are the shares that NumPy counts."""
-    saved = run("--initializer", "he_normal", rows=400)
-    axes = plot.draw(saved).axes[2]
-    x, _ = read_samples(Path("data.csv"), 400)
-    z1 = np.outer(x, saved.parameters["input_layer.weight"][0])  # no bias
+    axes = plot.draw(wide).axes[2]
+    x, _ = helpers.samples(400)
+    z1 = np.outer(x, wide.parameters["input_layer.weight"][0])  # no bias
     counts, edges = np.histogram(z1, 64, (z1.min(), z1.max()))
     drawn = axes.patches[0].get_data()
     np.testing.assert_allclose(drawn.edges, edges, rtol=1e-5)
@@ -67,90 +76,76 @@ def test_drawn_heights_are_those_of_numpy(run):
     assert middle > drawn.values[40:].sum()
 
 
-def test_zeros_are_said_and_not_drawn(run):
-    saved = run("--initializer", "he_normal", rows=400)
-    axes = plot.draw(saved).axes[3]
-    zeros = saved.record["tensors"][1]["zeros"]
+def test_zeros_are_said_and_not_drawn(wide):
+    axes = plot.draw(wide).axes[3]
+    zeros = wide.record["tensors"][1]["zeros"]
     assert f"zero: {zeros:.1%}" in texts(axes)
     heights = axes.patches[0].get_data().values
     assert heights.sum() == pytest.approx(1 - zeros)
     assert heights.max() < 0.1
 
 
-def test_magnitudes_of_many_decades_get_a_logarithmic_axis(cubic, tmp_path):
-    x = 10.0 ** np.linspace(-6, 3, 500)
-    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{v:.6g},1\n" for v in x))
-    cubic("forward", "--num-samples", "all", "--initializer", "he_normal", "--hidden-size", 1)
-    axes = plot.draw(load_run("model/default_run")).axes[2]
+def test_magnitudes_of_many_decades_get_a_logarithmic_axis():
+    x = 10.0 ** np.linspace(-6, 3, 400)
+    passes_x_on = by_name(helpers.parameters([1.0] * 64, 0, 1, 0))
+    axes = plot.draw(forward(x, np.ones(400), parameters=passes_x_on, run_name="decades")).axes[2]
     assert axes.get_xscale() == "symlog"
     assert axes.get_ylabel() == "share of the values per decade"
     heights = axes.patches[0].get_data().values
     assert heights[2:-2] == pytest.approx(np.full(heights.size - 4, 1 / 9), rel=0.2)
 
 
-def test_data_that_do_not_follow_the_cubic_are_drawn_without_it(cubic, tmp_path):
-    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{v},{(-1) ** v}\n" for v in range(40)))
-    cubic("forward", "--num-samples", 40)
-    fit = plot.draw(load_run("model/default_run")).axes[0]
+def test_data_that_do_not_follow_the_cubic_are_drawn_without_it():
+    fit = plot.draw(forward(range(20), [1, -1] * 10, **SMALL)).axes[0]
     assert {line.get_label() for line in fit.lines} == {"samples", "the network"}
     assert fit.get_title() == "samples and the network"
 
 
-def test_what_is_not_finite_is_marked(cubic, tmp_path):
-    (tmp_path / "data.csv").write_text("x,y\n" + "1.5,2.5\n" * 22 + "nan,1\n" + "2,3\n" * 7)
-    cubic("forward", "--num-samples", 30)
-    _, losses, z1, *_ = plot.draw(load_run("model/default_run")).axes
+def test_what_is_not_finite_is_marked():
+    _, losses, z1, *_ = plot.draw(forward([1.5] * 12 + [np.nan] + [2] * 7, [2.5] * 20, **SMALL)).axes
     marks = {line.get_label(): line.get_xdata() for line in losses.lines}
-    np.testing.assert_array_equal(marks["not finite (1)"], [3])
-    assert "not finite: 64" in texts(z1)
+    np.testing.assert_array_equal(marks["not finite (1)"], [2])
+    assert "not finite: 3" in texts(z1)
 
 
-def test_of_many_batches_an_even_spread_is_drawn_and_the_worst(run, monkeypatch):
+def test_of_many_batches_an_even_spread_is_drawn_and_the_worst(wide, monkeypatch):
     monkeypatch.setattr(plot, "_BATCHES", 4)
-    saved = run("--batch-size", 5)
-    _, axes, *_ = plot.draw(saved).axes
-    loss = saved.history["loss"][:12].to_numpy()
+    _, axes, *_ = plot.draw(wide).axes
+    loss = wide.history["loss"][:40].to_numpy()
     drawn = axes.lines[0].get_xydata()
-    assert {1, 12, 1 + int(np.argmax(loss))} <= set(drawn[:, 0])
+    assert {1, 40, 1 + int(np.argmax(loss))} <= set(drawn[:, 0])
     assert len(drawn) <= 5
     np.testing.assert_array_equal(drawn[:, 1], loss[drawn[:, 0].astype(int) - 1])
     assert "evenly spread" in axes.lines[0].get_label()
 
 
-def test_a_figure_does_not_hang_on_the_user_s_settings(run, monkeypatch):
+def test_a_figure_does_not_hang_on_the_user_s_settings(monkeypatch):
     import matplotlib
 
-    saved = run()
-    expected = plot.svg(saved)
+    run = small()
+    expected = plot.svg(run)
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "axes.facecolor": "black"}):
-        assert plot.svg(saved) == expected
+        assert plot.svg(run) == expected
 
 
 @pytest.mark.parametrize(
-    ("rows", "settings"),
-    [
-        (1, ()),
-        (3, ("--initializer", "zeros")),
-        (20, ("--scaling", "minmax", "--initializer", "zeros", "--run-name", "default_run")),
-        (20, ("--hidden-size", 1, "--batch-size", 100)),
-    ],
+    "settings",
+    [{"rows": 1}, {"initializer": "zeros", "scaling": "minmax"}, {"hidden_size": 1, "batch_size": 100}],
+    ids=["one sample", "zeros", "one unit, one batch"],
 )
-def test_runs_at_the_edge_are_drawn(run, rows, settings):
-    assert len(plot.draw(run(*settings, rows=rows)).axes) == 5
+def test_runs_at_the_edge_are_drawn(settings):
+    assert len(plot.draw(small(**settings)).axes) == 5
 
 
-def test_a_run_without_finite_values_is_drawn(cubic, tmp_path):
-    (tmp_path / "data.csv").write_text("x,y\n" + "nan,inf\n" * 3)
-    cubic("forward", "--num-samples", 3)
-    fit, losses, *histograms = plot.draw(load_run("model/default_run")).axes
+def test_a_run_without_finite_values_is_drawn():
+    fit, losses, *histograms = plot.draw(forward([np.nan] * 20, [np.inf] * 20, **SMALL)).axes
     assert texts(fit) == ["no sample is finite"]
     assert texts(losses) == ["no batch has a finite loss"]
     assert all(texts(axes)[0] == "no value is finite" for axes in histograms)
 
 
-def test_the_dataset_is_not_read(run):
-    saved = run()
+def test_the_dataset_is_not_read(saved):
     Path("data.csv").unlink()
     assert "samples" in [line.get_label() for line in plot.draw(saved).axes[0].lines]
 
@@ -161,9 +156,8 @@ def test_runs_of_schema_1_are_drawn_without_what_they_lack():
     assert len(losses.lines[0].get_xdata()) == 4
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PNG"])
-def test_the_files_hold_the_figure(run, cubic, tmp_path, ending):
-    run()
+@pytest.mark.parametrize("ending", ["svg", "pdf", "PNG"])
+def test_the_files_hold_the_figure(saved, cubic, tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     status, out, err = cubic("inspect", "default_run", "--plot", path)
     assert (status, err) == (0, f"drawn in {path}\n")
@@ -188,8 +182,7 @@ def test_the_files_hold_the_figure(run, cubic, tmp_path, ending):
     assert [p.name for p in tmp_path.iterdir() if "scratch" in p.name] == []
 
 
-def test_what_cannot_be_drawn_or_written(run, cubic, tmp_path, monkeypatch):
-    run()
+def test_what_cannot_be_drawn_or_written(saved, cubic, tmp_path, monkeypatch):
     status, out, err = cubic("inspect", "--plot", "a.gif")
     assert (status, out) == (2, "")
     assert "--plot" in err
@@ -206,11 +199,8 @@ def test_what_cannot_be_drawn_or_written(run, cubic, tmp_path, monkeypatch):
     assert "pip install matplotlib" in err
 
 
-def test_a_long_name_fits(run, cubic):
-    name = "a" * 100
-    run()
-    cubic("forward", "--num-samples", 20, "--run-name", name)
-    figure = plot.draw(load_run(f"model/{name}"))
+def test_a_long_name_fits():
+    figure = plot.draw(small(run_name="a" * 100))
     figure.draw_without_rendering()
     box = figure._suptitle.get_window_extent()
     assert box.x0 >= 0

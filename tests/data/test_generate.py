@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import helpers
 import numpy as np
 import polars as pl
 import pytest
@@ -214,9 +215,9 @@ def test_a_path_that_cannot_be_written(cubic, path, said):
     "name", ["with space.csv", "ünïcode 🙂.csv", "UPPER.CSV", "-dash.csv", "a\nb.csv", "x.PARQUET"]
 )
 def test_names_that_are_unusual(cubic, name):
-    assert cubic("generate", "--n", 5, f"--dataset={name}")[0] == 0
+    assert cubic("generate", "--n", 20, f"--dataset={name}")[0] == 0
     assert is_own(Path(name))
-    status, _, err = cubic("forward", "--num-samples", 5, "--num-epochs", 1, "--hidden-size", 2, f"--dataset={name}")
+    status, _, err = cubic("forward", *helpers.QUICK, f"--dataset={name}")
     assert status == 0, err
 
 

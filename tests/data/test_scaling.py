@@ -120,7 +120,7 @@ def test_the_record_holds_the_scales_and_the_loss_in_the_units_of_the_data(cubic
 
 
 def test_without_scaling_the_losses_are_one(cubic):
-    write(np.linspace(-1, 1, 20), np.linspace(0, 3, 20))
+    write(np.linspace(-1, 1, 57), np.linspace(0, 3, 57))
     record = forward(cubic)
     assert record["loss_in_data_units"] == record["loss"]
     assert record["scaling"]["x"] == record["scaling"]["y"] == {"shift": 0.0, "factor": 1.0}
@@ -129,7 +129,7 @@ def test_without_scaling_the_losses_are_one(cubic):
 @pytest.mark.parametrize("kind", ["minmax", "standard"])
 def test_a_constant_target_has_no_loss_in_the_units_of_the_data(cubic, kind):
     """Whatever the network answers, scaled back it is the constant."""
-    write(np.linspace(-1, 1, 20), np.full(20, 7.0))
+    write(np.linspace(-1, 1, 57), np.full(57, 7.0))
     record = forward(cubic, "--scaling", kind)
     assert record["loss"] > 0
     assert record["loss_in_data_units"] == 0

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import jax
@@ -60,8 +61,9 @@ def drawn():
     return parameters._replace(b1=np.linspace(-0.7, 0.9, H, dtype=np.float32))
 
 
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize(
+    ("activation", "devices"), [*((kind, 4) for kind in Activation), (Activation.tanh, 1), (Activation.tanh, 3)]
+)
 def test_gradients_against_differences(drawn, activation, devices):
     x, y = samples()
     values = on_host(drawn)
@@ -77,14 +79,14 @@ def test_gradients_against_differences(drawn, activation, devices):
     assert failure is None
 
 
-@pytest.mark.parametrize("initializer", list(Initializer))
-@pytest.mark.parametrize("activation", list(Activation))
-def test_raw_data_and_every_initialiser_verify(initializer, activation):
+@pytest.mark.parametrize("activation", Activation)
+def test_raw_data_and_every_initialiser_verify(activation):
     x, y = samples(scale=100.0)
-    parameters = network.initialise(initializer, H, 1)
-    found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices())
-    expected = by_hand_of(parameters, x, y, activation)
-    assert verify_gradients.verify(from_names(found), expected)[1] is None
+    for initializer in Initializer:
+        parameters = network.initialise(initializer, H, 1)
+        found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices())
+        expected = by_hand_of(parameters, x, y, activation)
+        assert verify_gradients.verify(from_names(found), expected)[1] is None, initializer
 
 
 @pytest.mark.parametrize("name", ["input_layer.weight", "input_layer.bias", "output_layer.weight", "output_layer.bias"])
@@ -107,10 +109,10 @@ def test_blocks_do_not_matter(drawn, monkeypatch):
 
 
 def test_forward_measures_and_verifies_them(cubic):
-    cubic("generate", "--n", 300)
-    plain = json.loads(cubic("forward", "--num-samples", 300, "--json")[1])
+    cubic("generate", "--n", 100)
+    plain = json.loads(cubic("forward", "--json")[1])
     assert plain["gradients"] is None
-    record = json.loads(cubic("forward", "--num-samples", 300, "--gradients", "--json")[1])
+    record = json.loads(cubic("forward", "--gradients", "--json")[1])
     assert record["verification"]["passed"]
     measured = record["gradients"]
     assert [row["name"] for row in measured["parameters"]] == [row["name"] for row in record["parameters"]]
@@ -131,26 +133,26 @@ def test_a_wrong_gradient_makes_forward_fail(cubic, monkeypatch):
         return found
 
     monkeypatch.setattr(gradients, "measure", wrong)
-    status, _, err = cubic("forward", "--num-samples", 100, "--gradients")
+    status, _, err = cubic("forward", "--gradients")
     assert status == 1
     assert "gradient of input_layer.bias" in err
 
 
 def test_gradients_over_a_spread_where_not_every_batch_is_verified(cubic, monkeypatch):
-    cubic("generate", "--n", 500)
-    monkeypatch.setattr(verify, "MAX_SAMPLES", 100)
-    record = json.loads(cubic("forward", "--num-samples", "all", "--gradients", "--json")[1])
-    assert record["verification"]["batches"] == 10
+    cubic("generate", "--n", 100)
+    monkeypatch.setattr(verify, "MAX_SAMPLES", 50)
+    record = json.loads(cubic("forward", "--gradients", "--json")[1])
+    assert record["verification"]["batches"] == 5
     assert record["verification"]["passed"]
 
 
-@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("activation", Activation)
 def test_gradients_of_large_pre_activations_are_verified(activation):
     """Where z³ or z² leaves float32's range, the slope of gelu is 1 or 0, not NaN."""
     parameters = network.initialise(Initializer.he_normal, H, 4)
-    x = np.array([1e10, -1e10, 1e13, -3e13], np.float32)
-    y = np.zeros(4, np.float32)
-    found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices()[:1])
+    x = np.resize(np.array([1e10, -1e10, 1e13, -3e13], np.float32), N)
+    y = np.zeros(N, np.float32)
+    found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices())
     expected = by_hand_of(parameters, x, y, activation)
     assert all(told.all() for told in expected.told)
     assert verify_gradients.verify(from_names(found), expected)[1] is None
@@ -178,24 +180,23 @@ def test_saturated_activations_verify(initializer, activation):
         assert failure is None
 
 
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("scale", [1e-33, 1e-35, 1e-38, 1e-41])
-def test_gradients_where_x_may_be_zero_to_the_device_verify(scale, activation):
+@pytest.mark.parametrize("activation", Activation)
+def test_gradients_where_x_may_be_zero_to_the_device_verify(activation):
     x, y = samples()
-    x = (scale * x).astype(np.float32)
     parameters = network.initialise(Initializer.he_normal, H, 4)
-    for target in (y, (1e36 * y).astype(np.float32)):
-        found = gradients.measure(parameters, Arrays(x, target), activation, jax.devices())
-        expected = by_hand_of(parameters, x, target, activation)
-        assert verify_gradients.verify(from_names(found), expected)[1] is None
+    for scale, target in itertools.product((1e-33, 1e-35, 1e-38, 1e-41), (y, (1e36 * y).astype(np.float32))):
+        small = (scale * x).astype(np.float32)
+        found = gradients.measure(parameters, Arrays(small, target), activation, jax.devices())
+        expected = by_hand_of(parameters, small, target, activation)
+        assert verify_gradients.verify(from_names(found), expected)[1] is None, scale
 
 
-@pytest.mark.parametrize("activation", list(Activation))
+@pytest.mark.parametrize("activation", Activation)
 def test_gradients_of_targets_near_the_end_of_float32_verify(activation):
     """2 (z2 − y) overflows, and times a slope of 0 it is NaN: what a device makes of it is not to be told."""
     parameters = network.initialise(Initializer.he_normal, H, 4)
     for x in (1.8e19, 1.0):
-        column, y = np.full(7, x, np.float32), np.full(7, 3e38, np.float32)
+        column, y = np.full(N, x, np.float32), np.full(N, 3e38, np.float32)
         found = gradients.measure(parameters, Arrays(column, y), activation, jax.devices())
         expected = by_hand_of(parameters, column, y, activation)
         assert not expected.told.b2.any()
@@ -204,16 +205,15 @@ def test_gradients_of_targets_near_the_end_of_float32_verify(activation):
 
 def test_gradients_of_errors_near_the_end_of_float32():
     """2 (z2 − y) is beyond float32 and times a slope of 0 no number; the gradient of b2 is its mean all the same."""
-    x = np.array([1, 2, 3, 4], np.float32)
-    y = np.array([3e38, -2e38, 3e38, 1], np.float32)
+    x, y = (np.resize(np.array(a, np.float32), N) for a in ([1, 2, 3, 4], [3e38, -2e38, 3e38, 1]))
     parameters = network.initialise(Initializer.zeros, H, 0)
-    found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices()[:1])
+    found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices())
     assert found["output_layer.bias"] == pytest.approx(-2 * y.astype(np.float64).mean(), rel=1e-6)
     assert not any(found[name].any() for name in found if name != "output_layer.bias")
 
 
 def test_gradients_are_measured_whatever_jax_is_told_to_halt_at():
-    x = np.array([1, np.nan], np.float32)
+    x = np.resize(np.array([1, np.nan], np.float32), N)
     with jax.debug_nans(True), jax.debug_infs(True):
         found = gradients.measure(
             network.initialise(Initializer.ones, H, 0), Arrays(x, x), Activation.relu, jax.devices()
@@ -226,7 +226,7 @@ def test_gradients_of_samples_that_are_all_alike_verify(x):
     """Then all roundings of a sum over them go one way, and come to N / 4 of them."""
     column, y = np.full(1000, x, np.float32), np.full(1000, -1.7, np.float32)
     for initializer in Initializer:
-        parameters = network.initialise(initializer, 8, 3)
+        parameters = network.initialise(initializer, H, 3)
         found = gradients.measure(parameters, Arrays(column, y), Activation.leaky_relu, jax.devices())
         expected = by_hand_of(parameters, column, y, Activation.leaky_relu)
         assert verify_gradients.verify(from_names(found), expected)[1] is None
@@ -234,9 +234,9 @@ def test_gradients_of_samples_that_are_all_alike_verify(x):
 
 def test_a_gradient_that_cancels_verifies():
     """Standardised targets add up to zero; a sum that passes one of 14 on its way rounds at that size."""
-    x, y = np.ones(203, np.float32), np.linspace(-1e-3, 1e-3, 203)
+    x, y = np.ones(N, np.float32), np.linspace(-1e-3, 1e-3, N)
     y[0] = 14
     y = (y - y.mean()).astype(np.float32)
-    parameters = network.initialise(Initializer.zeros, 2, 0)
+    parameters = network.initialise(Initializer.zeros, H, 0)
     found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices())
     assert verify_gradients.verify(from_names(found), by_hand_of(parameters, x, y, Activation.relu))[1] is None

@@ -140,7 +140,7 @@ def test_a_variable_holds_one_value(swept, cubic, data, monkeypatch, tmp_path):
 def test_the_ranking_against_float64(swept, data):
     """With `ones`, z1 is x + 1 for every unit and z2 is H relu(x + 1) + 1."""
     x, y = data
-    widths = (2, 8, 32)
+    widths = (2, 4, 16)
     status, document, err = swept("--run-name", "w", *flags("--hidden-size", widths))
     assert status == 0
     expected = {f"w-h{h}": np.mean((h * np.maximum(x + 1, 0) + 1 - y) ** 2) for h in widths}
@@ -157,24 +157,24 @@ def test_the_ranking_against_float64(swept, data):
         assert (f"explodes ×{growth:.3g}" in row["verdict"]) == (growth > 10)
         assert ("worse than the mean" in row["verdict"]) == (loss > y.var())
         assert "all units alike" in row["verdict"]
-    assert [line.split(":")[0] for line in err.splitlines()] == ["1/3 w-h2", "2/3 w-h8", "3/3 w-h32"]
+    assert [line.split(":")[0] for line in err.splitlines()] == ["1/3 w-h2", "2/3 w-h4", "3/3 w-h16"]
 
 
 def test_the_spread_of_z2_grows_as_h_with_ones_and_that_of_z1_does_not(swept, data):
-    _, document, _ = swept(*flags("--hidden-size", (4, 16, 64)))
+    _, document, _ = swept(*flags("--hidden-size", (2, 4, 16)))
     grown = {entry["tensor"]: entry for entry in document["growth"]}
     assert list(grown) == ["z1", "a1", "z2"]
     assert grown["z2"]["exponent"] == pytest.approx(1, abs=1e-6)  # std(H a + 1) = H std(a)
     assert grown["z1"]["exponent"] == pytest.approx(0, abs=1e-6)
     stds = [point["std"] for point in grown["z2"]["points"]]
-    assert stds == pytest.approx([h * np.maximum(data[0] + 1, 0).std() for h in (4, 16, 64)], rel=1e-6)
+    assert stds == pytest.approx([h * np.maximum(data[0] + 1, 0).std() for h in (2, 4, 16)], rel=1e-6)
 
 
 def test_the_exponent_of_drawn_parameters_is_the_slope_of_polyfit(swept, data, tmp_path):
-    arguments = (*flags("--hidden-size", (4, 16, 64)), *flags("--seed", (0, 1)), "--initializer", "glorot_normal")
+    arguments = (*flags("--hidden-size", (2, 4, 16)), *flags("--seed", (0, 1)), "--initializer", "glorot_normal")
     _, document, _ = swept(*arguments)
     logs = []
-    for h, seed in itertools.product((4, 16, 64), (0, 1)):
+    for h, seed in itertools.product((2, 4, 16), (0, 1)):
         record = json.loads((tmp_path / "model" / f"default_run-h{h}-s{seed}" / "run.json").read_text())
         logs.append((math.log(h), math.log(record["tensors"][2]["std"])))
     slope = np.polyfit(*np.transpose(logs), 1)[0]
@@ -286,16 +286,16 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
 
 
 def test_what_is_saved_is_kept_and_the_rest_is_run(swept, data, tmp_path):
-    grid = flags("--hidden-size", (2, 3, 4))
+    grid = flags("--hidden-size", (2, 4, 16))
     assert kept(swept(*grid)[1]) == set()
     model = tmp_path / "model"
     shutil.rmtree(model / "default_run-h2")
-    (model / "default_run-h3" / "history.parquet").unlink()
-    before = (model / "default_run-h4" / "run.json").stat().st_ino
+    (model / "default_run-h4" / "history.parquet").unlink()
+    before = (model / "default_run-h16" / "run.json").stat().st_ino
     status, document, err = swept(*grid)
     assert status == 0
-    assert kept(document) == {"default_run-h4"}
-    assert (model / "default_run-h4" / "run.json").stat().st_ino == before
+    assert kept(document) == {"default_run-h16"}
+    assert (model / "default_run-h16" / "run.json").stat().st_ino == before
     assert [line.endswith("as saved") for line in err.splitlines()] == [False, False, True]
     assert kept(swept(*grid)[1]) == names(document)
     assert kept(swept(*grid, "--rerun")[1]) == set()
@@ -385,7 +385,7 @@ def test_a_run_that_fails_stops_no_other(swept, cubic, data, tmp_path, monkeypat
     stranger = tmp_path / "model" / "default_run-h2"
     stranger.mkdir(parents=True)
     (stranger / "thesis.txt").write_text("three years")
-    grid = flags("--hidden-size", (2, 3, 4, 5, 6))
+    grid = flags("--hidden-size", (2, 3, 4, 5, 16))
     status, document, err = swept(*grid)
     assert status == 1
     assert [row.get("error") is None for row in document["runs"]] == [True] + [False] * 4
@@ -404,21 +404,21 @@ def test_a_run_that_fails_stops_no_other(swept, cubic, data, tmp_path, monkeypat
 def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, monkeypatch, tmp_path):
     compute = expected.compute
 
-    def wrong_for_three(*arguments):
+    def wrong_for_four(*arguments):
         reference = compute(*arguments)
-        reference.loss *= 1 + (reference.hidden_size == 3)
+        reference.loss *= 1 + (reference.hidden_size == 4)
         return reference
 
-    grid = ("--initializer", "he_normal", *flags("--hidden-size", (2, 3)))
+    grid = ("--initializer", "he_normal", *flags("--hidden-size", (2, 4)))
     with monkeypatch.context() as patch:
-        patch.setattr(expected, "compute", wrong_for_three)
+        patch.setattr(expected, "compute", wrong_for_four)
         status, document, err = swept(*grid)
         assert status == 1
-        row = next(row for row in document["runs"] if row["hidden_size"] == 3)
+        row = next(row for row in document["runs"] if row["hidden_size"] == 4)
         assert row["verdict"][0] == "not verified"
         assert row["verified"] is False
-        assert err.splitlines()[-1].endswith("1 of 2 runs failed; default_run-h3: unverified")
-        assert (tmp_path / "model" / "default_run-h3" / "run.json").exists()
+        assert err.splitlines()[-1].endswith("1 of 2 runs failed; default_run-h4: unverified")
+        assert (tmp_path / "model" / "default_run-h4" / "run.json").exists()
     status, document, _ = swept(*grid)
     assert (status, kept(document)) == (0, {"default_run-h2"})
 
@@ -516,18 +516,17 @@ def test_the_screen_of_a_sweep_over_widths(cubic, data):
 # The plot
 
 
-@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_the_same_runs_give_the_same_plot(swept, data, tmp_path, ending, magic):
+def test_the_same_runs_give_the_same_plot(swept, data, tmp_path):
+    """The other endings are written as the figure of a run is."""
     grid = (*flags("--hidden-size", (4, 16)), *flags("--initializer", ("ones", "zeros")))
-    files = [tmp_path / f"{name}.{ending}" for name in "ab"]
+    files = [tmp_path / f"{name}.svg" for name in "ab"]
     for file in files:
         assert swept(*grid, "--plot", file)[0] == 0
     first, second = (file.read_bytes() for file in files)
     assert first == second
-    assert first.startswith(magic)
-    if ending == "svg":
-        assert b"ones: H^1.00" in first
-        assert b"zeros: no power" in first
+    assert first.startswith(b"<?xml")
+    assert b"ones: H^1.00" in first
+    assert b"zeros: no power" in first
 
 
 def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_run(cubic, data, tmp_path, monkeypatch):

@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 
 import jax
 import numpy as np
@@ -40,16 +39,19 @@ def compute(parameters, x, y, activation=Activation.relu, batch=B):
     return expected.compute(Parameters(*map(np.asarray, parameters)), x, y, batch, activation)
 
 
-@pytest.mark.parametrize("by_unit", [False, True])
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("initializer", list(Initializer))
-def test_what_is_right_passes(initializer, activation, by_unit):
+by_both_schedules = pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+
+
+@by_both_schedules
+@pytest.mark.parametrize("activation", Activation)
+def test_what_is_right_passes(activation, by_unit):
     x, y = samples()
-    parameters = initialise(initializer, H, 2)
-    result = check(parameters, see(parameters, x, y, activation, by_unit), x, y, activation)
-    assert result.passed, result
-    assert result.batches == 101
-    assert result.max_relative_error < 1e-6
+    for initializer in Initializer:
+        parameters = initialise(initializer, H, 2)
+        result = check(parameters, see(parameters, x, y, activation, by_unit), x, y, activation)
+        assert result.passed, (initializer, result)
+        assert result.batches == 101
+        assert result.max_relative_error < 1e-6
 
 
 def test_zeros_of_gelu_that_float32_may_miss():
@@ -61,26 +63,27 @@ def test_zeros_of_gelu_that_float32_may_miss():
         assert reference.tensors["a1"].zeros == (least, B)
 
 
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("initializer", list(Initializer))
-def test_what_cancels_is_no_failure(initializer, activation):
+@pytest.mark.parametrize("hidden", [1, 64])
+@pytest.mark.parametrize("activation", Activation)
+def test_what_cancels_is_no_failure(activation, hidden):
     """A batch of one sample may be nearly zero, where its terms are not: z2 is a difference of saturated units, a1 of
     gelu that of 1 and tanh, the loss that of z2 and y.
     """
-    x = np.linspace(-4, 4, 2_001, dtype=np.float32)
-    for seed, hidden in itertools.product(range(5), (1, 4, 64)):
+    x = np.linspace(-4, 4, N, dtype=np.float32)
+    drawn_from = [(initializer, 0) for initializer in Initializer] + [(Initializer.he_normal, s) for s in range(1, 5)]
+    for initializer, seed in drawn_from:
         drawn = initialise(initializer, hidden, seed)
         for bias in (0.0, 0.7):
             parameters = drawn._replace(b1=np.full(hidden, bias, np.float32))
             y = np.float32(forward64(Parameters(*map(np.asarray, parameters)), x, activation)[2])
             result = check(parameters, see(parameters, x, y, activation, batch=1), x, y, activation, batch=1)
-            assert result.passed, (seed, hidden, bias, result)
+            assert result.passed, (initializer, seed, bias, result)
             assert result.max_relative_error < 5e-6  # half of what is allowed
 
 
-@pytest.mark.parametrize("hidden", [4, 64, 1024, 4096])
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("initializer", [Initializer.ones, Initializer.he_normal, Initializer.glorot_uniform])
+@pytest.mark.parametrize("hidden", [4, 4096])
+@pytest.mark.parametrize("activation", Activation)
+@pytest.mark.parametrize("initializer", [Initializer.ones, Initializer.he_normal])
 def test_a_small_error_is_noticed_at_any_width(initializer, activation, hidden):
     """z2 off by three thousandths of the largest of its batch, where float32 rounds 1e-6 of it."""
     x, y = samples()
@@ -144,7 +147,7 @@ def named(result):
     return result.failure.quantity.split("_")[0]
 
 
-@pytest.mark.parametrize("by_unit", [False, True])
+@by_both_schedules
 class TestInjectedErrors:
     """What a broken device would do; the reference has the right parameters and samples."""
 
@@ -227,8 +230,8 @@ def test_values_that_are_not_finite_in_the_data_are_no_failure():
     assert result.passed, result
 
 
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("by_unit", [False, True])
+@pytest.mark.parametrize("activation", Activation)
+@by_both_schedules
 def test_what_overflows_or_is_infinite_is_no_failure_under_any_activation(activation, by_unit):
     """z1 may leave float32's range where a1 does not: 0.01 z1 of `leaky_relu`, and 0 of `gelu` at −∞."""
     x, y = samples()
@@ -251,7 +254,7 @@ OFFSETS = {
 
 
 @pytest.mark.parametrize("activation", [Activation.relu, Activation.identity, Activation.gelu])
-@pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+@by_both_schedules
 @pytest.mark.parametrize("name", OFFSETS)
 def test_mean_and_deviation_are_held_to_the_deviation_however_far_from_zero(name, by_unit, activation):
     """Three times what is allowed, tolerance · std and a few 2⁻²⁴ of the values, not 1e-5 of their magnitude."""
@@ -284,7 +287,7 @@ def test_a_mean_outside_of_the_range_and_a_constant_that_deviates_are_wrong_howe
             assert check(parameters, wrong, x, x).failure.quantity == f"{tensor}_{figure}"
 
 
-@pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+@by_both_schedules
 def test_a_loss_of_tiny_squares_is_what_it_is(by_unit):
     """An answer of 0 to everything, y = ±1e-19: the loss is 1e-38, below float32's smallest normal one, and not 0."""
     x, y = np.array([1, -1], np.float32), np.array([1e-19, -1e-19], np.float32)
@@ -296,21 +299,20 @@ def test_a_loss_of_tiny_squares_is_what_it_is(by_unit):
     assert check(parameters, lost, x, y).failure.quantity == "loss"
 
 
-@pytest.mark.parametrize("activation", list(Activation))
-@pytest.mark.parametrize("scale", [1e-33, 1e-35, 1e-37, 1e-39, 1e-42, 1e-45])
-def test_what_a_device_takes_for_zero_is_no_failure(scale, activation):
+@by_both_schedules
+@pytest.mark.parametrize("activation", Activation)
+def test_what_a_device_takes_for_zero_is_no_failure(activation, by_unit):
     """x, products and sums below 2⁻¹²⁶ are themselves or zero: in the zeros counted, and in what follows from them."""
-    rng = np.random.default_rng(6)
-    with np.errstate(under="ignore"):
-        x = (scale * rng.uniform(-1, 1, 203)).astype(np.float32)
-    y = rng.normal(0, 1, 203).astype(np.float32)
-    parameters = initialise(Initializer.he_normal, 50, 1)
-    for by_unit in (False, True):
+    y = samples()[1] / 50
+    parameters = initialise(Initializer.he_normal, H, 1)
+    for scale in (1e-33, 1e-35, 1e-37, 1e-39, 1e-42, 1e-45):
+        with np.errstate(under="ignore"):
+            x = (scale * samples()[0] / 100).astype(np.float32)
         result = check(parameters, see(parameters, x, y, activation, by_unit), x, y, activation)
-        assert result.passed, result
+        assert result.passed, (scale, result)
 
 
-@pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
+@by_both_schedules
 def test_a_large_output_bias_and_an_infinite_x_times_a_tiny_weight_are_no_failure(by_unit):
     """The sum may begin with the bias, and round at its size; ∞ · 1e-45 is NaN where a device takes 1e-45 for zero."""
     x, y = samples()

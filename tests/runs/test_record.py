@@ -6,6 +6,7 @@ import math
 import time
 from pathlib import Path
 
+import helpers
 import jsonschema
 import pytest
 import records
@@ -64,12 +65,13 @@ def test_what_someone_added_is_kept():
         *(["--scaling", kind, "--gradients"] for kind in Scaling),
         ["--no-verify"],
         ["--num-samples", 1],
-        ["--num-samples", "all", "--batch-size", 7, "--hidden-size", 3],
+        ["--num-samples", "all", "--batch-size", 7],
     ],
+    ids=lambda words: " ".join(map(str, words)),
 )
 def test_every_record_is_valid_and_one_in_all_places(cubic, tmp_path, settings):
-    cubic("generate", "--n", 40)
-    status, out, _ = cubic("forward", "--num-samples", 40, "--num-epochs", 2, *settings, "--json")
+    cubic("generate", "--n", 20)
+    status, out, _ = cubic("forward", *helpers.QUICK, *settings, "--json")
     assert status == 0
     check(json.loads(out))
     assert json.loads((tmp_path / "model" / "default_run" / "run.json").read_text()) == json.loads(out)
@@ -83,19 +85,19 @@ def test_values_that_are_not_finite_are_valid(cubic, tmp_path, value, column):
     rows[4][column] = value
     (tmp_path / "data.csv").write_text("x,y\n" + "".join(",".join(row) + "\n" for row in rows))
     for settings in ([], ["--scaling", "standard", "--gradients"]):
-        _, out, _ = cubic("forward", "--num-samples", 20, "--json", *settings)
+        _, out, _ = cubic("forward", *helpers.QUICK, "--json", *settings)
         check(json.loads(out))
 
 
 def test_no_finite_value_at_all_is_valid(cubic, tmp_path):
-    (tmp_path / "data.csv").write_text("x,y\n" + "nan,nan\n" * 3)
-    status, out, _ = cubic("forward", "--num-samples", 3, "--json", "--gradients")
+    (tmp_path / "data.csv").write_text("x,y\n" + "nan,nan\n" * 20)
+    status, out, _ = cubic("forward", *helpers.QUICK, "--json", "--gradients")
     assert status == 0
     check(json.loads(out))
 
 
 def test_a_failed_verification_is_valid(cubic, monkeypatch):
-    cubic("generate", "--n", 40)
+    cubic("generate", "--n", 20)
     original = expected.compute
 
     def wrong(*arguments):
@@ -104,7 +106,7 @@ def test_a_failed_verification_is_valid(cubic, monkeypatch):
         return reference
 
     monkeypatch.setattr(expected, "compute", wrong)
-    status, out, _ = cubic("forward", "--num-samples", 40, "--json")
+    status, out, _ = cubic("forward", *helpers.QUICK, "--json")
     document = json.loads(out)
     assert status == 1
     assert document["verification"]["failure"]["quantity"] == "z1_min"
