@@ -124,15 +124,14 @@ class Group:
         self._put(name, document)
         return document
 
-    def finish(self, message: str | None = None) -> str | None:
-        """End together: process 0 says how it ended, None for well; returns that at every process."""
+    def finish(self) -> None:
+        """End together, once process 0 has saved and shown all."""
         import jax
 
-        message = self.share("end", message)
+        self.share("end")
         self._ending.set()
-        with contextlib.suppress(RuntimeError):  # all is done and saved, whoever goes now
+        with contextlib.suppress(RuntimeError):  # whoever goes now
             jax.distributed.shutdown()
-        return message
 
     def fail(self, message: str) -> None:
         """Tell all others that this process fails; the first that does is heard."""
@@ -178,7 +177,7 @@ class Group:
             status = self._tell(f"process {failed['process']} failed: {failed['message']}")
             if self.process_id == 0:
                 time.sleep(_LINGER)
-            supervisor.leave(status)
+            supervisor.exit_now(status)
 
 
 # What a process may have of its own: its name for the dataset, where it keeps what, on what it runs, what it refuses.
@@ -212,7 +211,7 @@ def joined(
         PeerError: JAX detects no cluster; a process does not come, or differs; names it.
     """
     group: list[Group] = []
-    supervisor.attend(lambda: group[0].fail("it was interrupted") if group else None)
+    supervisor.become_worker(lambda: group[0].fail("it was interrupted") if group else None)
     prepare_cpu()
     import jax
 
@@ -257,9 +256,7 @@ def _own_platform(device: Device) -> str:
     from jax.extend.backend import clear_backends
 
     if importlib.util.find_spec("libtpu") is not None and device is not Device.cpu:
-        return (
-            "tpu"  # which may not start twice in one process (nobody has tried), and whose processes wait for no other
-        )
+        return "tpu"  # may not start twice in one process (nobody has tried), and its processes wait for no other
     platform: str = pick_devices(device)[0].platform
     if platform == "cpu":
         jax.config.update("jax_platforms", "cpu")  # no other is waited for

@@ -9,12 +9,12 @@ Whatever else speaks at the port is a stranger: nothing that it says or leaves u
 the ports want a network that is trusted.
 """
 
+import asyncio
 import contextlib
 import json
-import selectors
 import socket
-import time
-from collections.abc import Iterable, Iterator
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterable
 from typing import Any
 
 from cubic_cli.errors import PeerError
@@ -31,12 +31,10 @@ def meet(address: str, processes: int, process_id: int, seconds: float) -> None:
     Raises:
         PeerError: some did not come, or left (names them); two have one number; this process cannot listen.
     """
-    host, _, port = address.rpartition(":")
-    deadline = time.monotonic() + seconds
-    if process_id == 0:
-        _receive(address, int(port), processes, deadline, seconds)
-    else:
-        _come(host.strip("[]"), int(port), processes, process_id, deadline, seconds)
+    if process_id > 0:
+        asyncio.run(_come(address, processes, process_id, seconds))
+    elif processes > 1:
+        asyncio.run(_receive(address, processes, seconds))
 
 
 def number_of(processes: list[int]) -> str:
@@ -51,75 +49,64 @@ def _absent(missing: list[int], seconds: float) -> PeerError:
     )
 
 
-def _receive(address: str, port: int, processes: int, deadline: float, seconds: float) -> None:
+async def _receive(address: str, processes: int, seconds: float) -> None:
     """Wait, as process 0, until all have come."""
-    here: dict[socket.socket, int] = {}
-    strangers: dict[socket.socket, bytes] = {}  # what each has said so far, the oldest first
     missing = list(range(1, processes))
-    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-        server = stack.enter_context(_listen(address, port))
-        selector.register(server, selectors.EVENT_READ, server)
+    here: list[StreamWriter] = []
+    strangers: dict[StreamWriter, None] = {}  # the oldest first
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # however a stranger's connection ends, nobody is told
+    ended: asyncio.Future[PeerError | None] = loop.create_future()
 
-        def dismiss(peer: socket.socket) -> None:
-            selector.unregister(peer)
-            strangers.pop(peer, None)
-            peer.close()
+    def end(error: PeerError | None) -> None:
+        if not ended.done():
+            ended.set_result(error)
 
-        def accept() -> None:
-            with contextlib.suppress(OSError):  # it has left again, or this process has too many files open
-                peer, _ = server.accept()
-                peer.setblocking(False)
-                strangers[peer] = b""
-                selector.register(peer, selectors.EVENT_READ, peer)
-            if len(strangers) > _STRANGERS:
-                dismiss(next(iter(strangers)))
-
-        def listen(peer: socket.socket) -> None:
-            """Hear a stranger, who may turn out to be a process."""
-            try:
-                received = peer.recv(_LINE)
-            except OSError:
-                received = b""
-            strangers[peer] += received
-            line, ended, _ = strangers[peer].partition(b"\n")
-            if not ended and received and len(line) <= _LINE:
-                return
-            number = _greet(peer, line, processes, missing) if ended else None
+    async def hear(reader: StreamReader, writer: StreamWriter) -> None:
+        """Hear a stranger, who may turn out to be a process."""
+        strangers[writer] = None
+        if len(strangers) > _STRANGERS:
+            oldest = next(iter(strangers))
+            del strangers[oldest]
+            oldest.close()
+        with contextlib.closing(writer):
+            line = b""
+            with contextlib.suppress(OSError, ValueError):  # ValueError: the line is too long
+                line = await reader.readline()
+            strangers.pop(writer, None)
+            number = _greet(writer, line, processes, missing)
             if number is None:
-                dismiss(peer)
                 return
-            del strangers[peer]
-            here[stack.enter_context(peer)] = number
+            here.append(writer)
             missing.remove(number)
             _tell(here, {"missing": missing})
-
-        try:
-            while missing:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise _absent(missing, seconds)
-                for peer in [key.data for key, _ in selector.select(left)]:
-                    if peer is server:
-                        accept()
-                    elif peer in strangers:
-                        listen(peer)
-                    elif peer in here:  # nobody speaks twice: it has closed
-                        raise PeerError(f"process {here[peer]} left before {number_of(missing)} came")
-        except PeerError as error:
-            _tell(here, {"error": str(error)})
-            raise
-        finally:
-            for peer in [*strangers]:
-                dismiss(peer)
-        # Who closes first keeps the port busy for a while; JAX needs it here, so the others close first.
-        closing = time.monotonic() + _PATIENCE
-        for peer in here:
-            peer.settimeout(max(0.1, closing - time.monotonic()))
+            if not missing:
+                end(None)
             with contextlib.suppress(OSError):
-                peer.recv(1)
+                await reader.read(1)  # nobody speaks twice: it has closed
+            end(PeerError(f"process {number} left before {number_of(missing)} came"))
+
+    server = await asyncio.start_server(hear, sock=_listen(address), limit=_LINE)
+    await asyncio.wait([ended], timeout=seconds)
+    server.close()
+    error = ended.result() if ended.done() else _absent(missing, seconds)
+    for peer in strangers:
+        peer.close()
+    hearing = asyncio.all_tasks() - {asyncio.current_task()}
+    if error is not None:
+        _tell(here, {"error": str(error)})
+    elif hearing:
+        # Who closes first keeps the port busy for a while; JAX needs it here, so the others close first.
+        await asyncio.wait(hearing, timeout=_PATIENCE)
+    for peer in here:
+        peer.close()
+    await asyncio.gather(*hearing)
+    if error is not None:
+        raise error
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def _listen(address: str) -> socket.socket:
+    port = int(address.rpartition(":")[2])
     try:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -131,7 +118,7 @@ def _listen(address: str, port: int) -> socket.socket:
         ) from None
 
 
-def _greet(peer: socket.socket, line: bytes, processes: int, missing: list[int]) -> int | None:
+def _greet(peer: StreamWriter, line: bytes, processes: int, missing: list[int]) -> int | None:
     """Return the number of who has come, None for a stranger or one that cannot take part (and is told why)."""
     greeting = _decode(line)
     number, wanted = greeting.get("process"), greeting.get("processes")
@@ -147,84 +134,58 @@ def _greet(peer: socket.socket, line: bytes, processes: int, missing: list[int])
     return None
 
 
-def _come(host: str, port: int, processes: int, process_id: int, deadline: float, seconds: float) -> None:
+async def _come(address: str, processes: int, process_id: int, seconds: float) -> None:
     """Go to process 0, and wait there until all have come."""
-    at = f"{host}:{port}"
+    host, _, port = address.rpartition(":")
     missing: list[int] = []  # nobody has said
     strange = False
-    while (peer := _reach(host, port, deadline)) is not None:
-        with peer:
-            _tell([peer], {"process": process_id, "processes": processes})
-            try:
-                for line in _lines(peer, deadline + _PATIENCE):
-                    told = _decode(line)
-                    if isinstance(error := told.get("error"), str):
-                        raise PeerError(error)
-                    if isinstance(refusal := told.get("refused"), str):
-                        raise PeerError(f"process 0 at {at} refused this one: {refusal}")
-                    if not _are_processes(told.get("missing"), processes):
-                        break
-                    missing = told["missing"]
-                    if not missing:
-                        return
-            except TimeoutError:
+    deadline = asyncio.get_running_loop().time() + seconds
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline) as limit:
+            while True:
+                try:
+                    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), limit=_LINE)
+                except OSError:  # not there yet, or its name is not known yet
+                    await asyncio.sleep(_RETRY)
+                    continue
+                limit.reschedule(deadline + _PATIENCE)
                 strange = True
-                break
-            except OSError:
-                pass
-        if missing:
-            raise PeerError(f"process 0 at {at} left before {number_of(missing)} came")
-        # Another program's words, or none, as where a crowd of strangers has pushed this process out: once more.
-        strange = True
-        time.sleep(max(0.0, min(_RETRY, deadline - time.monotonic())))
+                with contextlib.closing(writer), contextlib.suppress(OSError, ValueError):
+                    _tell([writer], {"process": process_id, "processes": processes})
+                    async for line in reader:
+                        told = _decode(line)
+                        if isinstance(error := told.get("error"), str):
+                            raise PeerError(error)
+                        if isinstance(refusal := told.get("refused"), str):
+                            raise PeerError(f"process 0 at {address} refused this one: {refusal}")
+                        if not _are_processes(told.get("missing"), processes):
+                            break
+                        missing = told["missing"]
+                        if not missing:
+                            return
+                if missing:
+                    raise PeerError(f"process 0 at {address} left before {number_of(missing)} came")
+                # Another program's words, or none, as where a crowd of strangers pushed this process out: once more.
+                limit.reschedule(deadline)
+                await asyncio.sleep(_RETRY)
     if missing:
         raise _absent(missing, seconds)
     hint = "start it, and see that its machine and port can be reached from here"
     if strange:
         hint = "is another program at this address?"
-    raise PeerError(f"process 0 did not come to COORDINATOR_ADDRESS {at} within {seconds:g} s; {hint}")
+    raise PeerError(f"process 0 did not come to COORDINATOR_ADDRESS {address} within {seconds:g} s; {hint}")
 
 
-def _reach(host: str, port: int, deadline: float) -> socket.socket | None:
-    """Return a connection, None where there is none by the deadline."""
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            return socket.create_connection((host, port), timeout=left)
-        except OSError:  # not there yet, or its name is not known yet
-            time.sleep(max(0.0, min(_RETRY, left)))
-    return None
-
-
-def _tell(peers: Iterable[socket.socket], message: dict[str, Any]) -> None:
+def _tell(peers: Iterable[StreamWriter], message: dict[str, Any]) -> None:
     """Send a message; one that does not take it has left, which is noticed when it is read."""
     for peer in peers:
-        with contextlib.suppress(OSError):
-            peer.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _lines(peer: socket.socket, deadline: float) -> Iterator[bytes]:
-    """Yield the lines that come; end where the peer does, or a line is too long.
-
-    Raises:
-        TimeoutError: the deadline is over, however much has come.
-    """
-    rest = b""
-    while len(rest) <= _LINE:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        peer.settimeout(left)
-        received = peer.recv(_LINE)
-        if not received:
-            return
-        *lines, rest = (rest + received).split(b"\n")
-        yield from lines
+        peer.write(json.dumps(message).encode() + b"\n")
 
 
 def _decode(line: bytes) -> dict[str, Any]:
     """Return the message of a line, empty for what no process says."""
     try:
-        message = json.loads(line)
+        message = json.loads(line) if line.endswith(b"\n") else {}
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}

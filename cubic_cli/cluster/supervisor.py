@@ -84,8 +84,8 @@ def explain(said: str, killed_by: int, process_id: int | None) -> str:
     return f"{here} was killed ({name}){why} {_UNTOUCHED}"
 
 
-def attend(interrupted: Callable[[], None]) -> None:
-    """Begin to be a worker: speak on the real streams, which C++ does not, and end with the supervisor.
+def become_worker(interrupted: Callable[[], None]) -> None:
+    """Speak on the real streams, which C++ does not, and end with the supervisor, as a worker does.
 
     Args:
         interrupted: called when the supervisor is gone, before this process goes too.
@@ -107,7 +107,7 @@ def attend(interrupted: Callable[[], None]) -> None:
     threading.Thread(target=wait, daemon=True, name="supervisor").start()
 
 
-def leave(status: int) -> None:
+def exit_now(status: int) -> None:
     """End a worker at once: what JAX does at exit waits for processes that may be gone."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -105,6 +105,10 @@ def test_a_stranger_does_not_end_a_meeting(greeting):
         assert silent.fileno() > 0
 
 
+def test_one_process_waits_for_none():
+    assert Meeting(1, 3600).start(0).wait() == {0: None}
+
+
 def test_a_thousand_who_say_nothing_do_not_end_a_meeting():
     meeting = Meeting(2, WITHIN).start(0)
     with contextlib.ExitStack() as crowd:
