@@ -287,7 +287,12 @@ def figures(record: Record) -> dict[str, Any]:
 def verdict(record: Record) -> list[str]:
     """Return what the findings of a run come to, in a few words each, most important first, and how well it fits."""
     said = limits.in_short(record)
-    return [*said.values(), *([] if "worse_than_mean" in said else _fit(record.context.r_squared))]
+    lesser = [said.pop(id) for id in _LESSER if id in said]
+    fit = [said.pop("worse_than_mean")] if "worse_than_mean" in said else _fit(record.context.r_squared)
+    return [*said.values(), *fit, *lesser]
+
+
+_LESSER = ("linear", "saturated_units", "low_rank")  # why it fits no better, which is said first
 
 
 def _fit(r_squared: float | None) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -235,7 +236,7 @@ def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
         (
             [("identical_units", 2, "a1"), ("low_rank", 2, "a1"), ("worse_than_mean", -1, "loss")],
             {"units": {"distinct": 32, "rank": 2}, "context": {"r_squared": -1.0}},
-            ["32 of 64 units distinct", "rank 2", "worse than the mean"],
+            ["32 of 64 units distinct", "worse than the mean", "rank 2"],
         ),
         ([("nonfinite", 3, "a1")], {"context": {"r_squared": math.nan}}, ["not finite from a1 on"]),
         ([("unverified", 1, "z2")], {"context": {"r_squared": 0.5}}, ["not verified", "better than the mean"]),
@@ -474,7 +475,7 @@ def test_long_names_never_cost_a_number(base, width):
     assert len(table) == 2
     for line, h in zip(table, (8, 64), strict=True):
         assert "1,234,600" in line
-        assert "-8,079" in line
+        assert "-8,079.050" in line
         assert f"h{h} " in line
 
 
@@ -507,10 +508,32 @@ def test_the_screen_of_a_sweep_over_widths(cubic, data):
     status, out, _ = cubic("sweep", "--run-name", "exp1", "--num-samples", 60, *grid)
     assert status == 0
     assert out.splitlines()[0] == "sweep exp1  4 runs, 4 verified"
-    growth = out[out.index("Growth with H (relu, none)") :].splitlines()
+    growth = out[out.index("Growth with H (relu, scaling none)") :].splitlines()
     assert growth[2].split() == ["ones", "H^0.00", "H^0.00", "H^1.00"]
     assert growth[3].split() == ["zeros", "–", "–", "–"]
+    assert growth[4].endswith("H = 4, 16; –: constant or not finite.")
     assert "Growth" not in cubic("sweep", "--num-samples", 60, "--hidden-size", 4)[1]
+
+
+def test_a_power_of_one_draw_a_width_is_said_to_hold_chance(cubic, data):
+    grid = ("sweep", "--num-samples", 60, "--hidden-size", "4,16", "--initializer", "he_normal")
+    words = "one seed a width, so that chance is in it"
+    assert words in " ".join(cubic(*grid)[1].split())
+    assert words not in " ".join(cubic(*grid, "--seed", "0,1")[1].split())
+
+
+def test_the_screen_of_a_sweep_is_kept_as_it_is_shown(cubic, data):
+    grid = ("sweep", "--num-samples", 60, "--hidden-size", "4,16")
+    for ending in (".txt", ".md", ".html", ".svg"):
+        status, out, err = cubic(*grid, "--save", f"kept{ending}")
+        assert (status, err.splitlines()[-1]) == (0, f"kept in kept{ending}")
+        assert "h16" in Path(f"kept{ending}").read_text(encoding="utf-8")
+    assert cubic(*grid, "--save", "kept.txt")[1] == Path("kept.txt").read_text(encoding="utf-8")
+    assert set(json.loads(cubic(*grid, "--json", "--save", "kept.md")[1])) == {"runs", "growth"}
+    assert "| run | loss | R² |" in Path("kept.md").read_text(encoding="utf-8")
+    status, out, err = cubic("sweep", "--save", "kept.docx", "--run-name", "never")
+    assert (status, out, ".html" in err) == (2, "", True)
+    assert not list(Path("model").glob("never*"))
 
 
 # The plot

@@ -30,6 +30,9 @@ def sweep(
         str | None,
         options.option(panel=SHOW, metavar="FILE", help="Draw how the tensors grow with H (.png, .svg, .pdf)."),
     ] = None,
+    save: Annotated[
+        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep the screen (.svg, .html, .txt, .md).")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Run the forward pass for each combination of settings, save each run as <RUN_NAME>-…, and rank them in a table.
@@ -52,6 +55,10 @@ def sweep(
     points = grid.expand(base, axes, networks)
     if plot is not None:
         _check_plot(plot, 0 if networks else len(set(axes["hidden_size"])))
+    if save is not None:
+        from cubic_cli.cli.views.save import check_path
+
+        check_path(save)
     outcomes = []
     for outcome in grid.run_grid(points, base, sources, rerun, terminal.progress, terminal.tell):
         outcomes.append(outcome)
@@ -59,7 +66,7 @@ def sweep(
     ranked = grid.rank(outcomes)
     grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
-    _show(document, base.run_name, json)
+    _give(document, base.run_name, json, save)
     if plot is not None:
         from cubic_cli.cli.views.files import write_whole
         from cubic_cli.cli.views.plot import render
@@ -106,7 +113,8 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
     }
 
 
-def _show(document: dict[str, Any], run_name: str, json: bool) -> None:
+def _give(document: dict[str, Any], run_name: str, json: bool, save: str | None) -> None:
+    """Print the ranked runs as JSON or as a screen, and keep the screen where that is asked for."""
     from cubic_cli.cli.views import sweep as view
     from cubic_cli.runs.record import to_json
 
@@ -114,6 +122,11 @@ def _show(document: dict[str, Any], run_name: str, json: bool) -> None:
         print(to_json(document))
     else:
         terminal.show(lambda width: view.screen(document, run_name, width))
+    if save is not None:
+        from cubic_cli.cli.views.save import save as keep
+
+        keep(Path(save), lambda width: view.screen(document, run_name, width), terminal.console().width, "cubic sweep")
+        terminal.tell(f"kept in {save}")
 
 
 def _refuse(outcomes: "list[Outcome]", fail_on: tuple[str, ...]) -> None:

@@ -77,7 +77,7 @@ def _fullest(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:
         for room, spare in zip(rooms, spares, strict=True):
             grid = _grid(rows, ends, room)
             shown = [grid.columns[index].name for index in fit(grid, width)]
-            if spare >= 0 and ("gradient" in shown or not asked):
+            if spare >= 0 and (set(_MEASURED) <= set(shown) or not asked):
                 return _grid(rows, ends, room + spare)
     name = max(_FEWEST_LETTERS, max(map(cell_len, ends)) + spares[-1])
     return _grid(rows, [shorten(end, name) for end in ends], rooms[-1])
@@ -123,16 +123,25 @@ def _growth(entries: list[dict[str, Any]]) -> Grid:
     for entry in entries:
         lines.setdefault(tuple(entry[name] for name in GROUP), {})[entry["tensor"]] = entry["exponent"]
     varying = [index for index in range(len(GROUP)) if len({group[index] for group in lines}) > 1]
-    shared = [next(iter(lines))[index] for index in range(len(GROUP)) if index not in varying]
+    first = next(iter(lines))
+    shared = [
+        f"scaling {first[i]}" if GROUP[i] == "scaling" else first[i] for i in range(len(GROUP)) if i not in varying
+    ]
     columns = [Column(GROUP[index], right=False) for index in varying] + [Column(tensor) for tensor in TENSORS]
     cells: list[list[str | Text]] = [
         [*(group[index] for index in varying), *(_power(exponents[tensor]) for tensor in TENSORS)]
         for group, exponents in lines.items()
     ]
     widths = sorted({point["hidden_size"] for entry in entries for point in entry["points"]})
-    note = f"The power of H by which the standard deviation grows: least squares in logarithms, H = {_list(widths)}."
-    if not widths:
-        note = "No tensor has a spread that could grow: it is constant, or not finite."
+    note = "No tensor has a spread that could grow: it is constant, or not finite."
+    if widths:
+        note = f"The power of H by which the standard deviation grows: least squares in logarithms, H = {_list(widths)}"
+        drawn = (entry for entry in entries if entry["initializer"] not in ("ones", "zeros"))
+        if any(0 < len(entry["points"]) <= len(widths) for entry in drawn):
+            note += "; one seed a width, so that chance is in it: --seed 0,1,2 shows how much"
+        if any(entry["exponent"] is None for entry in entries):
+            note += "; –: constant or not finite"
+        note += "."
     title = "Growth with H" + (f" ({', '.join(shared)})" if shared else "")
     return Grid(title, columns, cells, (), note)
 
