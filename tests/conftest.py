@@ -39,6 +39,7 @@ def pytest_configure(config):
         "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry",
         "XDG_CACHE_HOME": str(config.cache.mkdir("home")),  # never the user's own
         "NO_COLOR": "1",
+        "TERM": "xterm",
     }
     os.environ.pop("COLUMNS", None)
     compiler.prepare_cpu()

@@ -16,7 +16,7 @@ COMMANDS = (
 
 
 def main() -> None:
-    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"COLUMNS": "100", "TERM": "xterm", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             arguments = [sys.executable, "-m", "cubic_cli", *command.split()]

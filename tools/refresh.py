@@ -147,7 +147,7 @@ def _place() -> Iterator[None]:
         try:
             for name in options.SETTINGS:
                 os.environ.pop(name, None)
-            os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1")
+            os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="xterm")
             os.chdir(place)
             yield
         finally:

@@ -67,7 +67,7 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
         return
     row = f"row {first.row:,} of the samples"
     cause, advice = {
-        "data": ("the data", f"look at {row}"),
+        "data": ("the data", f"`--row {first.row}` shows it"),
         "parameters": (
             "the parameters",
             "they are not finite themselves" + _advice(record, "try another --initializer"),
@@ -76,7 +76,7 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
             "an overflow of float32",
             "try --scaling standard" + _advice(record, "or --initializer he_normal", ", "),
         ),
-    }.get(first.cause, (first.cause, f"look at {row}"))
+    }.get(first.cause, (first.cause, f"`--row {first.row}` shows it"))
     yield _Finding(
         "nonfinite",
         first.tensor,

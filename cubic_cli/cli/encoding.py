@@ -8,7 +8,7 @@ from cubic_cli.errors import printable
 # used, so that a histogram is not made of two alphabets; each of its stand-ins has the width of its glyph.
 _STAND_INS: tuple[dict[str, str], ...] = (
     dict(zip("▁▂▃▄▅▆▇█░▒▓━┊╌", ".:-=+*%@+*%=|-", strict=True)),
-    {"…": "..."},
+    {"…": "...", "│": "|"},
     {"−": "-", "–": "-", "·": ".", "•": "*", "×": "x", "±": "+-", "→": "->", "≤": "<=", "≥": ">=", "∞": "inf"},
     {"²": "^2", "³": "^3", "½": "1/2", "µ": "u", "∂": "d", "Σ": "sum ", "ε": "eps", "σ": "sigma", "Δ": "d"},
     {"√": "sqrt", "π": "pi", "′": "'"},
@@ -24,6 +24,11 @@ def legible(text: str, encoding: str | None = None) -> str:
         return text
     text = text.translate(_table(encoding))
     return text if _holds(encoding, text) else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def has_braille(encoding: str | None) -> bool:
+    """Return whether a picture can be drawn in braille."""
+    return encoding is None or _holds(encoding, "⣿")
 
 
 @functools.cache

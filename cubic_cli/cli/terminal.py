@@ -37,8 +37,8 @@ def show(screen: "Callable[[int], Screen]") -> None:
     """Print the screen that is made for the width of the terminal."""
     from cubic_cli.cli.views import blocks
 
-    out = console()
-    out.print(blocks.render(screen(out.width), out.width, sys.stdout.encoding), crop=False)  # a number is never cut
+    out, encoding = console(), "ascii" if _is_dumb() else sys.stdout.encoding
+    out.print(blocks.render(screen(out.width), out.width, encoding), crop=False)  # a number is never cut
 
 
 def tell(text: str) -> None:
@@ -49,7 +49,11 @@ def tell(text: str) -> None:
 
 def _moves() -> bool:
     """Return whether what moves can be shown on standard error."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    return sys.stderr.isatty() and not _is_dumb()
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM", "") in ("dumb", "unknown")
 
 
 @contextlib.contextmanager

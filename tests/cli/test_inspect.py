@@ -687,8 +687,8 @@ def test_forward_says_which_run_it_replaces(cubic, here):
     arguments = ("forward", *helpers.QUICK, "--run-name", "again")
     assert cubic(*arguments)[2] == "saved in model/again\n"
     change_record(here / "model" / "again", created="2026-11-24T10:31:00Z")
-    assert re.search(r"saved in model/again; it replaces the run of 2026-11-2\d \d\d:\d\d\n", cubic(*arguments)[2])
-    assert re.search(r"; it replaces the run of \d\d:\d\d\n", cubic(*arguments)[2])
+    assert re.search(r"saved in model/again; replaced the run of 2026-11-2\d \d\d:\d\d\n", cubic(*arguments)[2])
+    assert re.search(r"; replaced the run of \d\d:\d\d\n", cubic(*arguments)[2])
 
 
 def test_one_run_is_seen_whole_while_two_replace_each_other(cubic, here):

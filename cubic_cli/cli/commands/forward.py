@@ -128,7 +128,7 @@ def _show(record: "Record", losses: "Float32", folder: Path, json: bool, earlier
         terminal.show(lambda width: view.screen(record, losses, width))
         from cubic_cli.cli.views.format import clock
 
-        replaced = f"; it replaces the run of {clock(earlier, datetime.now(UTC))}" if earlier else ""
+        replaced = f"; replaced the run of {clock(earlier, datetime.now(UTC))}" if earlier else ""
         terminal.tell(f"saved in {folder}{replaced}")
 
 

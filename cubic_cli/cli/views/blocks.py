@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Span, Text
 
-from cubic_cli.cli.encoding import legible
+from cubic_cli.cli.encoding import has_braille, legible
 from cubic_cli.cli.views.format import GLUE
 
 GOOD, BAD, WARNING, QUIET, HEAD = "green", "bold red", "bold dark_orange3", "dim", "bold"  # on light and on dark
@@ -78,7 +78,16 @@ class Lines:
     lines: Sequence[str]
 
 
-Block = Heading | Facts | Grid | Bullets | Lines
+@dataclass(frozen=True)
+class Picture:
+    """A picture of lines in braille, and the same in `letters` for where there is none."""
+
+    title: str
+    lines: Sequence[Text]
+    letters: Sequence[Text]
+
+
+Block = Heading | Facts | Grid | Bullets | Lines | Picture
 Screen = list[Block]
 
 
@@ -100,6 +109,8 @@ def layout(screen: Screen, width: int, encoding: str | None = None) -> Text:
     for index, block in enumerate(screen):
         if index and not (isinstance(block, Facts | Lines) and isinstance(screen[index - 1], Heading)):
             lines.append(Text())
+        if isinstance(block, Picture) and not has_braille(encoding):
+            block = replace(block, lines=block.letters)
         lines += _lines(_with(block, spell), width)
     text = Text("\n", no_wrap=True, overflow="ignore").join(lines)
     text.plain = text.plain.replace(GLUE, " ").replace("•", spell("•"))
@@ -133,6 +144,8 @@ def _with(block: Block, change: Callable[[str], str]) -> Block:
         return Bullets(change(block.title), items)
     if isinstance(block, Lines):
         return Lines([change(line) for line in block.lines])
+    if isinstance(block, Picture):
+        return Picture(change(block.title), [styled(line) for line in block.lines], ())
     return replace(
         block,
         title=change(block.title),
@@ -170,6 +183,11 @@ def _lines(block: Block, width: int) -> list[Text]:
         return lines
     if isinstance(block, Lines):
         return [Text(line) for line in block.lines]
+    if isinstance(block, Picture):
+        lines = [*wrap(Text(block.title, HEAD), width), *(line.copy() for line in block.lines)]
+        for line in lines:
+            line.rstrip()
+        return lines
     return _grid(block, width)
 
 
@@ -242,6 +260,9 @@ def markdown(screen: Screen) -> str:
             parts.append("\n".join([f"**{_escape(block.title)}**", "", *items]))
         elif isinstance(block, Lines):
             parts.append("\n".join(["```", *block.lines, "```"]))
+        elif isinstance(block, Picture):
+            lines = [line.plain.rstrip() for line in block.lines]
+            parts.append("\n".join([f"**{_escape(block.title)}**", "", "```", *lines, "```"]))
         else:
             parts.append(_markdown_table(block))
     return "\n\n".join(parts).replace(GLUE, " ") + "\n"

@@ -26,6 +26,7 @@ from cubic_cli.cli.views.blocks import (
     Heading,
     Screen,
 )
+from cubic_cli.cli.views.fit import picture
 from cubic_cli.cli.views.format import (
     GLUE,
     buckets,
@@ -188,12 +189,18 @@ def _tensors(view: View) -> list[Block]:
     return [table(view.record, view.width, "parameters" not in view.broken)]
 
 
+def _fit(view: View) -> list[Block]:
+    drawn = picture(view.record, view.width)
+    return [] if drawn is None else [drawn]
+
+
 def _loss(view: View) -> Fact | list[Block]:
     """The loss beside what it is held against, in its units; with bars where there is room."""
     record, context = view.record, view.record.context
     baselines = (("predicting the mean", context.target_variance), ("the true cubic", context.noise_floor))
     held = [(name, value) for name, value in baselines if value is not None and math.isfinite(value)]
-    as_read = [] if record.loss_in_data_units == record.loss else [("in the data's units", record.loss_in_data_units)]
+    same = repr(record.loss_in_data_units) == repr(record.loss)  # NaN too
+    as_read = [] if same else [("in the data's units", record.loss_in_data_units)]
     fit = r_squared(context.r_squared)
     if view.width < _ROOM:
         said = [number(record.loss), *(f"{name} {number(value)}" for name, value in (*as_read, *held)), f"R² {fit}"]
@@ -232,7 +239,8 @@ def _epochs(view: View) -> Fact | list[Block]:
     epochs = view.record.epochs
     losses = {repr(epoch.loss) for epoch in epochs}
     if len(losses) <= 1:
-        return "epochs", Text(f"all {len(epochs):,} epochs identical" if len(epochs) > 1 else "1")
+        all_ = f"all {len(epochs):,}" if len(epochs) > 2 else "both"
+        return "epochs", Text(f"{all_} epochs identical" if len(epochs) > 1 else "1")
     shown = epochs if len(epochs) <= 20 else epochs[:10] + epochs[-10:]
     # In full: they differ, be it in the last digit.
     rows = [(f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)) for epoch in shown]
@@ -244,7 +252,7 @@ def _verification(view: View) -> Fact:
     check = view.record.verification
     if check is None:
         return "verified", Text("no (--no-verify)", WARNING)
-    text = Text("yes" if check.passed else "NO", GOOD if check.passed else BAD)
+    text = Text.assemble(("yes", GOOD) if check.passed else ("NO", BAD))
     text.append(
         f", {_many(check.batches, 'batch', 'batches')} against {check.reference}: largest relative error "
         f"{check.max_relative_error:.1e} ({check.tolerance:.1e}{GLUE}allowed)"
@@ -313,6 +321,7 @@ _SECTIONS: tuple[tuple[tuple[str, ...], _Section], ...] = (
     (("config", "parameters"), _parameters),
     (("tensors",), _cost),
     (("config", "dataset", "tensors"), _tensors),
+    (("samples", "config", "context", "dataset"), _fit),
     (("loss", "loss_in_data_units", "context"), _loss),
     ((), _batches),
     (("epochs",), _epochs),
