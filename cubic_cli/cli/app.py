@@ -96,7 +96,7 @@ def _unforeseen(error: BaseException) -> str:
 
 def _noted(error: BaseException, message: str) -> str:
     """Return a message with what was noted on the error."""
-    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(jax_variables.MARK)]
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, jax_variables.Note)]
     return "\n".join([message, *notes])
 
 

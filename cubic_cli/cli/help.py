@@ -42,9 +42,11 @@ class Command(TyperCommand):
             terminal.tell(f"note: {note}")
         if found.error is not None:
             raise found.error
+        jax_variables.set_aside()
         variables = jax_variables.snapshot()
         try:
-            return super().invoke(ctx)
+            with jax_variables.warnings_in_a_line():
+                return super().invoke(ctx)
         except (Exit, TyperException):
             raise
         except Exception as error:

@@ -1,14 +1,45 @@
-"""The variables of JAX and XLA that are set: an error that comes from one of them names it, and where it stands."""
+"""The variables of JAX and XLA that are set: those that would halt the pass are set aside, what is wrong is named."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 
+from cubic_cli.cli import terminal
 from cubic_cli.cli.dotenv import DotEnv
 from cubic_cli.errors import CubicError, UsageError
 
-MARK = "here "  # how our notes on errors begin; JAX has its own
+# JAX's switches that change no number: they halt it, or forbid what the pass does, to help who debugs a program of his
+# own. The purpose of the pass is to observe such values, so they are off.
+HALTING = (
+    "JAX_DEBUG_NANS",
+    "JAX_DEBUG_INFS",
+    "JAX_ERROR_CHECKING_BEHAVIOR_NAN",
+    "JAX_ERROR_CHECKING_BEHAVIOR_DIVIDE",
+    "JAX_ERROR_CHECKING_BEHAVIOR_OOB",
+    "JAX_CHECK_TRACER_LEAKS",
+    "JAX_DEBUG_KEY_REUSE",
+    "JAX_NO_EXECUTION",
+    "JAX_NO_TRACING",
+    "JAX_RAISE_PERSISTENT_CACHE_ERRORS",
+    "JAX_THREAD_GUARD",
+    "JAX_TRANSFER_GUARD",
+    "JAX_TRANSFER_GUARD_HOST_TO_DEVICE",
+    "JAX_TRANSFER_GUARD_DEVICE_TO_DEVICE",
+    "JAX_TRANSFER_GUARD_DEVICE_TO_HOST",
+)
+
+
+class Note(str):
+    """A note of ours on an error; JAX has its own."""
+
+
+def set_aside() -> None:
+    """Take the switches that would halt the pass out of the environment, before JAX reads it."""
+    for name in HALTING:
+        os.environ.pop(name, None)
 
 
 def snapshot() -> dict[str, str]:
@@ -18,15 +49,16 @@ def snapshot() -> dict[str, str]:
 
 def note(error: Exception, variables: Mapping[str, str], dotenv: DotEnv) -> None:
     """Note on an error which variable it names and where that stands; on one that nobody foresaw, which are set."""
-    if isinstance(error, UsageError):
-        return
     said = str(error)
-    named = [name for name, value in variables.items() if _is_about(said, name, value)]
+    if isinstance(error, UsageError):
+        named = [name for name in variables if said.startswith(f"{name}:")]
+    else:
+        named = [name for name, value in variables.items() if _is_about(said, name, value)]
     if named:
-        error.add_note(MARK + "; ".join(f"{name}={variables[name]} stands in {_place(name, dotenv)}" for name in named))
+        error.add_note(Note("; ".join(f"{name}={variables[name]} stands in {_place(name, dotenv)}" for name in named)))
     elif variables and not isinstance(error, CubicError | OSError):
         error.add_note(
-            f"{MARK}variables of JAX that are set: {', '.join(f'{n}={v}' for n, v in sorted(variables.items()))}"
+            Note(f"of JAX's variables these are set: {', '.join(f'{n}={v}' for n, v in sorted(variables.items()))}")
         )
 
 
@@ -37,7 +69,30 @@ def _is_about(said: str, name: str, value: str) -> bool:
 
 
 def _place(name: str, dotenv: DotEnv) -> str:
-    return str(dotenv.path) if name in dotenv.names else "the environment"
+    return f"{dotenv.path}, line {dotenv.lines[name]}" if name in dotenv.names else "the environment"
+
+
+@contextlib.contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Tell what a library warns of in one line, once, without the path of its code."""
+    before, told = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, *_: object) -> None:
+        text = about = " ".join(str(message).split())
+        if "persistent compilation cache" in text:  # one for each program, of reading and of writing
+            about = "JAX_COMPILATION_CACHE_DIR"
+            text = (
+                f"{about}={os.environ.get(about, '')} did not serve, and JAX compiled anew: {text.partition(': ')[2]}"
+            )
+        if about not in told:
+            told.add(about)
+            terminal.tell(f"note: {text}")
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def refuse_bad_flags() -> None:

@@ -19,7 +19,8 @@
 Gains are of the pass at H = 64, B = 10: `python -m benchmarks.throughput --no-torch` with the switch and without it;
 the first four by the processor time of an epoch on two cores of a Zen 5, JAX 0.10.2.
 An XLA that does not know a flag or a pass ignores it; a compile option that it refuses is left out. So all of it costs
-no more than its gain. Of JAX all that is used is public; it is imported late, for it reads its variables then.
+no more than its gain. Of JAX all that is used is public but three switches of `undisturbed`, which may go; it is
+imported late, for it reads its variables then.
 `tests/engine/test_compiler.py` says when a switch no longer does what it is here for.
 """
 
@@ -31,6 +32,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cubic_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import jax
@@ -65,7 +68,7 @@ def compile_ahead(function: Any, arguments: tuple[Any, ...], options: Options) -
     """
     import jax
 
-    with _tracing:
+    with _tracing, undisturbed():
         lowered = function.lower(*arguments)
     while True:
         known = {name: value for name, value in options.items() if name not in _unknown}
@@ -80,10 +83,21 @@ def compile_ahead(function: Any, arguments: tuple[Any, ...], options: Options) -
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Switch off what halts JAX at a value that is not finite, or at a transfer: to observe them is the purpose."""
-    import jax
+    """Switch off what halts JAX at a value that is not finite, or at a transfer: to observe them is the purpose.
 
-    with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
+    The command line does without more of JAX's switches; here are those that a program may have set before it calls.
+    """
+    import jax
+    from jax._src import config
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.debug_nans(False))
+        stack.enter_context(jax.debug_infs(False))
+        stack.enter_context(jax.no_tracing(False))
+        stack.enter_context(jax.transfer_guard("allow"))
+        for name in ("nan", "divide", "oob"):  # not public, and no older than they are
+            if hasattr(config, switch := f"error_checking_behavior_{name}"):
+                stack.enter_context(getattr(config, switch)("ignore"))
         yield
 
 
@@ -91,9 +105,15 @@ def prepare_cpu() -> None:
     """Expose each CPU core as a JAX device and switch multi-output fusion on; before JAX is used.
 
     Variables that are set win. Where XLA_FLAGS names a file of flags it is left alone.
+
+    Raises:
+        UsageError: JAX_NUM_CPU_DEVICES is no count; JAX would find no device, or one.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
-    if not os.environ.get("JAX_NUM_CPU_DEVICES") and "host_platform_device_count" not in flags:
+    if given := os.environ.get("JAX_NUM_CPU_DEVICES", "").strip():
+        if not given.isascii() or not given.isdigit() or int(given) < 1:
+            raise UsageError(f"JAX_NUM_CPU_DEVICES: found {given!r}; expected an integer of 1 or more")
+    elif "host_platform_device_count" not in flags:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(count_cores())
     if "xla_backend_extra_options" not in flags and (not flags or flags.startswith("-")):
         os.environ["XLA_FLAGS"] = f"{flags} {_FUSE}".strip()

@@ -11,7 +11,7 @@ from typing import Any
 
 from cubic_cli.config import Device
 from cubic_cli.engine.compiler import prepare_cpu
-from cubic_cli.errors import DeviceError
+from cubic_cli.errors import DeviceError, UsageError
 
 
 def keep_compiled() -> None:
@@ -50,9 +50,13 @@ def pick_devices(device: Device) -> list[Any]:
 
     Raises:
         DeviceError: there is none; gives JAX's whole reason, and names what is there. Or JAX is told not to compile.
+        UsageError: JAX does not take the value of one of its variables.
     """
     prepare_cpu()
-    import jax
+    try:
+        import jax
+    except ValueError as error:  # so JAX reads its variables
+        raise UsageError(_bad_variable(str(error))) from None
 
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         raise DeviceError("JAX_DISABLE_JIT is set, and cubic runs nothing that is not compiled; unset it")
@@ -81,6 +85,15 @@ def pick_devices(device: Device) -> list[Any]:
         f"there is no {backend} for JAX here, only: {there}{reasons or f' ({why})'}; give --device auto, "
         f"or install JAX for it (pip install 'jax[{'cuda13' if device is Device.gpu else 'tpu'}]')"
     )
+
+
+def _bad_variable(said: str) -> str:
+    """Return the words for a variable that JAX does not take; what it says names it, or only its value."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+    named = [name for name in given if name.lower() in said.lower()]
+    named = named or [name for name, value in given.items() if repr(value) in said]
+    name, found = (named[0], f"found {given[named[0]]!r}; ") if named else ("JAX's variables", "")
+    return f"{name}: {found}JAX says: {said}. Unset it, or see docs.jax.dev/en/latest/config_options.html"
 
 
 # --- JAX's plugins: what is not public of them stands here, and a test says when it changes ---------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 from cubic_cli.config import Device, Initializer
 from cubic_cli.engine.devices import absent_platforms, failed_plugins, pick_devices
-from cubic_cli.errors import DeviceError
+from cubic_cli.errors import DeviceError, UsageError
 from cubic_cli.experiments.report import Check as Check
 from cubic_cli.experiments.report import CheckedDevice, Report, Row, attempt, ids, merge_alike, not_checked
 
@@ -35,6 +35,8 @@ def check(device: Device, seconds: float = 0.0) -> Report:
         with without_compilation_cache():
             rows, facts["rounds"] = run_checks(list_checks(devices), started + seconds)
             facts |= _find_facts(devices[0])
+    except UsageError:
+        raise
     except Exception as error:  # whatever keeps JAX from starting
         rows.append(not_checked("devices", ids(devices), error))
     if devices and device is Device.auto:

@@ -18,6 +18,7 @@ from cubic_cli.data.parameters_file import NetworkFile
 from cubic_cli.data.read import Tell, quietly, read_chunks
 from cubic_cli.data.scaling import Scale, choose_scale
 from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
+from cubic_cli.engine.compiler import undisturbed
 from cubic_cli.engine.devices import keep_compiled, pick_devices
 from cubic_cli.experiments import adopted
 from cubic_cli.float32 import TENSORS, Float32, shortest
@@ -140,7 +141,8 @@ def first_parameters(config: ForwardConfig, network: NetworkFile | None = None) 
     if network is not None:
         return network.parameters, network.parameters
     assert config.initializer is not None
-    parameters = initialise(config.initializer, config.hidden_size, config.seed)
+    with undisturbed():
+        parameters = initialise(config.initializer, config.hidden_size, config.seed)
     return parameters, Parameters(*map(np.asarray, parameters))
 
 

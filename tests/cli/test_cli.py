@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cubic_cli.cli import jax_variables
+
 LAZY = """
 import sys
 from cubic_cli.cli.app import run
@@ -253,8 +255,61 @@ def test_the_variable_of_jax_that_an_error_is_about_is_named_with_its_place(cubi
         (tmp_path / ".env").write_text("JAX_DEFAULT_MATMUL_PRECISION=foo\n")
     else:
         monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "foo")
-    place = tmp_path / ".env" if from_file else "the environment"
+    place = f"{tmp_path / '.env'}, line 1" if from_file else "the environment"
     assert f"JAX_DEFAULT_MATMUL_PRECISION=foo stands in {place}" in cubic("generate")[2]
+
+
+HALTING = dict.fromkeys(jax_variables.HALTING, "1") | {
+    name: "raise" if "BEHAVIOR" in name else "disallow"
+    for name in jax_variables.HALTING
+    if "BEHAVIOR" in name or "TRANSFER" in name
+}
+
+
+@pytest.mark.process
+def test_what_halts_jax_halts_nothing_here(tmp_path):
+    (tmp_path / "data.csv").write_text("x,y\n" + "nan,1\n3e38,1\n1,1\n" * 5)
+    status, _, err = helpers.outside("forward", *helpers.QUICK, "--gradients", environment=HALTING)
+    assert (status, "error" in err) == (0, False), err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("name", "value", "from_file"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "0", True),
+        ("JAX_NUM_CPU_DEVICES", "abc", False),
+        ("JAX_ENABLE_X64", "perhaps", True),
+        ("JAX_NUMPY_DTYPE_PROMOTION", "loose", False),
+        ("JAX_SERIALIZATION_VERSION", "new", False),  # told by JAX without the variable's name
+    ],
+)
+def test_a_value_that_jax_does_not_take_is_told_with_its_variable_and_place(cubic, tmp_path, name, value, from_file):
+    assert cubic("generate", "--n", 20)[0] == 0
+    if from_file:
+        (tmp_path / ".env").write_text(f"\n{name}={value}\n")
+    place = f"{tmp_path / '.env'}, line 2" if from_file else "the environment"
+    given = {"JAX_NUM_CPU_DEVICES": ""} | ({} if from_file else {name: value})
+    for command in (("forward", *helpers.QUICK), ("check",)):
+        status, out, err = helpers.outside(*command, environment=given)
+        assert (status, out) == (2, "")
+        assert err.startswith(f"error: {name}: found {value!r}; ")
+        assert f"  {name}={value} stands in {place}\n" in err
+        assert "Error" not in err
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("folder", ["file", "gs://bucket/jax", "/proc/nope"])
+@pytest.mark.parametrize("raises", ["0", "1"])
+def test_a_cache_of_no_use_is_told_in_a_line(cubic, tmp_path, folder, raises):
+    assert cubic("generate", "--n", 20)[0] == 0
+    (tmp_path / "file").touch()
+    given = {"PYTHONWARNINGS": None, "JAX_COMPILATION_CACHE_DIR": folder, "JAX_RAISE_PERSISTENT_CACHE_ERRORS": raises}
+    status, _, err = helpers.outside("forward", *helpers.QUICK, environment=given)
+    told, saved = err.splitlines()
+    assert status == 0
+    assert told.startswith(f"note: JAX_COMPILATION_CACHE_DIR={folder} did not serve, and JAX compiled anew: ")
+    assert saved.startswith("saved in ")
 
 
 @pytest.mark.process
@@ -283,7 +338,7 @@ def test_an_error_of_a_cache_is_not_told_as_one_of_the_run(cubic, monkeypatch, t
     status, _, err = cubic("forward", "--num-samples", 20)
     assert status == 1
     assert "cannot save" not in err
-    assert err.endswith("(/proc/nope)\n  here JAX_COMPILATION_CACHE_DIR=/proc/nope stands in the environment\n")
+    assert err.endswith("(/proc/nope)\n  JAX_COMPILATION_CACHE_DIR=/proc/nope stands in the environment\n")
 
 
 # Help

@@ -57,12 +57,24 @@ def test_a_value_that_xla_does_not_take_is_an_error():
         )
 
 
-@pytest.mark.parametrize("switch", ["debug_nans", "debug_infs", "transfer_guard"])
+SWITCHES = {
+    "debug_nans": lambda: jax.debug_nans(True),
+    "debug_infs": lambda: jax.debug_infs(True),
+    "no_tracing": lambda: jax.no_tracing(True),
+    "transfer_guard": lambda: jax.transfer_guard("disallow"),
+    # not public; should they go, their lines in `undisturbed` may too
+    "error_checking_behavior_nan": lambda: jax._src.config.error_checking_behavior_nan("raise"),
+    "error_checking_behavior_divide": lambda: jax._src.config.error_checking_behavior_divide("raise"),
+    "error_checking_behavior_oob": lambda: jax._src.config.error_checking_behavior_oob("raise"),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
 def test_what_halts_jax_is_off_while_the_pass_runs(switch):
     x = np.array([1, np.nan, np.inf, 3e38], np.float32)
     parameters = initialise(Initializer.ones, 3, 0)
     usual = gather(Pass(parameters, Arrays(x, x), 2, Activation.relu, jax.devices()).run())
-    with getattr(jax, switch)("disallow" if switch == "transfer_guard" else True):
+    with SWITCHES[switch]():
         told = gather(Pass(parameters, Arrays(x, x), 2, Activation.relu, jax.devices()).run())
     # NaN: 3 units in z1 and a1, z2, the loss; ∞ likewise, and 3e38, whose z2 is infinite too
     assert told.columns["nonfinite"].tolist() == usual.columns["nonfinite"].tolist() == [8, 9]
