@@ -5,6 +5,7 @@ import datetime
 import importlib.metadata
 import math
 import platform
+from typing import Any
 
 import numpy as np
 
@@ -58,9 +59,19 @@ def describe_versions() -> dict[str, str]:
     }
 
 
-def _between(mean: float, low: float, high: float) -> float:
-    """Return a mean no lower and no higher than the ends, which stand in their shortest text: 0.3 for 0.30000001192."""
-    return min(max(float(mean), low), high)
+def _summarise(seen: Statistics, nothing: float | None) -> dict[str, Any]:
+    """Return the ends in their shortest text, the mean no lower and no higher, and the std; `nothing` without values.
+
+    0.3 is the shortest text of 0.30000001192, of which the mean would be beyond it.
+    """
+    if not seen.count:
+        return dict.fromkeys(("min", "max", "mean", "std"), nothing)
+    low, high = shortest(seen.min), shortest(seen.max)
+    return {"min": low, "max": high, "mean": min(max(float(seen.mean), low), high), "std": float(seen.std)}
+
+
+def _count_kinds(seen: Statistics) -> dict[str, Any]:
+    return {kind: int(getattr(seen, kind)) for kind in ("nan", "posinf", "neginf")}
 
 
 def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statistics, spread: Float32) -> Tensor:
@@ -73,23 +84,16 @@ def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statist
         seen: the statistics over an epoch.
         spread: an even spread of its values.
     """
-    count, nonfinite = int(seen.count), int(seen.nonfinite)
-    some = count > 0
-    low, high = (shortest(seen.min), shortest(seen.max)) if some else (None, None)
-    distribution = describe(spread, low, high)
+    nonfinite, summary = int(seen.nonfinite), _summarise(seen, None)
+    distribution = describe(spread, summary["min"], summary["max"])
     return Tensor(
         name=name,
         label=LABELS[name],
         shape=shape,
-        min=low,
-        max=high,
-        mean=None if low is None or high is None else _between(seen.mean, low, high),
-        std=float(seen.std) if some else None,
-        zeros=int(seen.zeros) / (count + nonfinite),
+        **summary,
+        zeros=int(seen.zeros) / (int(seen.count) + nonfinite),
         nonfinite=nonfinite,
-        nan=int(seen.nan),
-        posinf=int(seen.posinf),
-        neginf=int(seen.neginf),
+        **_count_kinds(seen),
         smallest=distribution.smallest,
         bytes=4 * math.prod(shape),
         flops=flops,
@@ -108,18 +112,14 @@ def count_flops(batch: int, hidden: int) -> dict[str, int]:
 def describe_parameter(name: str, array: Float32) -> Parameter:
     """Return the record's entry of one parameter."""
     seen = summarise(array)
-    some = bool(seen.count)
-    low, high = (shortest(seen.min), shortest(seen.max)) if some else (None, None)
-    distribution = describe(take(array), low, high)
+    ends = _summarise(seen, None)
+    distribution = describe(take(array), ends["min"], ends["max"])
     return Parameter(
         name=name,
         shape=array.shape,
         dtype=str(array.dtype),
         count=array.size,
-        min=math.nan if low is None else low,
-        max=math.nan if high is None else high,
-        mean=math.nan if low is None or high is None else _between(seen.mean, low, high),
-        std=float(seen.std) if some else math.nan,
+        **_summarise(seen, math.nan),
         smallest=smallest_magnitude(array),
         bytes=array.nbytes,
         histogram=distribution.histogram,
@@ -181,17 +181,7 @@ def take_samples(
 
 def describe_column(seen: Statistics) -> Column:
     """Return the record's entry of a column of the dataset; NaN where no value is finite."""
-    some = bool(seen.count)
-    low, high = (shortest(seen.min), shortest(seen.max)) if some else (math.nan, math.nan)
-    return Column(
-        min=low,
-        max=high,
-        mean=_between(seen.mean, low, high) if some else math.nan,
-        std=float(seen.std) if some else math.nan,
-        nan=int(seen.nan),
-        posinf=int(seen.posinf),
-        neginf=int(seen.neginf),
-    )
+    return Column(**_summarise(seen, math.nan), **_count_kinds(seen))
 
 
 def as_scaled(record: Record) -> Scaled:

@@ -4,6 +4,7 @@ The parameters never change, so a batch's tensors follow from the saved paramete
 one of the run. They are computed in float64 from the formulas, as `verify` does, and held against the history.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cubic_cli.config import Activation
 from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
-from cubic_cli.data.source import Sha256
+from cubic_cli.data.source import in_turn
 from cubic_cli.errors import DatasetError, RunError
 from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
 from cubic_cli.parameters import from_names
@@ -226,12 +227,12 @@ def read_samples(record: Record, start: int, stop: int) -> tuple[Float32, Float3
         DatasetError: the dataset is missing, cannot be read, or ends before `stop`.
     """
     data = record.dataset
-    digest, seen, note = Sha256(), 0, ""
+    digest, seen, note = hashlib.sha256(), 0, ""
     kept: list[tuple[Float32, Float32]] = []
     try:
         columns = record.config.x_column, record.config.y_column
         for x, y in read_chunks(_path(record), data.rows, columns):
-            digest.add(x, y)
+            digest.update(in_turn(x, y).data)
             if start < seen + len(x) and seen < stop:
                 part = slice(max(0, start - seen), stop - seen)
                 kept.append((x[part], y[part]))

@@ -26,7 +26,6 @@ from cubic_cli.errors import ParametersError
 from cubic_cli.float32 import FLOAT32_MAX
 from cubic_cli.parameters import Parameters
 
-_MAX_HEADER = 100_000_000  # bytes: what the format allows
 _MAX_JSON = 1 << 29  # bytes: some ten million units
 _DTYPES = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -112,19 +111,22 @@ def from_arrays(given: Mapping[str, Any]) -> NetworkFile:
 
 
 def _read_safetensors(path: Path, stream: IO[bytes]) -> NetworkFile:
-    from safetensors import SafetensorError, deserialize
+    from safetensors import SafetensorError, deserialize, safe_open
 
-    start = stream.read(8)
-    if start.startswith(_PICKLES):
+    if stream.read(8).startswith(_PICKLES):
         raise ParametersError(f"{path} is a pickle of PyTorch's, no safetensors file: {conversion(path)}")
-    header, size = int.from_bytes(start, "little"), os.fstat(stream.fileno()).st_size
-    if len(start) < 8 or header > min(_MAX_HEADER, size - 8):
-        raise ParametersError(f"{path} is no whole safetensors file: its header does not fit; save it again")
-    arrays, metadata = _read_header(path, stream.read(header))
-    layers = _pair(path, arrays)  # refuses by the shapes, before the arrays are read
-    stream.seek(0)
-    raw = stream.read()
     try:
+        with safe_open(path, "numpy") as header:
+            metadata = header.metadata() or {}
+            slices = {name: header.get_slice(name) for name in header.keys()}  # noqa: SIM118 (it is no mapping)
+            arrays = [_Array(name, tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()]
+        for array in arrays:
+            if array.dtype not in _DTYPES:
+                accepted = ", ".join(_DTYPES.values())
+                raise ParametersError(f"{path}: {array.name} has the type {array.dtype}; expected one of {accepted}")
+        layers = _pair(path, arrays)  # refuses by the shapes, before the arrays are read
+        stream.seek(0)
+        raw = stream.read()
         found = {name: entry["data"] for name, entry in deserialize(raw)}  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise ParametersError(f"{path} is no whole safetensors file: {error}; save it again") from None
@@ -134,31 +136,6 @@ def _read_safetensors(path: Path, stream: IO[bytes]) -> NetworkFile:
     parameters = _parameters(layers, {name: _to_float32(value) for name, value in values.items()})
     digest = hashlib.sha256(raw).hexdigest()
     return NetworkFile(path, digest, "/".join(_DTYPES[kind] for kind in kinds), parameters, metadata, notes)
-
-
-def _read_header(path: Path, header: bytes) -> tuple[list[_Array], dict[str, str]]:
-    """Return the tensors that a header names, and its metadata."""
-    try:
-        entries = json.loads(header)
-        metadata = entries.pop("__metadata__", {})
-        arrays = [
-            _Array(name, tuple(_whole(size) for size in entry["shape"]), str(entry["dtype"]))
-            for name, entry in entries.items()
-        ]
-        metadata = {str(name): str(text) for name, text in metadata.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ParametersError(f"{path} is no safetensors file: its header cannot be read; save it again") from None
-    for array in arrays:
-        if array.dtype not in _DTYPES:
-            kinds = ", ".join(_DTYPES.values())
-            raise ParametersError(f"{path}: {array.name} has the type {array.dtype}; expected one of {kinds}")
-    return arrays, metadata
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(value)
-    return value
 
 
 def _decode(array: _Array, data: bytes) -> NDArray[Any]:
@@ -311,6 +288,12 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return dict(pairs)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(value)
+    return value
 
 
 def _json_array(path: Path, name: str, entry: Any) -> NDArray[np.float32]:

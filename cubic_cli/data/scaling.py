@@ -28,27 +28,19 @@ class Scale:
 
 
 class Summary(Protocol):
-    """What is known of a column's finite values."""
+    """What is known of a column's finite values; the ends are float32 numbers, or their shortest texts as floats."""
 
     @property
-    def min(self) -> float:
-        """The least, a float32 number or its shortest text as a float."""
-        ...
+    def min(self) -> float: ...
 
     @property
-    def max(self) -> float:
-        """The largest, like the least."""
-        ...
+    def max(self) -> float: ...
 
     @property
-    def mean(self) -> float:
-        """The mean."""
-        ...
+    def mean(self) -> float: ...
 
     @property
-    def std(self) -> float:
-        """The standard deviation of the population."""
-        ...
+    def std(self) -> float: ...
 
 
 def choose_scale(kind: Scaling, column: Summary) -> Scale:

@@ -15,7 +15,6 @@ from cubic_cli.statistics import EMPTY, Statistics, merge, summarise
 
 RESIDENT = 1 << 24  # samples kept in memory; more are kept in a file of raw float32
 _PIECE = 1 << 15  # samples described at a time: their float64 stay in the cache
-_BLOCK, _BLOCKS = 1 << 16, 64  # bytes, and how many such blocks stand for a large file
 
 
 class Source(Protocol):
@@ -103,21 +102,6 @@ def in_turn(x: Float32, y: Float32) -> NDArray[np.float32]:
     return np.stack([x, y], axis=1).astype("<f4", copy=False)
 
 
-class Sha256:
-    """The SHA-256 of samples, chunk by chunk."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, x: Float32, y: Float32) -> None:
-        """Take the samples that follow."""
-        self._hash.update(in_turn(x, y).data)
-
-    def hexdigest(self) -> str:
-        """Return the hash of the samples so far."""
-        return self._hash.hexdigest()
-
-
 SPREAD = 4096  # samples that stand for all where looking at each would cost too much
 
 
@@ -146,9 +130,9 @@ def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
     """Read all `chunks` once: describe them, and keep them in memory or, beyond `RESIDENT` samples, in `spill`."""
     kept: list[tuple[Float32, Float32]] = []
     raw: RawFile | None = None
-    x_seen, y_seen, noise, count, digest = EMPTY, EMPTY, 0.0, 0, Sha256()
+    x_seen, y_seen, noise, count, digest = EMPTY, EMPTY, 0.0, 0, hashlib.sha256()
     for x, y in chunks:
-        digest.add(x, y)
+        digest.update(in_turn(x, y).data)
         for start in range(0, len(x), _PIECE):
             x_piece, y_piece = x[start : start + _PIECE], y[start : start + _PIECE]
             x_seen, y_seen = merge(x_seen, summarise(x_piece)), merge(y_seen, summarise(y_piece))
@@ -171,19 +155,3 @@ def _squared_error_of_the_cubic(x: Float64, y: Float32) -> float:
     with np.errstate(all="ignore"):
         error = y - ((0.01 * x * x - 0.5) * x + 20.0)  # `cubic`, without its slow power
         return float(np.square(error).sum())  # no product of BLAS, whose threads wait for each other on busy cores
-
-
-def digest_of(path: Path, data: Ingested) -> str:
-    """Return by what processes tell whether they have the same dataset.
-
-    It is the SHA-256 of the samples or, of more than `RESIDENT`, that of the file's size and of blocks spread over it.
-    """
-    if data.source.count <= RESIDENT:
-        return data.sha256
-    size = path.stat().st_size
-    found = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        for start in spread_indices(max(1, size - _BLOCK + 1), _BLOCKS).tolist():
-            stream.seek(start)
-            found.update(stream.read(_BLOCK))
-    return found.hexdigest()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cubic_cli.config import Scaling
 from cubic_cli.data import source
 from cubic_cli.data.scaling import choose_scale
-from cubic_cli.data.source import Arrays, RawFile, Scaled, digest_of, ingest
+from cubic_cli.data.source import Arrays, RawFile, Scaled, ingest
 
 CHUNKS = st.lists(st.integers(1, 50), min_size=1, max_size=6)
 
@@ -76,23 +76,3 @@ def test_numbers_at_the_ends_of_float32_overflow_nothing():
     data = ingest(iter([(x, x)]), Path("spill"))
     assert float(data.x.std) == pytest.approx(np.std(x.astype(np.float64)))
     assert np.isfinite(data.noise_floor)
-
-
-def test_a_digest_of_a_large_file_sees_its_size_and_blocks_spread_over_it(monkeypatch):
-    path = Path("data.csv")
-    path.write_bytes(bytes(10_000))
-    (part,) = chunks([100])
-    data = ingest(iter([part]), Path("spill"))
-    assert digest_of(path, data) == data.sha256
-    for name, value in (("RESIDENT", 99), ("_BLOCK", 10), ("_BLOCKS", 64)):
-        monkeypatch.setattr(source, name, value)
-    seen = {digest_of(path, data)}
-    for at, differs in ((0, True), (9_999, True), (9_990, True), (20, False)):
-        raw = bytearray(10_000)
-        raw[at] = 1
-        path.write_bytes(raw)
-        found = digest_of(path, data)
-        assert (found not in seen) == differs
-        seen.add(found)
-    path.write_bytes(bytes(10_001))
-    assert digest_of(path, data) not in seen
