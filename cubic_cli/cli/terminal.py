@@ -57,40 +57,61 @@ def _is_dumb() -> bool:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None, unit: str = "epochs", per: str = "samples") -> Iterator[Advance]:
+def progress(
+    description: str,
+    total: int | None,
+    unit: str = "epochs",
+    per: str = "samples",
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Advance]:
     """Show a bar of long work on standard error, where that is a terminal, with its count and its rate.
 
     What is yielded takes how much was done, in `unit`, and how much work that was, in `per`: `64/200 epochs, 1.2 M
-    samples/s`. Without a `total` there is a count alone.
+    samples/s`. Without a `total` there is a count alone. The rate is of what came after the first report, which had to
+    wait for the compiler.
     """
     if not _moves():
         yield lambda more, effort=0: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
-    start = shown = time.monotonic()
-    done = work = 0
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(),
+    )
+    name = legible(_fitted(description, 24), sys.stderr.encoding)
+    shown = since = clock()
+    done = work = first = 0
+
+    def said() -> str:
+        count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+        seconds = clock() - since
+        rate = f", {_short((work - first) / seconds)} {per}/s" if work > first and seconds > 0 else ""
+        return f"{count} {unit}{rate}"
 
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total, said="")
-
-        def show() -> None:
-            count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
-            rate = f", {_short(work / (time.monotonic() - start))} {per}/s" if work else ""
-            bar.update(task, completed=done, said=f"{count} {unit}{rate}")
+        task = bar.add_task(name, total=total, said=said())
 
         def advance(more: int, effort: int = 0) -> None:
-            nonlocal done, work, shown
+            nonlocal done, work, shown, since, first
+            if not done:
+                since, first = clock(), work + effort
             done, work = done + more, work + effort
-            if time.monotonic() - shown > 0.05:  # thousands of epochs a second need not all be shown
-                shown = time.monotonic()
-                show()
+            if clock() - shown > 0.05:  # thousands of epochs a second need not all be shown
+                shown = clock()
+                bar.update(task, completed=done, said=said())
 
         try:
             yield advance
         finally:
-            show()
+            bar.update(task, completed=done, said=said())
+
+
+def _fitted(text: str, width: int) -> str:
+    """Return the end of a text that is longer than `width`: names of a sweep differ there."""
+    return text if len(text) <= width else f"…{text[1 - width :]}"
 
 
 def _short(rate: float) -> str:

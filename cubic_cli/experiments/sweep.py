@@ -39,7 +39,7 @@ _ROUNDING = 4 * 2.0**-24  # of a tensor's largest magnitude: like samples come o
 _SAME_VERSIONS = ("cubic", "jax", "jaxlib")
 
 # From a description and a number of epochs to what is told that epochs are done.
-Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Watch = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _attempt(
     config: ForwardConfig,
     sources: dict[str, str],
     data: "Ingested",
-    advance: Callable[[int], None],
+    advance: Callable[[int, int], None],
     tell: Callable[[str], None],
     network: "NetworkFile | None",
 ) -> Outcome:
@@ -227,7 +227,8 @@ def _attempt(
 
     try:
         with runs.replacing(Path(config.artifact_dir) / config.run_name) as scratch:
-            given = config, sources, scratch, lambda epoch, loss: advance(1), data
+            rows = data.source.count
+            given = config, sources, scratch, lambda epoch, loss: advance(1, rows), data
             record, _ = run.run(*given, tell=tell, network=network)
         return Outcome(config, record)
     except CubicError as error:

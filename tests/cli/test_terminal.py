@@ -1,4 +1,5 @@
 import io
+import itertools
 import re
 import sys
 
@@ -28,7 +29,8 @@ def be_terminal(monkeypatch, term="xterm"):
 def test_a_bar_has_its_count_and_rate_and_no_color_takes_the_colour_alone(monkeypatch, no_color):
     stderr = be_terminal(monkeypatch)
     monkeypatch.setenv("NO_COLOR", no_color)
-    with terminal.progress("passing", 200) as advance:
+    seconds = itertools.count()
+    with terminal.progress("passing", 200, clock=lambda: next(seconds)) as advance:
         for _ in range(64):
             advance(1, 1_000_000)
     shown = stderr.getvalue()
@@ -39,8 +41,31 @@ def test_a_bar_has_its_count_and_rate_and_no_color_takes_the_colour_alone(monkey
 def test_a_total_that_is_unknown_is_counted(monkeypatch):
     stderr = be_terminal(monkeypatch)
     with terminal.progress("reading", None, "rows", "rows") as advance:
-        advance(1234, 1234)
+        advance(1000, 1000)
+        advance(234, 234)
     assert "1,234 rows, " in stderr.getvalue()
+
+
+def test_the_rate_leaves_out_what_came_before_the_first_report(monkeypatch):
+    """An epoch of 10 samples took 100 s, compiling, and each that followed 2 s."""
+    stderr = be_terminal(monkeypatch)
+    now = [0.0]
+    with terminal.progress("passing", 4, clock=lambda: now[0]) as advance:
+        assert "0/4 epochs" in stderr.getvalue()
+        for seconds in (100, 2, 2):
+            now[0] += seconds
+            advance(1, 10)
+    assert "3/4 epochs, 5 samples/s" in stderr.getvalue()
+    assert "1/4 epochs, " not in stderr.getvalue()
+
+
+def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
+    stderr = be_terminal(monkeypatch)
+    monkeypatch.setattr(stderr, "encoding", "ascii", raising=False)
+    with terminal.progress("n" * 90 + "[red]-h64", 2) as advance:
+        advance(1)
+    assert re.search(r" ?\.\.\.n{10,20}\[red\]-h64 ", stderr.getvalue())
+    assert "-" * 20 in re.sub(r"\x1b\[[\d;]*m", "", stderr.getvalue())
 
 
 def test_where_nothing_moves_nothing_is_shown(monkeypatch):
