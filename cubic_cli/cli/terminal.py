@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cubic_cli.cli.encoding import legible
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cubic_cli.cli.views.blocks import Screen
+    from cubic_cli.runs.run import Run
 
 
 class Advance(Protocol):
@@ -39,6 +41,28 @@ def show(screen: "Callable[[int], Screen]") -> None:
 
     out, encoding = console(), "ascii" if _is_dumb() else sys.stdout.encoding
     out.print(blocks.render(screen(out.width), out.width, encoding), crop=False)  # a number is never cut
+
+
+def give(
+    document: Any,
+    screen: "Callable[[int], Screen]",
+    json: bool,
+    save: str | None = None,
+    title: str = "",
+    run: "Run | None" = None,
+) -> None:
+    """Print a document as JSON, or its screen, and keep the screen where that is asked for."""
+    from cubic_cli.runs.record import to_json
+
+    if json:
+        print(to_json(document))
+    else:
+        show(screen)
+    if save is not None:
+        from cubic_cli.cli.views.save import save as keep
+
+        keep(Path(save), screen, console().width, title, run)
+        tell(f"kept in {save}")
 
 
 def tell(text: str) -> None:

@@ -1,6 +1,5 @@
 """`cubic check`: prove the JAX installation."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,20 +91,9 @@ def _share(
 
 
 def _give(report: "Report", json: bool, save: str | None) -> None:
-    """Print the report as JSON or as a screen, and keep the screen where that is asked for."""
     from cubic_cli.cli.views import check as view
 
-    if json:
-        from cubic_cli.runs.record import to_json
-
-        print(to_json(report.as_json()))
-    else:
-        terminal.show(lambda width: view.screen(report))
-    if save is not None:
-        from cubic_cli.cli.views.save import save as keep
-
-        keep(Path(save), lambda width: view.screen(report), terminal.console().width, "cubic check")
-        terminal.tell(f"kept in {save}")
+    terminal.give(report.as_json(), lambda width: view.screen(report), json, save, "cubic check")
 
 
 def _failure(report: "Report") -> str | None:

@@ -120,12 +120,9 @@ def _generate(config: GenerateConfig | None) -> None:
 
 def _show(record: "Record", losses: "Float32", folder: Path, json: bool, earlier: datetime | None) -> None:
     from cubic_cli.cli.views import run as view
-    from cubic_cli.runs.record import to_json
 
-    if json:
-        print(to_json(record))
-    else:
-        terminal.show(lambda width: view.screen(record, losses, width))
+    terminal.give(record, lambda width: view.screen(record, losses, width), json)
+    if not json:
         from cubic_cli.cli.views.format import clock
 
         replaced = f"; replaced the run of {clock(earlier, datetime.now(UTC))}" if earlier else ""

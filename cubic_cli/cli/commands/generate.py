@@ -30,12 +30,8 @@ def generate(
     """
     summary = write_dataset(options.configure(ctx, GenerateConfig), force)
     from cubic_cli.cli.views import dataset as view
-    from cubic_cli.runs.record import to_json
 
-    if json:
-        print(to_json(asdict(summary)))
-    else:
-        terminal.show(lambda width: view.screen(summary))
+    terminal.give(asdict(summary), lambda width: view.screen(summary), json)
 
 
 def write_dataset(config: GenerateConfig, force: bool) -> "Generated":

@@ -1,9 +1,8 @@
 """`cubic inspect`: look at saved runs."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +13,6 @@ from cubic_cli.config import RUN, ForwardConfig, parse_count_or_all, parse_integ
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from cubic_cli.cli.views.blocks import Screen
-    from cubic_cli.runs.run import Run
     from cubic_cli.runs.saved import Saved
 
 
@@ -201,7 +198,7 @@ def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) ->
 
     runs.recover_all(artifact_dir)
     rows = listing.rows(artifact_dir, sort)
-    _give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
+    terminal.give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
 
 
 def _compare(
@@ -219,7 +216,7 @@ def _compare(
         others.append(load_record(other).model_copy(update={"run_name": other.resolve().name}))
     document = compare.document(record, others, tolerance)
     title = " ".join(["cubic inspect", folder.name, *(f"--compare {name}" for name in names)])
-    _give(document, lambda width: view.screen(document, [record, *others], width), json, save, title)
+    terminal.give(document, lambda width: view.screen(document, [record, *others], width), json, save, title)
     if document["within_tolerance"] is False:
         apart = [f"{one['run_name']} ({', '.join(one['beyond'])})" for one in document["others"] if one["beyond"]]
         raise CubicError(f"{record.run_name} is not within {tolerance:g} of {'; '.join(apart)}")
@@ -238,7 +235,7 @@ def _row(folder: Path, row: int, units: int | None, blank: bool, save: str | Non
     if save is not None and blank:
         path = Path(save)
         parts.append((str(path.with_name(f"{path.stem}-answers{path.suffix}")), False))
-    _give(document, lambda width: view.screen(sample, width, units, blank), json, None, title)
+    terminal.give(document, lambda width: view.screen(sample, width, units, blank), json, None, title)
     for target, empty in parts:
         if target is None:
             continue
@@ -264,7 +261,7 @@ def _formats(folder: Path, save: str | None, json: bool) -> None:
         )
     entries = [entry.model_dump(mode="json") for entry in record.formats]
     document = {"run_name": record.run_name, "formats": entries}
-    _give(document, lambda width: view.screen(record), json, save, f"cubic inspect {folder.name} --formats")
+    terminal.give(document, lambda width: view.screen(record), json, save, f"cubic inspect {folder.name} --formats")
 
 
 def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
@@ -295,7 +292,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
         why, problem = str(error), error
     title = f"cubic inspect {folder.name} --epoch {epoch} --batch {batch}"
     shown = iteration.as_json(document, values)
-    _give(shown, lambda width: view.screen(document, labels, width, values, why), json, save, title)
+    terminal.give(shown, lambda width: view.screen(document, labels, width, values, why), json, save, title)
     if problem is not None:
         raise problem
 
@@ -311,7 +308,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         if folder.is_dir() and not json:
             terminal.show(lambda width: view.remains(saved.salvage(folder)))
         raise
-    _give(
+    terminal.give(
         found.document,
         lambda width: view.screen(found.record, found.losses, width, found.broken),
         json,
@@ -334,25 +331,3 @@ def _report(found: "Saved") -> None:
     for problem in found.problems[:-1]:
         terminal.tell(f"warning: {problem}")
     raise RunError(found.problems[-1])
-
-
-def _give(
-    document: dict[str, Any],
-    screen: "Callable[[int], Screen]",
-    json: bool,
-    save: str | None,
-    title: str,
-    run: "Run | None" = None,
-) -> None:
-    """Print the document as JSON, or the screen, and keep the screen where that is asked for."""
-    from cubic_cli.runs.record import to_json
-
-    if json:
-        print(to_json(document))
-    else:
-        terminal.show(screen)
-    if save is not None:
-        from cubic_cli.cli.views.save import save as keep
-
-        keep(Path(save), screen, terminal.console().width, title, run)
-        terminal.tell(f"kept in {save}")

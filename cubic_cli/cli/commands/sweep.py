@@ -45,6 +45,7 @@ def sweep(
     Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
     """
     jax_variables.refuse_bad_flags()
+    from cubic_cli.cli.views import sweep as view
     from cubic_cli.experiments import sweep as grid
 
     base = options.configure(ctx, ForwardConfig, without=_SWEPT)
@@ -66,7 +67,7 @@ def sweep(
     ranked = grid.rank(outcomes)
     grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
-    _give(document, base.run_name, json, save)
+    terminal.give(document, lambda width: view.screen(document, base.run_name, width), json, save, "cubic sweep")
     if plot is not None:
         from cubic_cli.cli.views.files import write_whole
         from cubic_cli.cli.views.plot import render
@@ -111,22 +112,6 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
         **grid.figures(outcome.record),
         "kept": outcome.kept,
     }
-
-
-def _give(document: dict[str, Any], run_name: str, json: bool, save: str | None) -> None:
-    """Print the ranked runs as JSON or as a screen, and keep the screen where that is asked for."""
-    from cubic_cli.cli.views import sweep as view
-    from cubic_cli.runs.record import to_json
-
-    if json:
-        print(to_json(document))
-    else:
-        terminal.show(lambda width: view.screen(document, run_name, width))
-    if save is not None:
-        from cubic_cli.cli.views.save import save as keep
-
-        keep(Path(save), lambda width: view.screen(document, run_name, width), terminal.console().width, "cubic sweep")
-        terminal.tell(f"kept in {save}")
 
 
 def _refuse(outcomes: "list[Outcome]", fail_on: tuple[str, ...]) -> None:
