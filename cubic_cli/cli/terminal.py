@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cubic_cli.cli.views.blocks import Screen
-    from cubic_cli.runs.run import Run
 
 
 class Advance(Protocol):
@@ -49,9 +48,9 @@ def give(
     json: bool,
     save: str | None = None,
     title: str = "",
-    run: "Run | None" = None,
+    page: "Callable[[], str] | None" = None,
 ) -> None:
-    """Print a document as JSON, or its screen, and keep the screen where that is asked for."""
+    """Print a document as JSON, or its screen, and keep the screen, or its `page`, where that is asked for."""
     from cubic_cli.runs.record import to_json
 
     if json:
@@ -61,7 +60,7 @@ def give(
     if save is not None:
         from cubic_cli.cli.views.save import save as keep
 
-        keep(Path(save), screen, console().width, title, run)
+        keep(Path(save), screen, console().width, title, page)
         tell(f"kept in {save}")
 
 

@@ -2,12 +2,11 @@
 
 import contextlib
 import functools
-import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cubic_cli.errors import RunError, five_digits, printable
+from cubic_cli.errors import RunError
 from cubic_cli.float32 import Float32
 from cubic_cli.runs.files import RECORD, find_file, held
 from cubic_cli.runs.store import load_parameters, load_record
@@ -79,31 +78,16 @@ class Run:
         return f"<Run {where}: {sizes}, loss {record.loss:.7g}, {verified}>"
 
     def _repr_html_(self) -> str:
-        """Return the run as a notebook shows it: its tensors, and what the numbers say."""
-        record = self.parsed
-        names = ("min", "max", "mean", "std")
-        head = "".join(f"<th>{name}</th>" for name in ("tensor", *names))
-        rows = "".join(
-            f"<tr><td>{html.escape(tensor.label)}</td>"
-            + "".join(f"<td>{_shown(getattr(tensor, name))}</td>" for name in names)
-            + "</tr>"
-            for tensor in record.tensors
-        )
-        found = "".join(
-            f"<li><b>{html.escape(printable(f.id))}</b>: {html.escape(printable(f.text))}</li>" for f in record.findings
-        )
-        title = html.escape(printable(repr(self)))
-        return f"<p>{title}</p><table><tr>{head}</tr>{rows}</table><ul>{found}</ul>"
+        """Return the run as a notebook shows it: a part of the page that `cubic inspect --save` makes."""
+        from cubic_cli.cli.views.report import notebook  # the one look upward: a run shows itself by its view
+
+        return notebook(self)
 
 
 def _identify(folder: Path) -> tuple[int, int, int]:
     """Return what tells the record of a run from that of one which replaces it."""
     found = find_file(folder / RECORD).stat()
     return found.st_dev, found.st_ino, found.st_mtime_ns
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else five_digits(value)
 
 
 def load_run(path: str | Path) -> Run:

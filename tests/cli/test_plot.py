@@ -90,7 +90,7 @@ def test_magnitudes_of_many_decades_get_a_logarithmic_axis():
     passes_x_on = by_name(helpers.parameters([1.0] * 64, 0, 1, 0))
     axes = plot.draw(forward(x, np.ones(400), parameters=passes_x_on, run_name="decades")).axes[2]
     assert axes.get_xscale() == "symlog"
-    assert axes.get_ylabel() == "share of the values per decade"
+    assert axes.get_ylabel() == "share per decade"
     heights = axes.patches[0].get_data().values
     assert heights[2:-2] == pytest.approx(np.full(heights.size - 4, 1 / 9), rel=0.2)
 
@@ -109,7 +109,7 @@ def test_what_is_not_finite_is_marked():
 
 
 def test_of_many_batches_an_even_spread_is_drawn_and_the_worst(wide, monkeypatch):
-    monkeypatch.setattr(plot, "_BATCHES", 4)
+    monkeypatch.setattr(plot, "_POINTS", 4)
     _, axes, *_ = plot.draw(wide).axes
     loss = wide.history["loss"][:40].to_numpy()
     drawn = axes.lines[0].get_xydata()
@@ -123,10 +123,10 @@ def test_a_figure_does_not_hang_on_the_user_s_settings(monkeypatch):
     import matplotlib
 
     run = small()
-    expected = plot.svg(run)
+    expected = plot.render(plot.draw(run), "svg")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "axes.facecolor": "black"}):
-        assert plot.svg(run) == expected
+        assert plot.render(plot.draw(run), "svg") == expected
 
 
 @pytest.mark.parametrize(

@@ -600,3 +600,4 @@ def test_what_is_relied_on_of_rich_is_there():
     assert "@font-face {{" in save._DEFAULT
     assert "Fira Code" in save._DEFAULT
     assert "url(" not in save._SVG.replace("url(#", "")
+    assert save._SVG.count('<svg xml:space="preserve" ') == 1

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 
 from cubic_cli.cli.views import blocks
@@ -523,6 +524,32 @@ def test_the_screen_of_what_is_not_right(cubic, monkeypatch, tmp_path, width):
     assert max(map(len, out.splitlines())) <= int(width)
     assert "WRONG" in (tmp_path / "kept.md").read_text()
     assert "kept in kept.md" in err
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "said"),
+    [
+        ((row("relu against float64", 0.5),), "good", "✓ Right: {} computes right: all 1 checks."),
+        (
+            (row("relu", 2.0, "z1 is 3", wrong=[1]),),
+            "bad",
+            "✗ Wrong: {} does not compute right: 1 of 1 checks.",
+        ),
+        (
+            (raised("psum"),),
+            "warning",
+            "– Not checked: {} was not checked: no verdict for 1 of 1 checks.",
+        ),
+    ],
+    ids=["right", "wrong", "not checked"],
+)
+def test_the_page_says_the_verdict_first(rows, kind, said):
+    found = pages.check(view.as_page(Report(DEVICES, rows, {"jax": "0.1", "subnormals": {"operands": False}})))
+    (verdict,) = found.find("p", class_=f"verdict {kind}")
+    assert verdict["text"] == said.format("JAX 0.1 on 2 × H100")
+    assert found.elements.index(verdict) < found.elements.index(found.find("table")[0])
+    assert [row[0] for row in found.rows("")[1 : 1 + len(rows)]] == [row.what for row in rows]
+    assert "operands: no" in [e["text"] for e in found.find("dd")]
 
 
 def test_usage(cubic):

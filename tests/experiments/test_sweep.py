@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pages
 import polars as pl
 import pytest
 import records
@@ -563,3 +564,28 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_run(cubic, data,
     assert (status, out) == (1, "")
     assert "pip install matplotlib" in err
     assert not (tmp_path / "model").exists()
+
+
+# The page
+
+
+def test_the_page_of_a_sweep_has_its_verdict_its_figure_and_its_tables(cubic, data, tmp_path):
+    grid = (*flags("--hidden-size", (4, 16)), *flags("--initializer", ("ones", "zeros")))
+    for ending in ("html", "md", "txt", "svg"):
+        status, out, err = cubic("sweep", "--run-name", "a", "--num-samples", 60, *grid, "--save", f"out.{ending}")
+        assert (status, err.splitlines()[-1]) == (0, f"kept in out.{ending}")
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == out
+    found = pages.check((tmp_path / "out.html").read_text(encoding="utf-8"))
+    assert found.find("p", class_="verdict good")[0]["text"] == "✓ Verified: 4 runs, 4 verified, 0 failed."
+    assert {row[0] for row in found.rows("")[1:]} == {"a-h4-ones", "a-h16-ones", "a-h4-zeros", "a-h16-zeros"}
+    assert found.rows("Growth with H (relu, scaling none)")[1] == ["ones", "H^0.00", "H^0.00", "H^1.00"]
+    assert len(found.find("figure")) == plot.available()
+    assert "| a-h4-ones | " in (tmp_path / "out.md").read_text(encoding="utf-8")
+    assert cubic("sweep", "--save", "out.png")[0] == 2
+
+
+def test_the_page_of_a_sweep_says_which_runs_failed():
+    rows = [{"run_name": "a", "error": "there is not enough memory"}]
+    found = pages.check(view.as_page({"runs": rows, "growth": []}, "exp"))
+    assert found.find("p", class_="verdict bad")[0]["text"] == "✗ Failed: 1 run, 0 verified, 1 failed."
+    assert "failed: there is not enough memory" in [e["text"] for e in found.find("dd")]

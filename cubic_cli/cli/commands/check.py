@@ -93,7 +93,9 @@ def _share(
 def _give(report: "Report", json: bool, save: str | None) -> None:
     from cubic_cli.cli.views import check as view
 
-    terminal.give(report.as_json(), lambda width: view.screen(report), json, save, "cubic check")
+    terminal.give(
+        report.as_json(), lambda width: view.screen(report), json, save, "cubic check", lambda: view.as_page(report)
+    )
 
 
 def _failure(report: "Report") -> str | None:

@@ -314,7 +314,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         json,
         save,
         f"cubic inspect {folder.name}",
-        None if found.problems else load_run(folder),
+        lambda: _page(found),
     )
     _report(found)
     if plot is not None:
@@ -322,6 +322,12 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
 
         plotting.save(load_run(folder), Path(plot))
         terminal.tell(f"drawn in {plot}")
+
+
+def _page(found: "Saved") -> str:
+    from cubic_cli.cli.views import report  # whoever keeps no page need not wait for it
+
+    return report.document(found)
 
 
 def _report(found: "Saved") -> None:

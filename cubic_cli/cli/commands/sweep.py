@@ -1,5 +1,6 @@
 """`cubic sweep`: run a grid of settings, rank the runs, and say how the tensors grow with the width."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +68,9 @@ def sweep(
     ranked = grid.rank(outcomes)
     grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
-    terminal.give(document, lambda width: view.screen(document, base.run_name, width), json, save, "cubic sweep")
+    name = base.run_name
+    page = functools.partial(view.as_page, document, name)
+    terminal.give(document, lambda width: view.screen(document, name, width), json, save, f"cubic sweep {name}", page)
     if plot is not None:
         from cubic_cli.cli.views.files import write_whole
         from cubic_cli.cli.views.plot import render

@@ -111,13 +111,13 @@ def layout(screen: Screen, width: int, encoding: str | None = None) -> Text:
             lines.append(Text())
         if isinstance(block, Picture) and not has_braille(encoding):
             block = replace(block, lines=block.letters)
-        lines += _lines(_with(block, spell), width)
+        lines += _lines(respell(block, spell), width)
     text = Text("\n", no_wrap=True, overflow="ignore").join(lines)
     text.plain = text.plain.replace(GLUE, " ").replace("•", spell("•"))
     return text
 
 
-def _with(block: Block, change: Callable[[str], str]) -> Block:
+def respell(block: Block, change: Callable[[str], str]) -> Block:
     """Return a block with all its words changed."""
 
     def styled(text: Text) -> Text:
@@ -250,7 +250,7 @@ def _grid(grid: Grid, width: int) -> list[Text]:
 def markdown(screen: Screen) -> str:
     """Return the screen as Markdown with all its columns, for a pull request."""
     parts = []
-    for block in (_with(block, legible) for block in screen):
+    for block in (respell(block, legible) for block in screen):
         if isinstance(block, Heading):
             parts.append(f"### {_escape(block.text)}\n\n{_escape(block.note.plain)}".strip())
         elif isinstance(block, Facts):

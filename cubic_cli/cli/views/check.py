@@ -1,8 +1,12 @@
 """The screen of `cubic check`."""
 
+from typing import Any
+
 from rich.text import Text
 
+from cubic_cli.cli.views import page
 from cubic_cli.cli.views.blocks import BAD, GOOD, WARNING, Bullet, Bullets, Column, Grid, Heading, Screen
+from cubic_cli.cli.views.format import number
 from cubic_cli.experiments.report import Report, Row, Verdict
 
 _WORDS = {
@@ -31,6 +35,28 @@ def screen(report: Report) -> Screen:
             items = [Bullet(row.what, " ".join(row.text.split()), level) for row in found]
             blocks.append(Bullets(title, items))
     return [*blocks, Heading("", _closing(report))]
+
+
+def as_page(report: Report) -> str:
+    """Return the page of the report: the verdict first."""
+    *blocks, _ = screen(report)
+    kind = {Verdict.RIGHT: "good", Verdict.WRONG: "bad"}.get(report.verdict, "warning")
+    parts = [
+        "<h1>cubic check</h1>",
+        page.verdict(kind, _WORDS[report.verdict].plain.capitalize(), f": {_closing(report).plain}."),
+        page.from_screen(blocks),
+        "<h2>Facts</h2>",
+        page.facts((name.replace("_", " "), _say(value)) for name, value in report.facts.items()),
+    ]
+    return page.document("cubic check", "\n".join(parts))
+
+
+def _say(fact: Any) -> str:
+    if isinstance(fact, dict):
+        return ", ".join(f"{name}: {_say(value)}" for name, value in fact.items())
+    if isinstance(fact, bool):
+        return "yes" if fact else "no"
+    return number(fact) if isinstance(fact, float) else str(fact)
 
 
 def _devices(report: Report) -> Grid | None:

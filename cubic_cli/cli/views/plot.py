@@ -1,12 +1,13 @@
 """The figure of a run: the samples with the cubic and the network, the histograms, the losses. Needs matplotlib."""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import math
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from cubic_cli.analysis.shape import shape
 from cubic_cli.cli.views.files import write_whole
-from cubic_cli.cli.views.format import percent
+from cubic_cli.cli.views.format import number, percent
+from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.data.problem import cubic
 from cubic_cli.data.source import spread_indices
 from cubic_cli.errors import CubicError, UsageError, printable
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ENDINGS = (".png", ".svg", ".pdf")
-_BATCHES = 1000  # drawn at most
+_POINTS = 1000  # of samples and of batches, drawn at most
+_LETTERS = 200  # of a name
 _CURVE = 512  # points of the cubic
 _DRAWABLE = 1e300  # matplotlib's own arithmetic overflows beyond
-# Okabe and Ito, "Color universal design" (2008): they differ for all kinds of colour vision.
-_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
+_BLUE, _ORANGE, _GREEN, _RED, _GREY = (LIGHT[name] for name in ("blue", "orange", "green", "red", "quiet"))
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -74,14 +76,41 @@ def save(run: Run, path: Path) -> None:
     write_whole(path, render(draw(run), path.suffix.lower().removeprefix(".")), "--plot")
 
 
-def svg(run: Run) -> str:
-    """Return the figure as an `<svg>` element, for a page.
+def panels(record: Record, losses: Float32 | None) -> dict[str, str]:
+    """Return the panels of the figure by name, each an SVG of its own: a page puts them side by side, or in a column.
 
-    Raises:
-        RunError: a file of the run is missing or damaged.
+    Of a record that is damaged there are those whose parts are whole, and without `losses` none of them.
     """
-    text = render(draw(run), "svg").decode()
-    return text[text.index("<svg") :]
+    drawn = {}
+    for name, part, panel in _panels(record, losses):
+        if all(hasattr(record, needed) for needed in part):
+            with style({"font.size": 10}):
+                from matplotlib.figure import Figure
+
+                figure = Figure(figsize=_HALF if name in ("fit", "losses") else _THIRD, layout="constrained")
+                panel(figure.add_subplot())
+                _fix_layout(figure)
+            drawn[name] = render(figure, "svg").decode()
+    return drawn
+
+
+_HALF, _THIRD = (5.6, 3.6), (4.2, 3.0)  # inches, at the sizes of letters that suit half and a third of a page
+
+
+def _panels(record: Record, losses: Float32 | None) -> list[tuple[str, tuple[str, ...], "Callable[[Axes], None]"]]:
+    """Return the panels: the name, the parts of the record that it shows, and what draws it."""
+    found: list[tuple[str, tuple[str, ...], Callable[[Axes], None]]] = [
+        ("fit", ("config", "context", "samples"), lambda axes: _draw_fit(axes, record))
+    ]
+    if losses is not None:
+        found.append(("losses", ("loss",), lambda axes: _draw_losses(axes, record, losses)))
+    for name in TENSORS:
+        found.append((name, ("tensors",), functools.partial(_draw_tensor, record=record, name=name)))
+    return found
+
+
+def _draw_tensor(axes: "Axes", record: Record, name: str) -> None:
+    _draw_histogram(axes, record.tensor(name))
 
 
 @contextlib.contextmanager
@@ -114,18 +143,17 @@ def draw(run: Run) -> "Figure":
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    record = run.parsed
+    record, losses = run.parsed, saved.first_epoch_losses(run.saved_in, run.parsed)
     with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 7.2), layout="constrained")
         grid = figure.add_gridspec(2, 6)
-        name = "\n".join(textwrap.wrap(printable(record.run_name), 72))
-        figure.suptitle(f"{name}\n{_subtitle(record)}", fontsize=10)
-        _draw_fit(figure.add_subplot(grid[0, :3]), record)
-        _draw_losses(figure.add_subplot(grid[0, 3:]), record, saved.first_epoch_losses(run.saved_in, record))
-        for place, name in enumerate(TENSORS):
-            _draw_histogram(figure.add_subplot(grid[1, 2 * place : 2 * place + 2]), record.tensor(name))
+        title = "\n".join(textwrap.wrap(_plain(record.run_name), 72))
+        figure.suptitle(f"{title}\n{subtitle(record)}", fontsize=10)
+        places = [grid[0, :3], grid[0, 3:], *(grid[1, 2 * column : 2 * column + 2] for column in range(3))]
+        for place, (_, _, panel) in zip(places, _panels(record, losses), strict=True):
+            panel(figure.add_subplot(place))
         _fix_layout(figure)
     return figure
 
@@ -140,7 +168,8 @@ def _fix_layout(figure: "Figure") -> None:
         axes.set_position((left, bottom, width, height))
 
 
-def _subtitle(record: Record) -> str:
+def subtitle(record: Record) -> str:
+    """Return the network and its samples in a line."""
     config = record.config
     parameters = config.initializer or "parameters of a file"
     return (
@@ -155,11 +184,12 @@ def _draw_fit(axes: "Axes", record: Record) -> None:
     names = ("samples", "the true cubic", "network") if follows else ("samples", "network")
     axes.set(
         title=f"{', '.join(names[:-1])} and the {names[-1]}",
-        xlabel=printable(record.config.x_column),
-        ylabel=printable(record.config.y_column),
+        xlabel=_plain(record.config.x_column),
+        ylabel=_plain(record.config.y_column),
     )
     rows = np.array([(s.x, s.y, s.z2) for s in record.samples or ()], np.float64).reshape(-1, 3)
-    x, y, z2 = rows[np.all(np.abs(rows) < _DRAWABLE, axis=1)].T
+    rows = rows[np.all(np.abs(rows) < _DRAWABLE, axis=1)]
+    x, y, z2 = rows[spread_indices(len(rows), _POINTS)].T
     if not x.size:
         _note(axes, "the record has no samples" if record.samples is None else "no sample is finite")
         return
@@ -168,9 +198,10 @@ def _draw_fit(axes: "Axes", record: Record) -> None:
     if follows:
         xs = np.linspace(x.min(), x.max(), _CURVE)
         with np.errstate(all="ignore"):
-            axes.plot(xs, cubic(xs), color=_GREEN, label="the true cubic", linewidth=1.5)
+            axes.plot(xs, cubic(xs), "--", color=_GREEN, label="the true cubic", linewidth=1.5)
     # A line between the samples where they are many enough to show its course, their marks where not.
     axes.plot(x[order], z2[order], "-" if x.size > 20 else "o-", color=_RED, label="the network", linewidth=1.5, ms=3)
+    axes.yaxis.set_major_formatter(_tick)
     axes.legend(loc="upper left")
 
 
@@ -182,7 +213,7 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
         _note(axes, "no batch has a finite loss")
         return
     worst = int(finite[np.argmax(losses[finite])])
-    shown = np.union1d(finite[spread_indices(finite.size, _BATCHES)], [worst])
+    shown = np.union1d(finite[spread_indices(finite.size, _POINTS)], [worst])
     label = "batches" if shown.size == finite.size else f"{shown.size:,} of {finite.size:,} batches, evenly spread"
     axes.plot(shown + 1, losses[shown].astype(np.float64), ".", color=_BLUE, markersize=4, label=label)
     if math.isfinite(record.loss):
@@ -190,11 +221,12 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
     axes.plot(
         worst + 1, float(losses[worst]), "o", color=_RED, fillstyle="none", label=f"the worst, batch {worst + 1:,}"
     )
+    axes.yaxis.set_major_formatter(_tick)
     smallest, largest = float(losses[finite].min()), float(losses[finite].max())
     if smallest > 0 and largest / smallest > 100:
         axes.set_yscale("log")
     if (bad := np.flatnonzero(~np.isfinite(losses))).size:
-        marked = bad[spread_indices(bad.size, _BATCHES)] + 1
+        marked = bad[spread_indices(bad.size, _POINTS)] + 1
         label = f"not finite ({bad.size:,})"
         axes.plot(
             marked, np.full(marked.size, 0.98), "x", color=_RED, transform=axes.get_xaxis_transform(), label=label
@@ -207,7 +239,7 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
 
 def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
     """Draw how the values of one tensor are distributed, on the axis that shows their shape; zeros are said."""
-    axes.set(title=tensor.label, xlabel=tensor.name)
+    axes.set(title=_plain(tensor.label), xlabel=tensor.name)
     found = shape(tensor)
     if found is None:
         only_zeros = tensor.zeros > 0 and tensor.nonfinite == 0
@@ -220,7 +252,7 @@ def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
         axes.stairs(bins.heights, bins.edges, fill=True, color=_BLUE, alpha=0.8)
     if found.logarithmic:
         axes.set_xscale("symlog", linthresh=found.smallest, linscale=0.3)
-        axes.set(xlabel=f"{tensor.name} (logarithmic)", ylabel="share of the values per decade")
+        axes.set(xlabel=f"{tensor.name} (logarithmic)", ylabel="share per decade")
         axes.tick_params(axis="x", labelsize=7, rotation=45)
     else:
         axes.set_ylabel("share of the values")
@@ -229,6 +261,16 @@ def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
     said += [(f"not finite: {tensor.nonfinite:,}", _RED)] if tensor.nonfinite else []
     for line, (text, colour) in enumerate(said):
         axes.text(0.98, 0.97 - 0.08 * line, text, transform=axes.transAxes, ha="right", va="top", color=colour)
+
+
+def _plain(text: str) -> str:
+    """Return foreign text as matplotlib shows it: without control, and with dollars that begin no formula."""
+    return printable(text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…").replace("$", r"\$")
+
+
+def _tick(value: float, _: float) -> str:
+    """Return a tick of a linear axis as numbers stand on a screen; matplotlib would take a power of ten apart."""
+    return number(value)
 
 
 def _note(axes: "Axes", text: str) -> None:

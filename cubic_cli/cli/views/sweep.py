@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cubic_cli.analysis.limits import LIMITS
+from cubic_cli.cli.views import page, plot, sweep_plot
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
 from cubic_cli.cli.views.format import number, r_squared
 from cubic_cli.cli.views.listing import shorten
@@ -53,6 +54,36 @@ def screen(document: dict[str, Any], run_name: str, width: int) -> Screen:
     if document["growth"] and len({row["hidden_size"] for row in done}) > 1:
         blocks.append(_growth(document["growth"]))
     return blocks
+
+
+def as_page(document: dict[str, Any], run_name: str) -> str:
+    """Return the page of a sweep: whether its runs are verified, how the tensors grow, drawn, and the tables."""
+    rows = document["runs"]
+    _, *blocks = screen(document, run_name, _PAGE)
+    verified = sum(row.get("verified") is True for row in rows)
+    wrong = sum("error" in row or row.get("verified") is False for row in rows)
+    said = f": {len(rows):,} run{'s' if len(rows) != 1 else ''}, {verified:,} verified, {wrong:,} failed."
+    kind, word = ("bad", "Failed") if wrong else ("good", "Verified") if verified == len(rows) else _UNVERIFIED
+    parts = [page.from_screen([Heading(f"sweep {run_name}")]), page.verdict(kind, word, said)]
+    if len({row["hidden_size"] for row in rows if "error" not in row}) > 1:
+        parts.append(_picture(document["growth"]))
+    return page.document(f"cubic sweep {run_name}", "\n".join([*parts, page.from_screen(blocks)]))
+
+
+_PAGE = 200  # cells: the tables of a page have no width of their own
+_UNVERIFIED = ("warning", "Not verified")
+
+
+def _picture(growth: list[dict[str, Any]]) -> str:
+    """Return the figure of the growth with its words, or why there is none."""
+    if not plot.available():
+        return page.NO_FIGURE
+    svg = plot.render(sweep_plot.draw(growth), "svg").decode()
+    words = (
+        "The standard deviation of z1, a1 and z2 over the width H, both axes logarithmic. A line is the power of H "
+        "that stands in the legend and in the table “Growth with H”."
+    )
+    return page.figure(svg, "growth", "Growth with the width", words, "wide")
 
 
 def _ranking(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:

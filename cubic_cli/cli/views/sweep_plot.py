@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.cli.views.plot import style
 from cubic_cli.experiments.sweep import GROUP
 from cubic_cli.float32 import TENSORS
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that all kinds of colour vision can tell apart (Okabe and Ito, 2008), and markers beyond them.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# A group has a colour and a marker of its own: nothing is told by colour alone.
+_COLOURS = tuple(LIGHT[name] for name in ("blue", "red", "green", "purple", "orange", "ink"))
 _MARKERS = "osD^vP*"
 _TICKS = 8  # of the width that can be told apart
 
@@ -63,7 +64,7 @@ def _draw_group(axes: "Axes", entry: dict[str, Any], label: str, index: int) -> 
     sizes = [point["std"] for point in entry["points"]]
     slope = entry["exponent"]
     power = "no power" if slope is None else f"H^{round(slope, 2) + 0.0:.2f}"
-    marker = _MARKERS[index // len(_COLOURS) % len(_MARKERS)]
+    marker = _MARKERS[index % len(_MARKERS)]
     axes.plot(widths, sizes, marker, label=f"{label}: {power}", markersize=4, **colour)
     if slope is not None:
         middle = [sum(map(math.log, values)) / len(values) for values in (widths, sizes)]

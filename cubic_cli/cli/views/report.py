@@ -1,0 +1,381 @@
+"""A run as a page, and a part of it for a notebook: the verdict and the figure first, then every table.
+
+It is made of the record and of the losses of the first epoch alone. Each section names the parts of the record that it
+needs; one whose parts are damaged is left out.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cubic_cli.analysis.describe import as_scaled
+from cubic_cli.analysis.shape import shape as find_shape
+from cubic_cli.cli import again
+from cubic_cli.cli.views import formats, page, plot
+from cubic_cli.cli.views.blocks import LEVELS, Column
+from cubic_cli.cli.views.format import duration, mean, number, percent, r_squared, shape, size
+from cubic_cli.cli.views.page import Cell, Html
+from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS
+from cubic_cli.config import SETTINGS, ForwardConfig
+from cubic_cli.float32 import TENSORS, Float32, shortest
+from cubic_cli.runs.record import Gradients, Parameter, Record, Tensor
+from cubic_cli.runs.run import Run
+from cubic_cli.runs.saved import Saved
+
+_MANY = 20  # epochs that differ: of more the first and the last are shown
+_LONGEST = 2000  # letters of a foreign text
+
+
+class View(NamedTuple):
+    """What a section is made of; `losses` are those of the first epoch's batches, `[K]`, if they are known."""
+
+    record: Record
+    losses: Float32 | None = None
+    folder: Path | None = None
+
+
+def document(found: Saved) -> str:
+    """Return the page of a saved run, whole or damaged."""
+    view = View(found.record, found.losses, found.folder)
+    name = getattr(found.record, "run_name", found.folder.name)
+    parts = [f"<h1>{_text(name)}</h1>"]
+    if found.problems:
+        items = "".join(f"<li>{_text(problem)}</li>" for problem in found.problems)
+        parts += [page.verdict("bad", "Damaged", ": what is whole is shown."), f"<ul>{items}</ul>"]
+    parts += [made for needs, section in _SECTIONS if not found.broken.intersection(needs) and (made := section(view))]
+    return page.document(f"cubic: {name}", "\n".join(parts))
+
+
+def notebook(run: Run) -> str:
+    """Return what a notebook shows of a run: the verdict, the findings, the loss and the tensors.
+
+    All its colours are those of the notebook around it, be it light or dark.
+    """
+    view = View(run.parsed)
+    where = "not saved" if run.folder is None else f"saved in {run.folder}"
+    parts = [f"<p><strong>{_text(run.parsed.run_name)}</strong> · {page.escape(where)}</p>"]
+    parts += [section(view) for section in (_about, _verdict, _findings, _loss, _tensors)]
+    own = "; ".join(f"--{name}: {_AROUND.get(name, 'currentColor')}" for name in page.LIGHT)
+    style = f"<style>.cubic {{ {own}; }}\n{page.STYLE}</style>"
+    return f'{style}\n<div class="cubic">{"".join(parts)}</div>'
+
+
+_AROUND = {"paper": "transparent", "card": "transparent", "line": "color-mix(in srgb, currentColor 25%, transparent)"}
+
+
+def _text(text: str) -> Html:
+    """Return foreign text, cut where no one would read on."""
+    return page.escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+
+
+def _section(title: str, *parts: str) -> str:
+    return "\n".join([f"<h2>{page.escape(title)}</h2>", *parts])
+
+
+def _folded(title: str, *parts: str) -> str:
+    return "\n".join([f"<details><summary>{page.escape(title)}</summary>", *parts, "</details>"])
+
+
+def _columns(*names: str, left: Iterable[str] = ()) -> list[Column]:
+    """Return columns of numbers; the first one and those in `left` are words."""
+    return [Column(name, right=index > 0 and name not in left) for index, name in enumerate(names)]
+
+
+def _about(view: View) -> str:
+    """The network and its samples in a line."""
+    return f'<p class="quiet">{page.escape(plot.subtitle(view.record))}</p>'
+
+
+def _verdict(view: View) -> str:
+    check = view.record.verification
+    if check is None:
+        return page.verdict("warning", "Not verified", ": the run was made with --no-verify.")
+    batches = "1 batch" if check.batches == 1 else f"{check.batches:,} batches"
+    said = (
+        f"{batches} computed again in {check.reference}; the largest relative error is {check.max_relative_error:.1e}, "
+        f"and {check.tolerance:.1e} is allowed."
+    )
+    if check.passed:
+        return page.verdict("good", "Verified", f": {said}")
+    if check.failure is not None:
+        where = "" if check.failure.batch is None else f" of batch {check.failure.batch:,}"
+        found, expected = number(check.failure.found), number(check.failure.expected)
+        said = f"{check.failure.quantity}{where} is {found}, and {check.reference} says {expected}. {said}"
+    return page.verdict("bad", "NOT VERIFIED", f": {said}" + ("" if check.deterministic else " The epochs differ."))
+
+
+def _figure(view: View) -> str:
+    """The panels, each with its words, or why there are none."""
+    if not plot.available():
+        return page.NO_FIGURE
+    drawn = plot.panels(view.record, view.losses)
+    titles = {"fit": "Samples and network", "losses": "Losses"}
+    figures = []
+    for name, svg in drawn.items():
+        words = _WORDS.get(name, _histogram_words)(view, name)
+        kind = "half" if name in titles else ""
+        figures.append(page.figure(svg, name, titles.get(name, f"Histogram of {name}"), words, kind))
+    missing = [] if len(drawn) == 2 + len(TENSORS) else ['<p class="quiet">Panels of damaged parts are left out.</p>']
+    return "\n".join(['<div class="panels">', *figures, "</div>", *missing])
+
+
+def _fit_words(view: View, name: str) -> str:
+    record = view.record
+    samples = [s for s in record.samples or () if all(map(math.isfinite, (s.x, s.y, s.z2)))]
+    if not samples:
+        return "No samples are recorded." if record.samples is None else "No sample is finite."
+    x, y, z2 = ([getattr(s, key) for s in samples] for key in ("x", "y", "z2"))
+    cubic = "" if record.context.noise_floor is None else " The dashed line is the true cubic."
+    return (
+        f"{len(samples):,} samples: x from {number(min(x))} to {number(max(x))}, y from {number(min(y))} to "
+        f"{number(max(y))}. The network answers from {number(min(z2))} to {number(max(z2))}.{cubic}"
+    )
+
+
+def _losses_words(view: View, name: str) -> str:
+    losses = view.losses
+    finite = np.array([]) if losses is None else np.flatnonzero(np.isfinite(losses))
+    if losses is None or not finite.size:
+        return "No batch has a finite loss."
+    low, high = (number(shortest(end)) for end in (losses[finite].min(), losses[finite].max()))
+    worst = int(finite[np.argmax(losses[finite])]) + 1
+    lost = len(losses) - finite.size
+    return f"The loss of {len(losses):,} batches: from {low} to {high}; the worst is batch {worst:,}." + (
+        f" {lost:,} are not finite." if lost else ""
+    )
+
+
+def _histogram_words(view: View, name: str) -> str:
+    return _say(view.record.tensor(name))
+
+
+def _say(tensor: Tensor) -> str:
+    lost = f", {tensor.nonfinite:,} values not finite" if tensor.nonfinite else ""
+    if tensor.min is None:
+        return f"{tensor.label}: no value is finite{lost}."
+    centre = mean(tensor.mean, tensor.min, tensor.max)
+    return (
+        f"{tensor.label}: from {number(tensor.min)} to {number(tensor.max)}, mean {centre}, std {number(tensor.std)}, "
+        f"{percent(tensor.zeros)} zeros{lost}."
+    )
+
+
+_WORDS: dict[str, Callable[[View, str], str]] = {"fit": _fit_words, "losses": _losses_words}
+
+
+def _findings(view: View) -> str:
+    found = sorted(view.record.findings, key=lambda f: list(LEVELS).index(f.level) if f.level in LEVELS else 9)
+    if not found:
+        return _section("What the numbers say", "<p>Nothing is conspicuous.</p>")
+    return _section("What the numbers say", page.findings((f.level, f.id, f.text[:_LONGEST]) for f in found))
+
+
+def _loss(view: View) -> str:
+    record, context = view.record, view.record.context
+    rows: list[list[Cell]] = [["the network", number(record.loss), r_squared(context.r_squared)]]
+    if context.target_variance is not None:
+        rows.append(["predicting the mean of y", number(context.target_variance), "0"])
+    if context.noise_floor is not None:
+        rows.append(["the true cubic", number(context.noise_floor), ""])
+    if record.loss_in_data_units != record.loss:
+        rows.append(["the network, in the data's units", number(record.loss_in_data_units), ""])
+    note = "The mean squared error of an epoch; R² compares it with predicting the mean of y."
+    if context.noise_floor is not None:
+        note += " No network can beat the true cubic, whose loss is the noise."
+    return _section("Loss", page.table(_columns("", "loss", "R²"), rows, note=note))
+
+
+def _tensors(view: View) -> str:
+    record = view.record
+    scaled, count = as_scaled(record), record.dataset.rows
+    keys = list(dict.fromkeys(key for tensor in record.tensors for key in tensor.quantiles or ()))
+    lost = any(tensor.nonfinite for tensor in record.tensors)
+    names = [
+        "tensor",
+        "equation",
+        "shape",
+        "min",
+        "max",
+        "mean",
+        "std",
+        *(f"{float(key):.0%}" for key in keys),
+        "zeros",
+    ]
+    columns = _columns(*names, *(("NaN", "±∞") if lost else ()), "histogram", left=("equation", "shape", "histogram"))
+    blank = [""] * (len(keys) + 1 + 2 * lost)
+    rows: list[list[Cell]] = [
+        [name, "", shape([count]), *_ends(column.min, column.max, column.mean, column.std), *blank, ""]
+        for name, column in (("x", scaled.x), ("y", scaled.y))
+    ]
+    for tensor in record.tensors:
+        found = tensor.quantiles or {}
+        equation = EQUATIONS.get(tensor.name, "").format(activation=record.config.activation)
+        lost_here = [f"{tensor.nan:,}", f"{tensor.posinf + tensor.neginf:,}"] if lost else []
+        rows.append([
+            tensor.name, equation, shape(tensor.shape), *_ends(tensor.min, tensor.max, tensor.mean, tensor.std),
+            *(number(found.get(key)) for key in keys), percent(tensor.zeros), *lost_here, _histogram(tensor),
+        ])  # fmt: skip
+    note = "Over one epoch, finite values alone." + (" x and y as scaled." if record.config.scaling != "none" else "")
+    return _section("Tensors", page.table(columns, rows, note=note))
+
+
+def _ends(low: float | None, high: float | None, middle: float | None, deviation: float | None) -> list[str]:
+    return [number(low), number(high), mean(middle, low, high), number(deviation)]
+
+
+def _histogram(tensor: Tensor) -> Html:
+    """Return the shape of the tensor's distribution, small; its numbers stand beside it."""
+    found = find_shape(tensor)
+    if found is None:
+        return Html("")
+    bins = [(a, b, h) for side in found.bins for a, b, h in zip(side.edges, side.edges[1:], side.heights, strict=False)]
+    if found.logarithmic:  # of one width each: they are a factor of two
+        bins = [(float(place), place + 1.0, height) for place, (_, _, height) in enumerate(bins)]
+    low, high = bins[0][0], bins[-1][1]
+    tallest = max(height for _, _, height in bins) or 1.0
+    scale = 128 / (high - low)
+    steps = "".join(f"V{20 - 20 * height / tallest:.1f}H{(right - low) * scale:.1f}" for _, right, height in bins)
+    words = page.escape(f"histogram of {_say(tensor)}" + (" Its axis is logarithmic." if found.logarithmic else ""))
+    return Html(
+        f'<svg class="histogram" viewBox="0 0 128 20" preserveAspectRatio="none" role="img" aria-label="{words}">'
+        f'<path d="M0 20{steps}V20z"/></svg>'
+    )
+
+
+def _parameters(view: View) -> str:
+    columns = _columns(
+        "parameter", "name", "shape", "count", "bytes", "min", "max", "mean", "std", left=("name", "shape")
+    )
+    rows = [
+        [
+            SYMBOLS.get(p.name, p.name), p.name, shape(p.shape), f"{p.count:,}", _bytes(p),
+            *_ends(p.min, p.max, p.mean, p.std),
+        ]
+        for p in view.record.parameters
+    ]  # fmt: skip
+    total = sum(p.count for p in view.record.parameters)
+    file = view.record.parameters_file
+    origin = f"made by {view.record.config.initializer}"
+    if file is not None:
+        origin = "from arrays" if file.path is None else f"from {file.path}"
+    return _section("Parameters", page.table(columns, rows, note=f"{total:,} in all, {origin}."))
+
+
+def _bytes(parameter: Parameter) -> str:
+    return "" if parameter.bytes is None else size(parameter.bytes)
+
+
+def _units(view: View) -> str:
+    units = view.record.units
+    return page.facts(
+        [
+            ("hidden units", f"{units.count:,}, {units.distinct:,} of them distinct"),
+            ("always zero", f"{units.dead:,}"),
+            ("always positive", f"{units.always_on:,}"),
+            ("rank of a1", f"{units.rank:,}"),
+        ]
+    )
+
+
+def _gradients(view: View) -> str:
+    gradients = view.record.gradients
+    return "" if gradients is None else _gradient_table(gradients)
+
+
+def _gradient_table(gradients: Gradients) -> str:
+    columns = _columns("gradient", "shape", "norm", "min", "max", "step / parameter", left=("shape",))
+    rows = [
+        [f"∂loss/∂{SYMBOLS.get(p.name, p.name)}", shape(p.shape), *map(number, (p.norm, p.min, p.max, p.step_ratio))]
+        for p in gradients.parameters
+    ]
+    rate = number(gradients.largest_learning_rate)
+    note = f"The largest learning rate at which a step does not raise the loss is {rate}."
+    return _section("Gradients", page.table(columns, rows, note=note))
+
+
+def _epochs(view: View) -> str:
+    epochs = view.record.epochs
+    if len({repr(epoch.loss) for epoch in epochs}) <= 1:
+        return "" if len(epochs) < 2 else f"<p>All {len(epochs):,} epochs are identical.</p>"
+    shown = epochs if len(epochs) <= _MANY else epochs[: _MANY // 2] + epochs[-_MANY // 2 :]
+    rows = [[f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)] for epoch in shown]
+    note = "" if len(epochs) <= _MANY else f"{len(epochs) - _MANY:,} epochs between them are left out."
+    return _section("Epochs", page.table(_columns("epoch", "loss", "time"), rows, note=note))
+
+
+def _formats(view: View) -> str:
+    if not view.record.formats:
+        return ""
+    _, *blocks = formats.screen(view.record)
+    return _folded("In fewer bits", page.from_screen(blocks))
+
+
+def _settings(view: View) -> str:
+    config, sources = view.record.config.model_dump(mode="json"), view.record.sources
+    defaults = ForwardConfig().as_json()
+    rows: list[list[Cell]] = []
+    for name, value in config.items():
+        if name.upper() not in SETTINGS:
+            continue
+        came = sources.get(name, "")
+        said = _text(_setting(value))
+        differs = value != defaults.get(name)
+        shown = Html(f'<span class="strong">{said}</span>') if differs else said
+        rows.append([again.flag(name), name.upper(), shown, came])
+    columns = _columns("flag", "variable", "value", "from", left=("variable", "value", "from"))
+    return _folded("Settings", page.table(columns, rows, note="Bold: other than the default."))
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _again(view: View) -> str:
+    made, place = again.command(view.record, view.folder), again.place(view.record)
+    where = "" if place is None else f" in {place}"
+    said = f"This command makes the run again{where}, and gives the same numbers on the same device and versions:"
+    if view.record.config.dataset is None:
+        said = "The samples came from arrays. With the same x and y, this makes the run again:"
+    return _section("Make it again", f"<p>{page.escape(said)}</p>", f'<pre class="command">{page.escape(made)}</pre>')
+
+
+def _origin(view: View) -> str:
+    record = view.record
+    data, device = record.dataset, record.device
+    rows: list[tuple[str, Cell]] = [("dataset", _text("arrays" if data.path is None else data.path))]
+    rows.append(("samples", f"{data.rows:,}, of the columns {record.config.x_column} and {record.config.y_column}"))
+    rows += [(name, said) for name, said in (("SHA-256", data.sha256), ("digest", data.digest)) if said]
+    if record.parameters_file is not None:
+        rows.append(("parameters", f"{record.parameters_file.dtype}, SHA-256 {record.parameters_file.sha256}"))
+    kind = f"{device.devices:,} × {device.kind}" + (
+        f" of {device.processes:,} processes" if device.processes > 1 else ""
+    )
+    rows.append(("device", f"{kind}, matmul precision {device.matmul_precision}"))
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())))
+    timing = record.timing
+    rows.append(("speed", f"{duration(timing.epoch_seconds)} an epoch, {number(timing.samples_per_second)} samples/s"))
+    rows.append(("created", record.created))
+    return _section("Where it came from", page.facts(rows))
+
+
+_SECTIONS: tuple[tuple[tuple[str, ...], Callable[[View], str]], ...] = (
+    (("config", "dataset"), _about),
+    (("verification",), _verdict),
+    ((), _figure),
+    (("findings",), _findings),
+    (("loss", "loss_in_data_units", "context"), _loss),
+    (("tensors", "config", "dataset", "scaled"), _tensors),
+    (("parameters", "config", "parameters_file"), _parameters),
+    (("units",), _units),
+    (("gradients",), _gradients),
+    (("epochs",), _epochs),
+    (("formats", "tensors", "parameters", "run_name"), _formats),
+    (("config", "sources"), _settings),
+    (("config", "dataset", "parameters_file"), _again),
+    (("dataset", "config", "device", "versions", "timing", "created", "parameters_file"), _origin),
+)
