@@ -8,6 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Collection
 from dataclasses import fields
+from enum import StrEnum
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -64,9 +65,14 @@ def repeatable(
     help: str,
     variable: str | None = None,
     panel: str | None = None,
+    words: Collection[str] = (),
 ) -> Any:
-    """Return an option that may be repeated, or be given a list with commas."""
+    """Return an option that may be repeated, or be given a list with commas; a shell completes its last word."""
     one = _parser(parse)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
 
     def parts(text: str) -> list[Any]:
         if "," not in text:
@@ -82,7 +88,14 @@ def repeatable(
         return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
     return option(
-        *flags, help=help, variable=variable, parse=parts, metavar=f"{metavar},...", panel=panel, callback=flatten
+        *flags,
+        help=help,
+        variable=variable,
+        parse=parts,
+        metavar=f"{metavar},...",
+        panel=panel,
+        callback=flatten,
+        complete=complete if words else None,
     )
 
 
@@ -90,9 +103,15 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the runs that a shell can complete a word to, the newest first."""
     from pathlib import Path
 
+    from cubic_cli.cli import dotenv
     from cubic_cli.runs import names
 
-    folder = ctx.params.get("artifact_dir") or os.environ.get("ARTIFACT_DIR") or cfg.ForwardConfig.artifact_dir
+    folder = ctx.params["artifact_dir"]
+    if (
+        given := ctx.get_parameter_source("artifact_dir")
+    ) is None or given.name == "DEFAULT":  # nobody has read .env yet
+        dotenv.load(SETTINGS, [name for name, known in SETTINGS.items() if known.is_path])
+        folder = os.environ.get("ARTIFACT_DIR") or folder
     return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
 
 
@@ -111,15 +130,17 @@ def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]
     return [one(value) for value in values]
 
 
-def of(name: str, several: bool = False, complete: Callable[..., Any] | None = None) -> Any:
-    """Return the option of a setting, or one that takes it several times."""
+def of(
+    name: str, several: bool = False, complete: Callable[..., Any] | None = None, words: Collection[str] = ()
+) -> Any:
+    """Return the option of a setting, or one that takes it several times; `words` are all that it accepts, if any."""
     known = SETTINGS[name.upper()]
     parse = _finding if name == "fail_on" else known.parse
     given: dict[str, Any] = {"variable": name.upper(), "metavar": known.metavar, "panel": known.panel}
     if several and known.is_path:
         return option(*known.flags, **given, help=f"{known.help} Repeatable.", callback=_paths)
     if several:
-        return repeatable(*known.flags, **given, help=known.help, parse=parse)
+        return repeatable(*known.flags, **given, help=known.help, parse=parse, words=words)
     return option(*known.flags, **given, help=known.help, parse=parse, complete=complete)
 
 
@@ -135,14 +156,18 @@ def takes(*kinds: type[Any], several: Collection[str] = ()) -> Callable[[Callabl
         for each in fields(kind):
             listed = each.name in several or each.name == "fail_on"
             default, annotation = each.default, hints[each.name]
+            words: Collection[str] = ()
             if listed:
                 default = [] if default in (None, ()) else [default]
-                annotation = GenericAlias(list, next(iter(get_args(annotation)), annotation))
+                one = next(iter(get_args(annotation)), annotation)
+                annotation = GenericAlias(list, one)
+                words = LIMITS if each.name == "fail_on" else list(one) if issubclass(one, StrEnum) else ()
+            complete = complete_run if each.name == "run_name" else None
             added[each.name] = inspect.Parameter(
                 each.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=Annotated[annotation, of(each.name, listed)],
+                annotation=Annotated[annotation, of(each.name, listed, complete, words)],
             )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

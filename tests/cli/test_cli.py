@@ -15,7 +15,10 @@ LAZY = """
 import sys
 from cubic_cli.cli.app import run
 {extra}
-run({arguments!r})
+try:
+    run({arguments!r})
+except SystemExit:  # of a shell that asks for completions
+    pass
 loaded = [m for m in {modules!r} if m in sys.modules]
 sys.exit(f"loaded {{loaded}}" if loaded else 0)
 """
@@ -194,6 +197,13 @@ def test_what_needs_no_jax_loads_none(arguments):
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["forward", "--help"], ["inspect", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
     assert loads_none_of(["jax", "numpy", "polars", "safetensors", "matplotlib", "pydantic"], arguments)
+
+
+def test_completion_loads_no_jax(monkeypatch):
+    monkeypatch.setenv("_CUBIC_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cubic inspect x")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert loads_no_jax([])
 
 
 def test_that_the_tests_above_can_fail():

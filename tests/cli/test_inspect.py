@@ -6,7 +6,6 @@ import shutil
 import string
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import helpers
 import numpy as np
@@ -673,8 +672,38 @@ def test_without_any_run_the_way_to_make_one_is_told(cubic):
         assert "`cubic forward` makes one" in err
 
 
-def test_names_of_runs_are_completed(three):
-    assert options.complete_run(SimpleNamespace(params={"artifact_dir": None}), "ne") == ["newest", "new"]
+@pytest.fixture
+def complete(capfd, monkeypatch):
+    """Return what a shell is offered for the last word of a line."""
+
+    def offered(*words):
+        monkeypatch.setenv("_CUBIC_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["cubic", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        with pytest.raises(SystemExit):
+            cli.run([])
+        return capfd.readouterr().out.split()
+
+    return offered
+
+
+def test_a_shell_completes_names_of_runs_the_newest_first(complete, three):
+    for words in (("inspect",), ("inspect", "old", "--compare"), ("inspect", "--run-name"), ("forward", "--run-name")):
+        assert complete(*words, "ne") == ["newest", "new"]
+    (three / "model").rename(three / "elsewhere")
+    assert complete("inspect", "ne") == []
+    assert complete("inspect", "--artifact-dir", "elsewhere", "ne") == ["newest", "new"]
+    Path(".env").write_text("ARTIFACT_DIR=elsewhere\n")
+    assert complete("inspect", "ne") == ["newest", "new"]
+
+
+def test_a_shell_completes_what_is_accepted_in_lists_with_commas_too(complete):
+    assert complete("forward", "--initializer", "he") == ["he_uniform", "he_normal"]
+    assert complete("sweep", "--initializer", "he") == ["he_uniform", "he_normal"]
+    assert complete("sweep", "--initializer", "ones,he_n") == ["ones,he_normal"]
+    assert complete("check", "--device", "g") == ["gpu"]
+    assert complete("forward", "--fail-on", "dead_units,expl") == ["dead_units,explodes"]
+    assert complete("inspect", "--list", "--sort", "l") == ["loss"]
 
 
 def test_a_pipe_for_a_record_keeps_nobody_waiting(cubic, three):

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 UNITS = 8  # groups of units written out by --row
 
 
+def _complete_column(incomplete: str) -> list[str]:
+    from cubic_cli.cli.views.listing import COLUMNS
+
+    return [name for name in COLUMNS if name.startswith(incomplete)]
+
+
 def inspect(
     ctx: typer.Context,
     run: Annotated[
@@ -35,7 +41,12 @@ def inspect(
     list_: Annotated[bool, options.option("--list", panel=SHOW, help="List the runs.")] = False,
     sort: Annotated[
         str | None,
-        options.option(panel=SHOW, metavar="COLUMN", help="With --list: sort by this column, -COLUMN downward."),
+        options.option(
+            panel=SHOW,
+            metavar="COLUMN",
+            help="With --list: sort by this column, -COLUMN downward.",
+            complete=_complete_column,
+        ),
     ] = None,
     epoch: Annotated[
         int | None,
