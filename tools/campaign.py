@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import oracle
 
 from cubic_cli.config import Activation, Device, Initializer, Scaling
-from cubic_cli.parameters import NAMES, Parameters, from_names
+from cubic_cli.parameters import NAMES, Parameters
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
 
@@ -147,7 +147,7 @@ def observe(case: Case, devices: list[Any]) -> Found:
     source = Arrays(case.x, case.y)
     epoch = gather(Pass(case.parameters, source, case.batch, case.activation, devices).run())
     measured = gradients.measure(case.parameters, source, case.activation, devices)
-    return Found(verify.Seen(epoch.columns, epoch.tensors, epoch.loss), from_names(measured))
+    return Found(verify.Seen(epoch.columns, epoch.tensors, epoch.loss), measured)
 
 
 def judge(case: Case, seen: verify.Seen) -> tuple[list[str], dict[str, float]]:

@@ -13,21 +13,20 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cubic_cli.config import Activation
-from cubic_cli.data.problem import Float64
 from cubic_cli.data.source import Source
 from cubic_cli.engine.compiler import undisturbed
 from cubic_cli.engine.mesh import fetch, put
 from cubic_cli.engine.passes import map_blocks
 from cubic_cli.network import forward, mean_squared_error
-from cubic_cli.parameters import Parameters, by_name
+from cubic_cli.parameters import Parameters
 
 _BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
 _BLOCKS = 32  # blocks of one device dispatched at a time
 _LARGE = 2.0**100  # a target beyond it may have an error whose double leaves float32
 
 
-def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> dict[str, Float64]:
-    """Return the gradient of the loss over all samples by the parameters' names, in their shapes.
+def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> Parameters:
+    """Return the gradient of the loss over all samples by each parameter, in its shape.
 
     Blocks are differentiated in float32 on the devices and added in float64 on the host.
     """
@@ -36,7 +35,7 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
     blocks = len(devices) * min(_BLOCKS, -(-source.count // (samples * len(devices))))
     run, over = _compile(activation, tuple(devices))
     given = put(Parameters(*map(np.asarray, parameters)), NamedSharding(over.mesh, PartitionSpec()))
-    totals = {name: np.zeros(array.shape) for name, array in by_name(parameters).items()}
+    totals = [np.zeros(array.shape) for array in parameters]
     for start in range(0, source.count, blocks * samples):
         x, y = source.read(start, min(start + blocks * samples, source.count))
         largest = np.max(np.abs(y), initial=0, where=np.isfinite(y))
@@ -47,9 +46,9 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
         with undisturbed():
             arrays = put([column.reshape(blocks, samples) for column in (*padded, used)], over)
             found = fetch(run(given, *arrays))
-        for name, parts in by_name(found).items():
-            totals[name] += parts.sum(axis=0, dtype=np.float64) / scale**2
-    return {name: total / source.count for name, total in totals.items()}
+        for total, parts in zip(totals, found, strict=True):
+            total += parts.sum(axis=0, dtype=np.float64) / scale**2
+    return Parameters(*(total / source.count for total in totals))
 
 
 def squared_error(

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from cubic_cli.errors import CubicError
 
@@ -239,22 +240,14 @@ class Report:
         }
 
 
-def to_document(report: Report) -> dict[str, Any]:
+def to_document(report: Report) -> Any:
     """Return the report as JSON carries it from one process to another."""
-    rows = [asdict(row) | {"verdicts": list(row.verdicts.items())} for row in report.rows]
-    return {"devices": [asdict(device) for device in report.devices], "rows": rows, "facts": report.facts}
+    return TypeAdapter(Report).dump_python(report, mode="json")
 
 
-def from_document(document: dict[str, Any]) -> Report:
+def from_document(document: Any) -> Report:
     """Return the report that `to_document` took apart."""
-    return Report(
-        tuple(CheckedDevice(**device) for device in document["devices"]),
-        tuple(
-            Row(**row | {"verdicts": {number: Verdict(text) for number, text in row["verdicts"]}})
-            for row in document["rows"]
-        ),
-        document["facts"],
-    )
+    return TypeAdapter(Report).validate_python(document)
 
 
 def merge_reports(reports: list[Report]) -> Report:

@@ -22,7 +22,7 @@ from cubic_cli.engine.compiler import undisturbed
 from cubic_cli.engine.devices import keep_compiled, pick_devices
 from cubic_cli.experiments import adopted
 from cubic_cli.float32 import TENSORS, Float32, shortest
-from cubic_cli.parameters import Parameters, by_name, from_names
+from cubic_cli.parameters import Parameters, by_name
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
 from cubic_cli.runs import record as parts
@@ -79,25 +79,24 @@ def run(
         PeerError: another process has other samples or parameters.
     """
     data = data or read(config, scratch, tell)
-    source = rescale(config, data)
+    scales = choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y)
+    source = data.source if config.scaling is Scaling.none else Scaled(data.source, *scales)
     if devices is None:
         keep_compiled()
         devices = pick_devices(config.device)
-    parameters, values = first_parameters(config, network)
+    parameters = draw(config) if network is None else network.parameters
     if group is not None:
-        digests = {"the dataset's SHA-256": data.sha256, "the parameters' SHA-256": _sha256(values)}
+        digests = {"the dataset's SHA-256": data.sha256, "the parameters' SHA-256": _sha256(parameters)}
         group.agree("data", {"rows": source.count, **digests})
     if network is not None:
-        for line in adopted.remarks(config, sources, network, *_scales(config, data)):
+        for line in adopted.remarks(config, sources, network, *scales):
             tell(line)
     with History(scratch) as history:
-        seen, verdict, gradients = observe(config, parameters, values, source, devices, history, progress)
+        seen, verdict, gradients = observe(config, parameters, source, devices, history, progress)
         history.write(scratch / runs.HISTORY)
-        runs.write_parameters(scratch, by_name(values), adopted.metadata(config, *_scales(config, data)))
-        described = describe_run(config, sources, data, source, values, seen, verdict, gradients)
-        if network is not None:
-            described = described.model_copy(update={"parameters_file": adopted.describe(network)})
-        record = described.model_copy(update={"findings": findings.find(described)})
+        runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
+        record = describe_run(config, sources, network, data, source, scales, parameters, seen, verdict, gradients)
+        record = record.model_copy(update={"findings": findings.find(record)})
         runs.write_record(scratch, record)
         return Finished(record, history.losses)
 
@@ -123,27 +122,13 @@ def read(
     return ingest(counted(), scratch / runs.SAMPLES)
 
 
-def rescale(config: ForwardConfig, data: Ingested) -> Source:
-    """Return the samples as the network gets them."""
-    if config.scaling is Scaling.none:
-        return data.source
-    return Scaled(data.source, *_scales(config, data))
-
-
-def _scales(config: ForwardConfig, data: Ingested) -> tuple[Scale, Scale]:
-    return choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y)
-
-
-def first_parameters(config: ForwardConfig, network: NetworkFile | None = None) -> tuple[Parameters, Parameters]:
-    """Return the network's parameters, for JAX and for NumPy: those of the `network`, or of the initialiser."""
+def draw(config: ForwardConfig) -> Parameters:
+    """Return the first parameters, as NumPy arrays."""
     from cubic_cli.network import initialise
 
-    if network is not None:
-        return network.parameters, network.parameters
     assert config.initializer is not None
     with undisturbed():
-        parameters = initialise(config.initializer, config.hidden_size, config.seed)
-    return parameters, Parameters(*map(np.asarray, parameters))
+        return Parameters(*map(np.asarray, initialise(config.initializer, config.hidden_size, config.seed)))
 
 
 def _sha256(parameters: Parameters) -> str:
@@ -193,7 +178,6 @@ class EpochRecorder:
 def observe(
     config: ForwardConfig,
     parameters: Parameters,
-    values: Parameters,
     source: Source,
     devices: list[Any],
     history: History,
@@ -206,7 +190,7 @@ def observe(
 
     def compute() -> expected.Reference:
         x, y = _read_batches(source, config.batch_size, picked)
-        return expected.compute(values, x, y, config.batch_size, config.activation)
+        return expected.compute(parameters, x, y, config.batch_size, config.activation)
 
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
         reference = pool.submit(compute) if config.verify else None
@@ -219,17 +203,15 @@ def observe(
             verdict = verify.verify(reference.result(), seen.verified(source, picked), picked)
     if not config.gradients:
         return seen, verdict, None
-    from cubic_cli.engine import gradients
+    from cubic_cli.engine.gradients import measure
 
-    found = from_names(gradients.measure(parameters, source, config.activation, devices))
+    gradients = measure(parameters, source, config.activation, devices)
     if verdict is not None:
-        x, y = _read_batches(source, config.batch_size, picked)
-        of_picked = found
-        if len(x) < source.count:
-            of_picked = from_names(gradients.measure(parameters, Arrays(x, y), config.activation, devices))
-        by_hand = reference_gradients.compute(values, x, y, config.activation)
-        verdict = verdict.joined(*reference_gradients.verify(of_picked, by_hand))
-    return seen, verdict, found
+        some = Arrays(*_read_batches(source, config.batch_size, picked))
+        of_some = gradients if some.count == source.count else measure(parameters, some, config.activation, devices)
+        by_hand = reference_gradients.compute(parameters, some.x, some.y, config.activation)
+        verdict = verdict.joined(*reference_gradients.verify(of_some, by_hand))
+    return seen, verdict, gradients
 
 
 def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:
@@ -243,34 +225,36 @@ def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -
 def describe_run(
     config: ForwardConfig,
     sources: dict[str, str],
+    network: NetworkFile | None,
     data: Ingested,
     source: Source,
-    values: Parameters,
+    scales: tuple[Scale, Scale],
+    parameters: Parameters,
     seen: EpochRecorder,
     verdict: verify.Verdict | None,
     gradients: Parameters | None,
 ) -> Record:
     """Return the record but for the findings."""
     passing, devices = seen.passing, seen.passing.devices
-    scale_x, scale_y = _scales(config, data)
+    scale_x, scale_y = scales
     square = scale_y.factor**2
     loss = seen.epochs[0].loss
     seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))
     some, _ = spread(source)
-    spreads = distribution.take_tensors(values, config.activation, some)
+    spreads = distribution.take_tensors(parameters, config.activation, some)
     flops = describe.count_flops(passing.batch, config.hidden_size)
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
     tensors = [
         describe.describe_tensor(name, (passing.batch, width), flops[name], seen.tensors[name], spreads[name])
         for name, width in widths.items()
     ]
-    parameters = [describe.describe_parameter(name, array) for name, array in by_name(values).items()]
+    arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
     ends = scale_x.apply(np.array([data.x.min, data.x.max], np.float32))
     columns = describe.describe_column(data.x), describe.describe_column(data.y)
     processes = len({device.process_index for device in devices})
     nonfinite = None
     if seen.first_nonfinite is not None:
-        nonfinite = describe.find_first_nonfinite(seen.first_nonfinite, values, source, config)
+        nonfinite = describe.find_first_nonfinite(seen.first_nonfinite, parameters, source, config)
     return Record(
         schema=parts.SCHEMA_VERSION,
         run_name=config.run_name,
@@ -285,6 +269,7 @@ def describe_run(
             x=columns[0],
             y=columns[1],
         ),
+        parameters_file=None if network is None else adopted.describe(network),
         scaling=parts.ScalingPart(
             statistics_of="the samples used",
             x=parts.Scale(shift=scale_x.shift, factor=scale_x.factor),
@@ -307,10 +292,12 @@ def describe_run(
         loss=loss,
         loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
         tensors=(*tensors, seen.losses.describe(flops["loss"])),
-        parameters=tuple(parameters),
-        units=describe_units(values, config.activation, ends, some),
+        parameters=tuple(arrays),
+        units=describe_units(parameters, config.activation, ends, some),
         first_nonfinite=nonfinite,
-        gradients=None if gradients is None else learning_rate.describe(gradients, values, source, config.activation),
+        gradients=None
+        if gradients is None
+        else learning_rate.describe(gradients, parameters, source, config.activation),
         findings=(),
         context=describe.describe_context(
             loss,
@@ -322,11 +309,11 @@ def describe_run(
             *(entry for t in tensors for entry in formats.describe(t.name, spreads[t.name], t.min, t.max)),
             *(
                 entry
-                for p, array in zip(parameters, values, strict=True)
+                for p, array in zip(arrays, parameters, strict=True)
                 for entry in formats.describe(p.name, distribution.take(array), p.min, p.max)
             ),
         ),
-        samples=describe.take_samples(data.source, source, values, config.activation, scale_y),
+        samples=describe.take_samples(data.source, source, parameters, config.activation, scale_y),
         timing=parts.Timing(
             compile_seconds=passing.clock.compile_seconds,
             epoch_seconds=seconds,
