@@ -87,7 +87,7 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
 
 
 def _limit(id: str) -> str:
-    return f"(limit {LIMITS[id].limit:g})"
+    return f"(limit {five_digits(LIMITS[id].limit)})"
 
 
 def _advice(record: "Record", initializer: str, before: str = "; ", file: str = "") -> str:

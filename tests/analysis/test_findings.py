@@ -95,7 +95,7 @@ CASES.append(
         "overflows_format",
         {"formats": [FLOAT16 | {"scale": 0.5, "scaled_underflow": 0.0}], "tensors__2__max": 70000.0},
         70000.0,
-        "z2 reaches 70,000, beyond float16 (limit 65504)",
+        "z2 reaches 70,000, beyond float16 (limit 65,504)",
         {"formats": [FLOAT16 | {"scale": 1.0, "scaled_underflow": 0.0}], "tensors__2__max": 65504.0},
     )
 )

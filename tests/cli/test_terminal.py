@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from cubic_cli.cli import terminal
+from cubic_cli.cli.views.blocks import Lines
 
 
 class Terminal(io.StringIO):
@@ -23,6 +24,13 @@ def be_terminal(monkeypatch, term="xterm"):
     monkeypatch.setenv("TERM", term)
     monkeypatch.setenv("COLUMNS", "100")
     return stream
+
+
+@pytest.mark.parametrize(("term", "shown"), [("xterm", "a → b ▁█"), ("dumb", "a -> b .@"), ("unknown", "a -> b .@")])
+def test_a_dumb_terminal_gets_ascii(monkeypatch, capsys, term, shown):
+    monkeypatch.setenv("TERM", term)
+    terminal.show(lambda width: [Lines(["a → b ▁█"])])
+    assert capsys.readouterr().out == f"{shown}\n"
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

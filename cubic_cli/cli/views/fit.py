@@ -41,57 +41,59 @@ def picture(record: Record, width: int) -> Picture | None:
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows):
         return None
-    x, y, z2 = rows[np.argsort(rows[:, 0], kind="stable")].T
-    across, up = (x[0], x[-1]), (min(y.min(), z2.min()), max(y.max(), z2.max()))
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    in_braille, in_letters = (_draw(record, rows, width, with_letters) for with_letters in (False, True))
+    if not in_braille or not in_letters:
+        return None
     over, of = (shorten(printable(name), _LONGEST_NAME) for name in (record.config.x_column, record.config.y_column))
-    ends = {_NETWORK: z2[-1], _CUBIC: cubic(x[-1:])[0], _DATA: y[-1]}
+    count, all_ = len(rows), record.dataset.rows
+    some = f"{count:,} of {all_:,} samples" if count < all_ else f"all {count:,} samples" if count > 1 else "the sample"
+    return Picture(f"{of} and the network's answer over {over}, {some}", in_braille, in_letters)
+
+
+def _draw(record: Record, rows: Float64, width: int, with_letters: bool) -> list[Text]:
+    """Return the lines; none where there is no room. `rows` are x, y and z2 in the order of x."""
+    x, y, z2 = rows.T
+    left, right, low, high = x[0], x[-1], min(y.min(), z2.min()), max(y.max(), z2.max())
+    encoding = "ascii" if with_letters else None  # the poorest that letters are for
+    over, of = (
+        shorten(legible(name, encoding), _LONGEST_NAME) for name in (record.config.x_column, record.config.y_column)
+    )
     names = {_NETWORK: "network", _CUBIC: "true cubic", _DATA: of}
     if record.context.noise_floor is None:
         del names[_CUBIC]
-    last = {series: _share(ends[series], *up) for series in names}
-    labels = [_labels(names, last, with_letters) for with_letters in (False, True)]
-    scale = [number(up[1]), *[""] * (HEIGHT - 2), number(up[0])]
+    ends = {_NETWORK: z2[-1], _CUBIC: cubic(x[-1:])[0], _DATA: y[-1]}
+    beside = [Text() for _ in range(HEIGHT)]
+    for series, name in names.items():
+        label = beside[min(HEIGHT - 1, int((1.0 - _share(ends[series], low, high)) * HEIGHT))]
+        label.append(", " if label else "").append(f"{series.letter} {name}" if with_letters else name, series.style)
+    scale = [number(high), *[""] * (HEIGHT - 2), number(low)]
     margin = max(map(cell_len, scale))
-    wide = min(_WIDEST, width - margin - 3 - max(_width(label) for lines in labels for label in lines))
+    wide = min(_WIDEST, width - margin - 3 - max(cell_len(legible(label.plain, encoding)) for label in beside))
     if wide < _NARROWEST:
-        return None
+        return []
 
-    where = _share(x, *across)
-    xs = np.linspace(*across, 2 * WIDE * wide)
+    where = _share(x, left, right)
+    xs = np.linspace(left, right, 2 * WIDE * wide)
     dots = {
-        _NETWORK: line(where, _share(z2, *up), HEIGHT, wide),
-        _CUBIC: line(_share(xs, *across), _share(cubic(xs), *up), HEIGHT, wide),
-        _DATA: points(where, _share(y, *up), HEIGHT, wide),
+        _NETWORK: line(where, _share(z2, low, high), HEIGHT, wide),
+        _CUBIC: line(_share(xs, left, right), _share(cubic(xs), low, high), HEIGHT, wide),
+        _DATA: points(where, _share(y, low, high), HEIGHT, wide),
     }
     layers = [Layer(dots[series], series.style, series.letter) for series in names]
-    low, high = (number(end) for end in across)
-    below = Text(f"{'':{margin + 2}}{low}{over:^{max(len(over) + 2, wide - len(low) - len(high))}}{high}", QUIET)
-    pictures = [
-        [
-            *(
-                Text.assemble((f"{value:>{margin}} │", QUIET), drawn, " ", label)
-                for value, drawn, label in zip(scale, lines, beside, strict=True)
-            ),
-            below,
-        ]
-        for lines, beside in zip((braille(layers), letters(layers)), labels, strict=True)
+    drawn = (letters if with_letters else braille)(layers)
+    ticks = number(left), number(right)
+    spare = wide - sum(map(cell_len, (*ticks, over)))
+    if spare < 2:  # no room for the name, which the title has, too
+        spare, over = max(1, spare + cell_len(over)), ""
+    between = f"{'':{spare // 2}}{over}{'':{spare - spare // 2}}"
+    return [
+        *(
+            Text.assemble((f"{value:>{margin}} │", QUIET), cells, " ", label)
+            for value, cells, label in zip(scale, drawn, beside, strict=True)
+        ),
+        Text(f"{'':{margin + 2}}{ticks[0]}{between}{ticks[1]}", QUIET),
     ]
-    some = f"{len(rows):,} of {record.dataset.rows:,}" if len(rows) < record.dataset.rows else f"all {len(rows):,}"
-    return Picture(f"{of} and the network's answer over {over}, {some} samples", *pictures)
-
-
-def _labels(names: dict[_Series, str], ends: dict[_Series, Float64], with_letters: bool) -> list[Text]:
-    """Return what stands at the right of each line: the names of what ends there, in its style."""
-    labels = [Text() for _ in range(HEIGHT)]
-    for series, name in names.items():
-        label = labels[min(HEIGHT - 1, int((1.0 - ends[series]) * HEIGHT))]
-        label.append(", " if label else "").append(f"{series.letter} {name}" if with_letters else name, series.style)
-    return labels
-
-
-def _width(label: Text) -> int:
-    """Return how many cells a label takes in any encoding."""
-    return cell_len(legible(label.plain, "ascii"))
 
 
 def _share(values: Any, low: float, high: float) -> Float64:

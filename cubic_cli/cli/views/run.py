@@ -203,13 +203,15 @@ def _loss(view: View) -> Fact | list[Block]:
     as_read = [] if same else [("in the data's units", record.loss_in_data_units)]
     fit = r_squared(context.r_squared)
     if view.width < _ROOM:
-        said = [number(record.loss), *(f"{name} {number(value)}" for name, value in (*as_read, *held)), f"R² {fit}"]
-        return "loss", Text(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said))
+        said = [*(f"{name} {number(value)}" for name, value in (*as_read, *held)), f"R² {fit}"]
+        text = Text.assemble((number(record.loss), "bold"), f"{GLUE}· ")
+        return "loss", text.append(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said))
     figures = [("of the network", record.loss), *held]
     largest = max((value for _, value in figures if math.isfinite(value)), default=0.0) or 1.0
     bars = {name: length(value / largest, _BAR) for name, value in figures if math.isfinite(value)}
-    rows = [(name, number(value), bars.get(name, "")) for name, value in (*figures[:1], *as_read, *figures[1:])]
-    return [Grid("", [Column("loss", False), Column(""), Column(" ", False, True)], [*rows, ("R²", fit, "")])]
+    first, *rest = [(name, number(value), bars.get(name, "")) for name, value in (*figures[:1], *as_read, *figures[1:])]
+    rows: list[tuple[str | Text, ...]] = [(first[0], Text(first[1], "bold"), first[2]), *rest, ("R²", fit, "")]
+    return [Grid("", [Column("loss", False), Column(""), Column(" ", False, True)], rows)]
 
 
 def _batches(view: View) -> Fact | None:

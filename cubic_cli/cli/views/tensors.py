@@ -1,13 +1,14 @@
 """The table of a run's tensors and parameters, in the order of the data flow, with a histogram of each on one axis."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from rich.text import Text
 
 from cubic_cli.analysis.describe import as_scaled
 from cubic_cli.analysis.shape import share
-from cubic_cli.cli.views.blocks import BAD, Column, Grid
+from cubic_cli.cli.views.blocks import BAD, Column, Grid, fit
 from cubic_cli.cli.views.format import Axis, bar, common_axis, mean, number, percent, shape
 from cubic_cli.runs.record import Dataset, Parameter, Record, Summary, Tensor
 
@@ -46,22 +47,21 @@ def table(record: Record, width: int, with_parameters: bool = True) -> Grid:
     columns = [*(Column(name, name not in left) for name in names), Column(title, False, True)]
     cells = [_cells(name, row, record.config.activation, axis) for name, row in rows.items()]
     drop = DROP if any(row.nonfinite for row in rows.values()) else (_NOT_FINITE, *DROP)
-    return Grid(
-        "",
-        columns,
-        [[row.get(name, "") for name in (*names, "")] for row in cells],
-        (*drop, title),
-        _note(record, axis),
-    )
+    lines = [[row.get(name, "") for name in (*names, "")] for row in cells]
+    grid = Grid("", columns, lines, (*drop, title))
+    return replace(grid, note=_note(record, axis, {grid.columns[index].name for index in fit(grid, width)}))
 
 
-def _note(record: Record, axis: Axis) -> str:
-    notes = [
-        f"over one epoch; the axis is logarithmic beyond ±{axis.linear:g}",
-        "a height is the share of the values in its cell, zeros left out; ━ is the range alone",
-    ]
-    if any(tensor.quantiles for tensor in record.tensors):
-        notes.append("quantiles and histograms are of an even spread of samples")
+def _note(record: Record, axis: Axis, shown: set[str]) -> str:
+    """Return what there is to know of the columns that are shown."""
+    notes = ["over one epoch"]
+    spread = ["quantiles"] if shown & set(QUANTILES.values()) else []
+    if axis.header() in shown:
+        notes.append(f"the axis is logarithmic beyond ±{axis.linear:g}")
+        notes.append("a height is the share of the values in its cell, zeros left out; ━ is the range alone")
+        spread.append("histograms")
+    if spread and any(tensor.quantiles for tensor in record.tensors):
+        notes.append(f"{' and '.join(spread)} are of an even spread of samples")
     if record.config.scaling != "none":
         notes.append("x and y as scaled")
     return "; ".join(notes)
