@@ -42,6 +42,8 @@ def pytest_configure(config):
         "TERM": "xterm",
     }
     os.environ.pop("COLUMNS", None)
+    if config.option.collectonly:  # no snapshot is used, which says nothing
+        config.pluginmanager.unregister(name="syrupy")
     compiler.prepare_cpu()
 
 
@@ -57,6 +59,24 @@ def pytest_collection_modifyitems(config, items):
         if asking:
             config.hook.pytest_deselected(items=asking)
             items[:] = [item for item in items if item not in asking]
+
+
+def pytest_make_parametrize_id(val, argname):
+    """Return an id that reads: words as on a command line, a switch by its name, numbers in short."""
+    if isinstance(val, bool):
+        return argname if val else f"not {argname}"
+    if isinstance(val, float):
+        return f"{val:.6g}"
+    if isinstance(val, (str, bytes)):
+        shown = repr(val).removeprefix("b")[1:-1]  # in one line
+        return (shown if len(shown) <= 40 else f"{shown[:30]}… {len(shown)}") or "nothing"
+    if isinstance(val, (tuple, list, set)):
+        return " ".join(str(pytest_make_parametrize_id(each, argname) or each) for each in val) or "nothing"
+    if isinstance(val, dict):
+        return " ".join(f"{name}={pytest_make_parametrize_id(each, name) or each}" for name, each in val.items())
+    if isinstance(val, BaseException):
+        return type(val).__name__
+    return "…" if getattr(val, "__name__", "") == "<lambda>" else None
 
 
 @pytest.fixture(autouse=True)

@@ -134,6 +134,7 @@ def test_the_spread_of_the_squared_error(activation):
         lambda x: 0.01 * x**3 - 0.5 * x + 1020,
         lambda x: 0.01 * x**3 + 0.5 * np.abs(x) * x + 20,
     ],
+    ids=["of x³", "of x", "the constant", "a square instead of x"],
 )
 def test_a_wrong_coefficient_of_the_data_shows(monkeypatch, wrong):
     """As far as the sample can tell: its loss has a standard error of 0.8 %, so the 20 must be off by a thousand."""
@@ -156,6 +157,7 @@ def test_a_wrong_noise_shows(noise, other):
         lambda p: p._replace(w1=p.w1 * 1.05),
         lambda p: p._replace(b1=p.b1 + 3.0),
     ],
+    ids=["W2", "W1", "b1"],
 )
 def test_a_wrong_parameter_of_the_network_shows(change):
     epoch = run(Activation.relu, 64, 10.0, change)
