@@ -68,7 +68,7 @@ def pytest_make_parametrize_id(val, argname):
     if isinstance(val, float):
         return f"{val:.6g}"
     if isinstance(val, (str, bytes)):
-        shown = repr(val).removeprefix("b")[1:-1]  # in one line
+        shown = repr(str(val) if isinstance(val, str) else val).removeprefix("b")[1:-1]  # in one line
         return (shown if len(shown) <= 40 else f"{shown[:30]}… {len(shown)}") or "nothing"
     if isinstance(val, (tuple, list, set)):
         return " ".join(str(pytest_make_parametrize_id(each, argname) or each) for each in val) or "nothing"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from cubic_cli.config import Activation, Initializer
-from cubic_cli.network import ACTIVATIONS, forward, initialise, mean_squared_error, relu
+from cubic_cli.network import ACTIVATIONS, forward, initialise, linear, mean_squared_error, relu
 
 
 def test_the_row_of_the_contract():
@@ -88,3 +88,10 @@ def test_the_seed_alone_decides_what_is_drawn(kind):
         jax.config.update("jax_random_seed_offset", 0)
     for ours, theirs in zip(usual, told, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_products_ask_every_device_for_full_float32():
+    """By default a TPU rounds their factors to eight bits, and a GPU may to eleven; a CPU does not show it."""
+    ones = np.ones((1, 3), np.float32)
+    program = jax.jit(linear).lower(ones, np.zeros(3, np.float32), ones.T).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in program

@@ -1,5 +1,7 @@
 """`cubic_cli.forward`: what the command line would record, without a trace in the process."""
 
+import dataclasses
+import inspect
 import os
 import signal
 import threading
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 
 import cubic_cli
+from cubic_cli.config import ForwardConfig
 from cubic_cli.errors import CubicError
 from cubic_cli.parameters import by_name
+from cubic_cli.runs.record import Config
 
 X, Y = helpers.samples(50)
 SMALL = {"hidden_size": 3, "num_epochs": 2}
@@ -92,3 +96,10 @@ def test_process_is_as_it_was_in_any_thread(monkeypatch):
 def test_one_error(arguments, named, said):
     with pytest.raises(CubicError, match=said.replace("[", r"\[")):
         cubic_cli.forward(*arguments, **named)
+
+
+def test_every_setting_is_an_argument_and_stands_in_the_record():
+    """All but the dataset, which is x where it is a path, and fail_on, which is for commands."""
+    names = [each.name for each in dataclasses.fields(ForwardConfig)]
+    assert {"x", "y", *names} - {"dataset", "fail_on"} == set(inspect.signature(cubic_cli.forward).parameters)
+    assert set(names) <= set(Config.model_fields)
