@@ -81,3 +81,10 @@ def test_a_mean_that_no_number_holds_does_not_widen_the_spread():
     """2²⁴ and 2²⁴ + 2 lie 1 from their mean, which float32 rounds to one of them; so do 2⁵³ and 2⁵³ + 2 in float64."""
     assert to_host(jax.jit(summarise)(np.float32([2.0**24, 2.0**24 + 2]))).std == 1
     assert summarise(np.array([2.0**53, 2.0**53 + 2])).std == 1
+
+
+def test_a_merged_mean_lies_within_the_range():
+    """One value beside 10¹⁷ of another weighs nothing, and their difference is rounded all the same."""
+    one, many = summarise(np.array([0.8545842348534083])), summarise(np.array([-0.48896906384204497]))
+    merged = merge(one, many._replace(count=10**17))
+    assert merged.min <= merged.mean <= merged.max
