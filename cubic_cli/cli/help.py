@@ -1,5 +1,7 @@
 """The help of a command: a sentence an option, with its variable and default beside it, in panels."""
 
+import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +117,7 @@ def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text
     left = max(len(flags) for rows in panels.values() for flags, _ in rows)
 
     def parts() -> "Iterator[RenderableType]":
-        yield from (usage, "", *_paragraphs(description))
+        yield from (usage, "", *_paragraphs(description, console.width))
         for name, rows in panels.items():
             if rows:
                 table = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -132,9 +134,27 @@ def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
-def _paragraphs(text: str) -> Iterable[str]:
+def _paragraphs(text: str, width: int) -> Iterable[str]:
     """Yield the paragraphs of a text, each followed by an empty line; examples keep their lines."""
     for paragraph in text.split("\n\n"):
         lines = [line.strip() for line in paragraph.splitlines()]
-        yield "\n".join(f"  {line}" for line in lines) if lines[0].startswith("cubic ") else " ".join(lines)
+        yield _examples(lines, width) if lines[0].startswith("cubic ") else " ".join(lines)
         yield ""
+
+
+def _examples(lines: list[str], width: int) -> str:
+    """Return examples, each with what it shows beside it or, where that does not fit, below; a shell takes them."""
+    shown = []
+    for line in lines:
+        command, _, remark = line.partition("   ")
+        if len(line) + 2 <= width:
+            shown.append(f"  {line}")
+            continue
+        glued = re.sub(" (?!--)", "\u00a0", command)  # no line parts an option from its value
+        parts = textwrap.wrap(
+            glued, width - 4, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+        shown.append(" \\\n".join(f"  {part}" for part in parts).replace("\u00a0", " "))
+        if remark:
+            shown.append(f"    # {remark.strip()}")
+    return "\n".join(shown)

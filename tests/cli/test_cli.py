@@ -354,6 +354,24 @@ def test_an_error_of_a_cache_is_not_told_as_one_of_the_run(cubic, monkeypatch, t
 # Help
 
 
+def examples(help):
+    """Return the examples of a help, as a shell takes them: what each shows is behind many blanks, or a comment."""
+    joined = re.sub(r" \\\n +", " ", help)
+    return [line.split("   ")[0].split() for line in joined.splitlines() if line.startswith("  cubic ")]
+
+
+@pytest.mark.parametrize("command", ["generate", "forward", "inspect", "sweep", "check"])
+def test_the_examples_of_a_help_can_be_typed_at_any_width(cubic, monkeypatch, command):
+    shown = {}
+    for width in (60, 80, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = cubic(command, "--help")[1]
+        assert max(map(len, out.splitlines())) <= width
+        shown[width] = examples(out)
+    assert len(shown[60]) == 3
+    assert shown[60] == shown[80] == shown[100]
+
+
 @pytest.mark.parametrize("command", ["generate", "forward", "inspect", "sweep", "check"])
 def test_the_help_has_a_sentence_an_option_and_fits(cubic, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")

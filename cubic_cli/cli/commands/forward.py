@@ -30,7 +30,7 @@ def forward(
 
     cubic forward --generate                     a first run, with its dataset
     cubic forward --dataset mine.csv --x height --y weight --num-samples all
-    cubic forward --parameters trained.safetensors --activation tanh --run-name trained
+    cubic forward --parameters net.safetensors --activation tanh --run-name net
     """
     config = options.configure(ctx, ForwardConfig)
     origins = options.sources(ctx)
