@@ -141,6 +141,12 @@ class Exponents(Part):
     negative: tuple[Count, ...]
     positive: tuple[Count, ...]
 
+    @model_validator(mode="after")
+    def _check(self) -> "Exponents":
+        if len(self.negative) != len(self.positive):
+            raise damage("not made of two lists of one length")
+        return self
+
 
 class Tensor(Part):
     """A tensor over one epoch. `min` to `std` are over its finite values, null where there is none.

@@ -171,6 +171,10 @@ def test_parts_that_do_not_go_together_are_named():
     document["tensors"][2]["histogram"]["edges"] = [1, 0]
     said = "tensors[2].histogram is not made of rising edges and a count between each two"
     assert [str(one) for one in damage.parse(document)[1]] == [said]
+    document = records.make_document()
+    document["tensors"][2]["exponents"] = {"first": 0, "negative": [1], "positive": []}
+    said = "tensors[2].exponents is not made of two lists of one length"
+    assert [str(one) for one in damage.parse(document)[1]] == [said]
     document = records.make_document(dataset__x__min=3.4028235677973366e38)
     assert [str(one) for one in damage.parse(document)[1]] == ["dataset.x.min is 3.4028235677973366e+38"]
 
