@@ -274,7 +274,8 @@ def _read_json(path: Path, stream: IO[bytes]) -> NetworkFile:
         if values[name].shape != expected or not width:
             _refuse(path, f"{name} is {list(values[name].shape)}, where b1 has {width:,} values")
     lost = sum(int(np.count_nonzero(np.isnan(array))) for array in values.values())
-    notes = (f"{path}: {lost:,} values are null, which stands for NaN or an infinity; they are read as NaN",)
+    some = "1 value is null" if lost == 1 else f"{lost:,} values are null"
+    notes = (f"{path}: {some}, which stands for NaN or an infinity, and read as NaN",)
     parameters = _parameters((hidden, output), values)
     digest = hashlib.sha256(raw).hexdigest()
     return NetworkFile(path, digest, "float32", parameters, {}, notes if lost else ())

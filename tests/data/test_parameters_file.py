@@ -202,7 +202,7 @@ def test_null_is_nan_and_told():
     content["b1"]["values"][1] = None
     found = read_parameters(written(content))
     assert np.isnan(found.parameters.b1).tolist() == [False, True, False]
-    assert "1 values are null" in found.notes[0]
+    assert "1 value is null" in found.notes[0]
 
 
 def changed(**entries):
