@@ -27,6 +27,7 @@ from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.parameters import Parameters
 from cubic_cli.reference import closed_form, expected, verify
 from cubic_cli.reference.network import forward
+from cubic_cli.reference.verify import Seen
 from cubic_cli.statistics import Statistics, summarise
 
 HIDDEN, ODD = 64, 61  # the default width, and one that is no multiple of the units in one step of the scan
@@ -61,24 +62,7 @@ HISTORY = Way(f"the history alone, H = {ODD}", None, statistics=False, hidden=OD
 BY_UNIT, PLAIN = Way("unit by unit", True), Way("all units at once", False)
 
 
-class Figures(NamedTuple):
-    """What one epoch gave: the history's columns `[K]`, the statistics of the tensors, if asked for, and the loss."""
-
-    columns: dict[str, NDArray[Any]]
-    tensors: dict[str, Statistics]
-    loss: float
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return every figure by name."""
-        whole = {
-            f"{field} of {name}": np.array([value])
-            for name, statistics in self.tensors.items()
-            for field, value in statistics._asdict().items()
-        }
-        return self.columns | whole | {"loss of the epoch": np.array([self.loss])}
-
-
-Make = Callable[[Way, Activation, Parameters, Samples, Sequence[Any]], Callable[[], Figures]]
+Make = Callable[[Way, Activation, Parameters, Samples, Sequence[Any]], Callable[[], Seen]]
 
 
 def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int = BATCHES) -> list[Check]:
@@ -97,7 +81,7 @@ def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int =
         with drawing:  # one compiles, the others wait for it
             return narrow(draw_once(kind), hidden)
 
-    seen: dict[tuple[Any, ...], Figures] = {}
+    seen: dict[tuple[Any, ...], Seen] = {}
 
     def over(
         what: str, on: Sequence[Any], way: Way, activation: Activation, part: Samples, kinds: Iterable[Initializer]
@@ -165,7 +149,7 @@ def narrow(parameters: Parameters, hidden: int) -> Parameters:
 
 def make_pass(
     way: Way, activation: Activation, parameters: Parameters, samples: Samples, devices: Sequence[Any]
-) -> Callable[[], Figures]:
+) -> Callable[[], Seen]:
     """Compile the pass of `forward`; returns what runs an epoch of it."""
     tuning = TUNINGS[devices[0].platform]
     if way.parted:
@@ -181,9 +165,9 @@ def make_pass(
         tuning=tuning,
     )
 
-    def run() -> Figures:
+    def run() -> Seen:
         epoch = gather(passing.run())
-        return Figures(epoch.columns, epoch.tensors, epoch.loss)
+        return Seen(epoch.columns, epoch.tensors, epoch.loss)
 
     return run
 
@@ -193,9 +177,9 @@ def check_pass(
     devices: Sequence[Any],
     way: Way,
     activation: Activation,
-    passes: dict[Initializer, Callable[[], Figures]],
+    passes: dict[Initializer, Callable[[], Seen]],
     references: dict[Initializer, expected.Reference],
-    seen: dict[tuple[Any, ...], Figures],
+    seen: dict[tuple[Any, ...], Seen],
 ) -> Iterator[Row]:
     """Run the pass for each initialiser, and compare with float64, closed forms and itself; at first it runs twice."""
     numbers = ids(devices)
@@ -219,13 +203,12 @@ def _owner(devices: Sequence[Any], batch: int | None, batches: int) -> list[int]
     return [] if batch is None else [devices[batch * len(devices) // batches].id]
 
 
-def compare(reference: expected.Reference, figures: Figures) -> tuple[float, str | None, int | None]:
+def compare(reference: expected.Reference, figures: Seen) -> tuple[float, str | None, int | None]:
     """Compare every figure of an epoch with float64.
 
     Returns the largest relative error, what is wrong, and the batch where it is, from 0.
     """
-    seen = verify.Seen(figures.columns, figures.tensors, figures.loss)
-    found = verify.verify(reference, seen, np.arange(len(reference.sizes)))
+    found = verify.verify(reference, figures, np.arange(len(reference.sizes)))
     failure = found.failure
     if failure is None:
         return found.max_relative_error, None, None
@@ -234,8 +217,9 @@ def compare(reference: expected.Reference, figures: Figures) -> tuple[float, str
     return found.max_relative_error, text, None if failure.batch is None else failure.batch - 1
 
 
-def check_closed_form(numbers: Sequence[int], way: Way, activation: Activation, figures: Figures, samples: int) -> Row:
+def check_closed_form(numbers: Sequence[int], way: Way, activation: Activation, figures: Seen, samples: int) -> Row:
     """Hold the loss of the network of ones, and the means of its tensors, against their expectations."""
+    assert figures.loss is not None  # it is of all batches
     quantities = [("loss", figures.loss, closed_form.loss(activation, way.hidden, NOISE_STD))]
     for name, statistics in figures.tensors.items():
         quantities.append((f"mean of {name}", float(statistics.mean), closed_form.values(name, activation, way.hidden)))
@@ -248,7 +232,7 @@ def check_closed_form(numbers: Sequence[int], way: Way, activation: Activation, 
     return judge("ones: expected loss, means", numbers, worst, STANDARD_ERRORS, "standard errors", text)
 
 
-def check_bits(devices: Sequence[Any], way: Way, where: str, first: Figures, second: Figures) -> Row:
+def check_bits(devices: Sequence[Any], way: Way, where: str, first: Seen, second: Seen) -> Row:
     """Compare two runs bit for bit."""
     found, text = differing(first, second), None
     if found:
@@ -262,18 +246,28 @@ def check_bits(devices: Sequence[Any], way: Way, where: str, first: Figures, sec
     return judge("the same, bit for bit", ids(devices), sum(map(len, found.values())), 0, "values", text, wrong)
 
 
-def differing(a: Figures, b: Figures) -> dict[str, NDArray[np.int64]]:
+def differing(a: Seen, b: Seen) -> dict[str, NDArray[np.int64]]:
     """Return the figures that differ in any bit, and in which places."""
-    theirs = b.arrays()
-    places = {name: np.flatnonzero(_bits(values) != _bits(theirs[name])) for name, values in a.arrays().items()}
+    theirs = _arrays(b)
+    places = {name: np.flatnonzero(_bits(values) != _bits(theirs[name])) for name, values in _arrays(a).items()}
     return {name: where for name, where in places.items() if len(where)}
+
+
+def _arrays(seen: Seen) -> dict[str, NDArray[Any]]:
+    """Return every figure by name."""
+    whole = {
+        f"{field} of {name}": np.array([getattr(statistics, field)])
+        for name, statistics in seen.tensors.items()
+        for field in Statistics._fields
+    }
+    return {**seen.columns, **whole, "loss of the epoch": np.array([seen.loss])}
 
 
 def _bits(values: NDArray[Any]) -> NDArray[Any]:
     return values.view(f"u{values.dtype.itemsize}")
 
 
-def check_devices(devices: Sequence[Any], seen: dict[tuple[Any, ...], Figures]) -> Iterator[Row]:
+def check_devices(devices: Sequence[Any], seen: dict[tuple[Any, ...], Seen]) -> Iterator[Row]:
     """Compare the extremes and counts of each device alone with those of its batches when all devices passed.
 
     They do not hang on the order of sums, and the programs of one share are alike.
@@ -324,7 +318,7 @@ def count_kinds(parameters: Parameters, samples: Samples) -> dict[str, Any]:
     return counts
 
 
-def check_counts(devices: Sequence[Any], way: Way, figures: Figures, counts: dict[str, Any]) -> Iterator[Row]:
+def check_counts(devices: Sequence[Any], way: Way, figures: Seen, counts: dict[str, Any]) -> Iterator[Row]:
     """Compare the counts of NaN, ∞, −∞ and zeros, which are exact."""
     found = figures.columns["nonfinite"]
     wrong = np.flatnonzero(found != counts["nonfinite"])

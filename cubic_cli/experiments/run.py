@@ -163,13 +163,11 @@ class EpochRecorder:
             self.epochs.append(Epoch(epoch=number, loss=shortest(total / self.samples), seconds=seconds))
         return self.epochs[-1].loss
 
-    def verified(self, source: Source, picked: NDArray[np.int64]) -> verify.Seen:
-        """Return what the devices said of the batches `picked`, for the verification."""
+    def of_batches(self, picked: NDArray[np.int64], samples: Arrays) -> verify.Seen:
+        """Return what the devices said of some batches; `samples` are those of them."""
         every = len(picked) == self.history.batches
-        tensors = self.tensors
-        if not every:
-            # The statistics of a spread of batches: they once more, alone, through the same program.
-            tensors = self.passing.observe(*_read_batches(source, self.passing.batch, picked))
+        # The statistics of a spread of batches: they once more, alone, through the same program.
+        tensors = self.tensors if every else self.passing.observe(samples.x, samples.y)
         loss = self.epochs[0].loss if every else None
         alike = self.history.deterministic and len({repr(epoch.loss) for epoch in self.epochs}) == 1
         return verify.Seen(self.history.take(picked), tensors, loss, alike)
@@ -186,40 +184,36 @@ def observe(
     """Run the epochs over `source`, and return what was seen, what came of the verification, and the gradients."""
     from cubic_cli.engine.passes import Pass
 
-    picked = verify.choose_batches(source.count, config.batch_size)
-
-    def compute() -> expected.Reference:
-        x, y = _read_batches(source, config.batch_size, picked)
-        return expected.compute(parameters, x, y, config.batch_size, config.activation)
-
+    batch, activation = config.batch_size, config.activation
+    picked = verify.choose_batches(source.count, batch)
+    some = _read_batches(source, batch, picked) if config.verify else None
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
-        reference = pool.submit(compute) if config.verify else None
-        passing = Pass(parameters, source, config.batch_size, config.activation, devices)
+        reference = pool.submit(expected.compute, parameters, some.x, some.y, batch, activation) if some else None
+        passing = Pass(parameters, source, batch, activation, devices)
         seen = EpochRecorder(passing, source.count, history)
         for number, chunks in groupby(passing.run(config.num_epochs), lambda chunk: chunk.epoch):
             progress(number, seen.record(number, chunks))
         verdict = None
-        if reference is not None:
-            verdict = verify.verify(reference.result(), seen.verified(source, picked), picked)
+        if some and reference:
+            verdict = verify.verify(reference.result(), seen.of_batches(picked, some), picked)
     if not config.gradients:
         return seen, verdict, None
     from cubic_cli.engine.gradients import measure
 
-    gradients = measure(parameters, source, config.activation, devices)
-    if verdict is not None:
-        some = Arrays(*_read_batches(source, config.batch_size, picked))
-        of_some = gradients if some.count == source.count else measure(parameters, some, config.activation, devices)
-        by_hand = reference_gradients.compute(parameters, some.x, some.y, config.activation)
+    gradients = measure(parameters, source, activation, devices)
+    if some and verdict:
+        of_some = gradients if some.count == source.count else measure(parameters, some, activation, devices)
+        by_hand = reference_gradients.compute(parameters, some.x, some.y, activation)
         verdict = verdict.joined(*reference_gradients.verify(of_some, by_hand))
     return seen, verdict, gradients
 
 
-def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> tuple[Float32, Float32]:
+def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> Arrays:
     """Return the samples of some batches, one after the other."""
     if len(batches) == -(-source.count // batch_size):
-        return source.read(0, source.count)
+        return Arrays(*source.read(0, source.count))
     parts = [source.read(k * batch_size, min((k + 1) * batch_size, source.count)) for k in batches.tolist()]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+    return Arrays(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def describe_run(

@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -20,9 +21,10 @@ from cubic_cli.cli.views import check as view
 from cubic_cli.config import Activation, Device, Initializer
 from cubic_cli.errors import DeviceError
 from cubic_cli.experiments import check, check_pass, primitives, report
-from cubic_cli.experiments.check_pass import BATCH, Figures
+from cubic_cli.experiments.check_pass import BATCH
 from cubic_cli.experiments.report import Check, CheckedDevice, Report, Verdict
 from cubic_cli.reference.network import forward
+from cubic_cli.reference.verify import Seen
 from cubic_cli.statistics import summarise
 
 RIGHT, NOT_CHECKED, WRONG = Verdict.RIGHT, Verdict.NOT_CHECKED, Verdict.WRONG
@@ -49,7 +51,7 @@ def honest(way, activation, parameters, samples, devices):
                 columns[f"{name}_min"] = np.minimum.reduceat(low.min(axis=1), starts).astype(np.float32)
                 columns[f"{name}_max"] = np.maximum.reduceat(high.max(axis=1), starts).astype(np.float32)
             seen = {name: summarise(values) for name, values in tensors.items()} if way.statistics else {}
-            return Figures(columns, seen, float(np.float32(squared.sum() / len(samples.x))))
+            return Seen(columns, seen, float(np.float32(squared.sum() / len(samples.x))))
 
     return run
 
@@ -77,7 +79,7 @@ def wrong(rows):
 
 
 def column(figures, name, change):
-    return figures._replace(columns=figures.columns | {name: change(figures.columns[name])})
+    return replace(figures, columns=figures.columns | {name: change(figures.columns[name])})
 
 
 # --- a right installation -------------------------------------------------------------------------------------------
@@ -213,8 +215,10 @@ def test_a_flipped_bit_of_one_value():
 
 
 def test_zeros():
-    nothing = broken(seen=lambda f: jax.tree.map(lambda value: np.zeros_like(value) if np.ndim(value) else 0.0, f))
-    rows = passes(nothing)
+    def nothing(figures):
+        return Seen(**jax.tree.map(lambda value: np.zeros_like(value) if np.ndim(value) else 0.0, vars(figures)))
+
+    rows = passes(broken(seen=nothing))
     assert wrong(rows) >= AGAINST_FLOAT64 | {"ones: expected loss, means", "NaN and infinities counted"}
     assert "the loss is 0, not about" in rows["ones: expected loss, means"].text
 
@@ -246,11 +250,11 @@ def test_one_device_apart():
     [
         (lambda f: column(f, "nonfinite", np.zeros_like), "values of batch 1 are not finite, not"),
         (
-            lambda f: f._replace(tensors=f.tensors | {"a1": f.tensors["a1"]._replace(posinf=0)} if f.tensors else {}),
+            lambda f: replace(f, tensors=f.tensors | {"a1": f.tensors["a1"]._replace(posinf=0)} if f.tensors else {}),
             "the posinf of a1 is 0, not",
         ),
         (
-            lambda f: f._replace(tensors=f.tensors | {"a1": f.tensors["a1"]._replace(zeros=0)} if f.tensors else {}),
+            lambda f: replace(f, tensors=f.tensors | {"a1": f.tensors["a1"]._replace(zeros=0)} if f.tensors else {}),
             "the zeros of a1 is 0, not",
         ),
     ],
