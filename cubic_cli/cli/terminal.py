@@ -85,13 +85,14 @@ def progress(
     total: int | None,
     unit: str = "epochs",
     per: str = "samples",
+    then: str = "",
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Advance]:
     """Show a bar of long work on standard error, where that is a terminal, with its count and its rate.
 
     What is yielded takes how much was done, in `unit`, and how much work that was, in `per`: `64/200 epochs, 1.2 M
     samples/s`. Without a `total` there is a count alone. The rate is of what came after the first report, which had to
-    wait for the compiler.
+    wait for the compiler. When all is done the bar says what comes `then`, as verifying does.
     """
     if not _moves():
         yield lambda more, effort=0: None
@@ -118,11 +119,14 @@ def progress(
         task = bar.add_task(name, total=total, said=said())
 
         def advance(more: int, effort: int = 0) -> None:
-            nonlocal done, work, shown, since, first
+            nonlocal done, work, shown, since, first, task
             if not done:
                 since, first = clock(), work + effort
             done, work = done + more, work + effort
-            if clock() - shown > 0.05:  # thousands of epochs a second need not all be shown
+            if then and done == total:
+                bar.remove_task(task)
+                task = bar.add_task(then, total=None, said=said())
+            elif clock() - shown > 0.05:  # thousands of epochs a second need not all be shown
                 shown = clock()
                 bar.update(task, completed=done, said=said())
 

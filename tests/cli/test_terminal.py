@@ -67,6 +67,15 @@ def test_the_rate_leaves_out_what_came_before_the_first_report(monkeypatch):
     assert "1/4 epochs, " not in stderr.getvalue()
 
 
+def test_a_bar_says_what_comes_when_all_is_passed(monkeypatch):
+    stderr = be_terminal(monkeypatch)
+    with terminal.progress("passing", 2, then="verifying") as advance:
+        advance(1)
+        assert "verifying" not in stderr.getvalue()
+        advance(1)
+    assert re.search(r"verifying .*2/2 epochs", stderr.getvalue())
+
+
 def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
     stderr = be_terminal(monkeypatch)
     monkeypatch.setattr(stderr, "encoding", "ascii", raising=False)

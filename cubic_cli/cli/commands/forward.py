@@ -99,7 +99,8 @@ def _run(
     with (runs.replacing if saves else runs.scratch_beside)(folder) as scratch:
         with terminal.progress("reading", config.num_samples, "rows", "rows") as advance:
             samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
-        with terminal.progress("passing", config.num_epochs) as advance:
+        then = "verifying" if config.verify else "finishing"
+        with terminal.progress("passing", config.num_epochs, then=then) as advance:
             rows = samples.source.count
 
             def watch(epoch: int, loss: float) -> None:
