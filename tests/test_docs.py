@@ -11,9 +11,16 @@ from cubic_cli.cli import settings as options
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
-_spec = importlib.util.spec_from_file_location("refresh", ROOT / "tools" / "refresh.py")
-refresh = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(refresh)
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+refresh, pictures = load("refresh"), load("pictures")
 
 SCREEN = (
     "run   2026-11-24 12:45:13 UTC\nloss  9,194,226  R²  0.384  ×64.01\nspeed  949 µs an epoch, 1,053,400 samples/s\n"
@@ -64,6 +71,36 @@ def test_every_page_can_be_reached_from_the_index():
     assert "(docs/README.md)" in read("README.md")
     for page in (ROOT / "docs").iterdir():
         assert page.name == "README.md" or page.suffix not in (".md", ".svg") or f"({page.name})" in index, page.name
+
+
+@pytest.mark.long
+def test_the_pictures_are_what_the_commands_draw(tmp_path):
+    pytest.importorskip("matplotlib")
+    pictures.draw(tmp_path)
+    for name in pictures.PICTURES:
+        shown, fresh = (pictures.texts(folder / name) for folder in (ROOT / "docs", tmp_path))
+        assert refresh.same(shown, fresh), f"docs/{name} is out of date; run `python tools/pictures.py`"
+
+
+def test_every_picture_stands_on_a_page_and_has_words():
+    drawn = {path.name for path in (ROOT / "docs").glob("*.svg")}
+    assert drawn == set(pictures.PICTURES)
+    for page, folder in (("README.md", "docs/"), *((page, "") for page in PAGES if page.startswith("docs/"))):
+        for words, name in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", read(page)):
+            assert name.removeprefix(folder) in drawn
+            assert len(words.split()) > 5, (page, name)
+    assert "H^1.00" in pictures.texts(ROOT / "docs" / "growth.svg")
+    assert "](growth.svg)" in read("docs/exploding-numbers.md")
+
+
+def test_each_page_leads_to_the_next():
+    index = re.findall(r"^\| \[[^\]]*\]\(([^)]+)\)", read("docs/README.md"), re.MULTILINE)
+    assert {f"docs/{page}" for page in index} == {page for page in PAGES if page.startswith("docs/")} - {
+        "docs/README.md"
+    }
+    for page, following in zip(index, [*index[1:], "README.md"], strict=True):
+        last = read(f"docs/{page}").strip().splitlines()[-1]
+        assert re.fullmatch(rf"Next: \[[\w ]+\]\({re.escape(following)}\)", last), page
 
 
 def test_the_readme_is_short():

@@ -21,7 +21,7 @@ def compare(record: Record, other: Record, tolerance: float | None = None) -> di
         beyond        the quantities whose change is larger than the tolerance; null without one
 
     A change is relative. For a loss it is `|this − other| / max(|this|, |other|)`; an end of a range and a mean are
-    held against the largest magnitude of their tensor in either run, so that a minimum near zero is not asked for more
+    compared with the largest magnitude of their tensor in either run, so that a minimum near zero is not asked for more
     digits than its tensor has; a standard deviation against the larger of both, but for changes below 2⁻²² of that
     magnitude. Of the zeros of a1 it is the change of their share, but for 10⁻⁵. A count of NaN or infinities that
     differs is infinitely far. Two NaN, two equal infinities and two nulls are equal; one of them against a number is

@@ -270,7 +270,7 @@ _LEAST_VARIANCE = 2.0**-100  # smaller squares reach the end of float32
 
 
 def describe_context(loss: float, target_variance: float, noise_floor: float) -> Context:
-    """Return what the loss is to be held against, all in its units: the variance of y, R², the loss of the cubic.
+    """Return what the loss is to be compared with, all in its units: the variance of y, R², the loss of the cubic.
 
     Squares of float32 errors tell nothing where the variance is below `_LEAST_VARIANCE`; and data of which the cubic
     leaves a tenth of the variance or more do not follow it.

@@ -1,7 +1,7 @@
 """One iteration of a saved run: what the history recorded of it, and its values, computed again. No JAX here.
 
 The parameters never change, so a batch's tensors follow from the saved parameters and the dataset, if that is still the
-one of the run. They are computed in float64 from the formulas, as `verify` does, and held against the history.
+one of the run. They are computed in float64 from the formulas, as `verify` does, and compared with the history.
 """
 
 import hashlib

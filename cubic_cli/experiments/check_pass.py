@@ -1,6 +1,6 @@
 """The pass, for `check`: by the programs that `forward` runs, compiled for each activation, on samples drawn in memory.
 
-Over all devices every initialiser and activation, over each device alone one; held against float64, closed forms, and
+Over all devices every initialiser and activation, over each device alone one; compared with float64, closed forms, and
 itself, and given NaN and infinities to count.
 
     N samples, B batch, K batches, H hidden, D devices

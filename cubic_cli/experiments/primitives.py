@@ -298,7 +298,7 @@ def _kind(values: NDArray[Any]) -> NDArray[np.str_]:
 
 # --- the initialisers -----------------------------------------------------------------------------------------------
 
-WIDE = 1 << 14  # H of the draw that is held against closed forms: 1 % of a mean square is a standard error
+WIDE = 1 << 14  # H of the draw that is compared with closed forms: 1 % of a mean square is a standard error
 _ALIKE = 0.01  # of this many numbers of 23 bits a few may be equal
 FILLED = (Initializer.ones, Initializer.zeros)
 

@@ -1,4 +1,4 @@
-"""What a run saw, held against the reference: every figure to its own scale.
+"""What a run saw, compared with the reference: every figure to its own scale.
 
     |found − expected| ≤ tolerance · scale + rounding
 

@@ -1,8 +1,8 @@
 """The history of a run: a row an iteration, written to Parquet by polars once all epochs have passed.
 
 No parameter changes between the epochs, so each must give the rows of the first, bit for bit. Only the first epoch is
-kept; a later one is held against it byte for byte, which is the check that the device is deterministic. What differs is
-kept too, and written as it was.
+kept; a later one is compared with it byte for byte, which checks that the device is deterministic. What differs is kept
+too, and written as it was.
 
 K batches of an epoch
 """

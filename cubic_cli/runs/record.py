@@ -251,7 +251,7 @@ class Finding(Part):
 
 
 class Context(Part):
-    """What the loss is held against, in its units; null where the data do not tell it."""
+    """What the loss is compared with, in its units; null where the data do not tell it."""
 
     target_variance: Number | None
     r_squared: Number | None

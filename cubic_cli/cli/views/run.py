@@ -195,7 +195,7 @@ def _fit(view: View) -> list[Block]:
 
 
 def _loss(view: View) -> Fact | list[Block]:
-    """The loss beside what it is held against, in its units; with bars where there is room."""
+    """The loss beside what it is compared with, in its units; with bars where there is room."""
     record, context = view.record, view.record.context
     baselines = (("predicting the mean", context.target_variance), ("the true cubic", context.noise_floor))
     held = [(name, value) for name, value in baselines if value is not None and math.isfinite(value)]

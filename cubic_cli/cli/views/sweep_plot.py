@@ -26,7 +26,11 @@ def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
     """Return the figure of what `sweep.growth` returned: the spreads of each tensor, and the lines of the exponents."""
     groups = list(dict.fromkeys(_group(entry) for entry in growth))
     varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
-    shared = ", ".join(groups[0][index] for index in range(len(GROUP)) if index not in varying) if groups else ""
+    said = [
+        [f"scaling {value}" if name == "scaling" else value for name, value in zip(GROUP, group, strict=True)]
+        for group in groups
+    ]
+    shared = ", ".join(said[0][index] for index in range(len(GROUP)) if index not in varying) if groups else ""
     with style({"axes.grid": True, "grid.alpha": 0.3}):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -38,7 +42,7 @@ def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
         for axes, tensor in zip(panels, TENSORS, strict=True):
             entries = {_group(entry): entry for entry in growth if entry["tensor"] == tensor}
             for index, group in enumerate(groups):
-                label = ", ".join(group[i] for i in varying) or ", ".join(group)
+                label = ", ".join(said[index][i] for i in varying) or ", ".join(said[index])
                 _draw_group(axes, entries[group], label, index)
             _finish(axes, tensor, growth)
         panels[0].set_ylabel("standard deviation")
