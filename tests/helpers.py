@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from cubic_cli.parameters import Parameters
 
+# /proc and /dev/full, names of any bytes, and mutexes of zeros are Linux's alone.
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs what Linux alone has")
 # A shell ignores SIGINT in what it runs in the background; Python's own handling is what a user's terminal gives.
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 MAIN = INTERRUPTIBLE + "from cubic_cli.__main__ import main; main()"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, outside, start
+from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, needs_linux, outside, start
 
 from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
@@ -32,6 +32,7 @@ def contents(folder):
 
 @pytest.mark.process
 class TestStreams:
+    @needs_linux
     def test_a_full_standard_output(self, saved):
         for arguments in (("inspect", "--json"), ("generate", "--n", "20"), ("--help",)):
             with open("/dev/full", "w") as full:
@@ -39,6 +40,7 @@ class TestStreams:
             assert status == 1
             assert "cannot write to standard output: No space left on device" in err
 
+    @needs_linux
     def test_a_full_standard_error_or_none(self, saved):
         with open("/dev/full", "w") as full:
             process = start("inspect", "--json", stderr=full)
@@ -146,7 +148,9 @@ class TestFolders:
         assert status == 1
         assert f"{name} is {what}. Name another folder with --artifact-dir" in " ".join(err.split())
 
-    @pytest.mark.parametrize("name", ["file", "file/below", "/proc/cubic", "/dev/null", "a" * 300])
+    @pytest.mark.parametrize(
+        "name", ["file", "file/below", pytest.param("/proc/cubic", marks=needs_linux), "/dev/null", "a" * 300]
+    )
     def test_an_artifact_folder_that_cannot_be(self, cubic, saved, name):
         Path("file").write_text("mine")
         status, out, err = cubic("forward", *QUICK, "--artifact-dir", name)
@@ -162,6 +166,7 @@ class TestFolders:
         assert status == 0
         assert json.loads(out)["config"]["artifact_dir"] == name
 
+    @needs_linux
     def test_a_path_that_is_no_text(self, cubic, saved):
         name = os.fsdecode(b"\xff\xfe")
         status, out, err = cubic("forward", *QUICK, "--artifact-dir", name, "--json")
@@ -411,6 +416,7 @@ class TestInterrupts:
         assert self.whole() == 5
         assert os.listdir("model") == ["default_run"]
 
+    @needs_linux
     def test_while_xla_compiles(self, saved):
         """A compiler that never comes back, in C: no handler of Python's runs in the main thread any more."""
         code = INTERRUPTIBLE + (

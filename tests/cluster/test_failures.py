@@ -50,6 +50,7 @@ def test_process_0_that_never_comes(earlier):
     assert "process 0 did not come" in err
 
 
+@helpers.needs_linux
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_that_is_killed(earlier, victim):
     started = running([1, 1, 1])
@@ -68,6 +69,7 @@ def test_one_that_is_killed(earlier, victim):
         assert not scratches()
 
 
+@helpers.needs_linux
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_that_is_stopped(earlier, victim):
     started = running([1, 1])

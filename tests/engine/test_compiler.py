@@ -136,6 +136,13 @@ def test_a_quota_of_time_is_no_more_devices_than_it_is_worth(tmp_path, monkeypat
     assert compiler.count_cores(tmp_path) == cores
 
 
+def test_where_a_process_cannot_be_bound_to_cores_all_are_its_own(tmp_path, monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(compiler.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(compiler.os, "cpu_count", lambda: 6)
+    assert compiler.count_cores(tmp_path) == 6
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "wide"),
     [

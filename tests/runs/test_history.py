@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import helpers
 import numpy as np
 import polars as pl
 import pytest
@@ -81,6 +82,7 @@ def test_nan_is_equal_to_itself(tmp_path):
     assert history.deterministic
 
 
+@helpers.needs_linux
 def test_a_disk_that_is_full_is_an_error_with_its_number(tmp_path):
     history = History(tmp_path)
     history.add(1, make(1000))
