@@ -323,7 +323,7 @@ class ForwardConfig:
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessAddress:
     """Where a process of a distributed run stands: the address of process 0, how many there are, which one it is."""
 
     coordinator_address: str
@@ -332,7 +332,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class PlaceConfig:
+class ProcessConfig:
     """What a process is told of its place; all is None where JAX is to find it in a cluster's environment."""
 
     coordinator_address: str | None = _setting(
@@ -345,7 +345,7 @@ class PlaceConfig:
     num_processes: int | None = _setting(None, _count, "INT", MACHINES, "Expect this many processes.")
     process_id: int | None = _setting(None, parse_integer(0), "INT", MACHINES, "Be this process, from 0.")
 
-    def choose(self) -> Place | None:
+    def choose(self) -> ProcessAddress | None:
         """Return the place, None where it is left to JAX.
 
         Raises:
@@ -363,14 +363,14 @@ class PlaceConfig:
                 f"PROCESS_ID / --process-id: found {process_id}; expected an integer from 0 to {processes - 1}, "
                 f"for NUM_PROCESSES is {processes}"
             )
-        return Place(address, processes, process_id)
+        return ProcessAddress(address, processes, process_id)
 
 
 SETTINGS: dict[str, Setting] = {  # by variable
     "GENERATE_DATASET": Setting(parse_boolean, "", DATA, "Generate the dataset first.", ("--generate/--no-generate",)),
     **{
         each.name.upper(): each.metadata["setting"]
-        for kind in (GenerateConfig, ForwardConfig, PlaceConfig)
+        for kind in (GenerateConfig, ForwardConfig, ProcessConfig)
         for each in fields(kind)
     },
 }

@@ -1,4 +1,4 @@
-"""Runs set side by side: what differs in how they were made, then how far apart their numbers are. No JAX here."""
+"""Runs set side by side: what differs in how they were made, then how far apart their numbers are."""
 
 import math
 from collections.abc import Iterator

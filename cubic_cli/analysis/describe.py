@@ -1,4 +1,4 @@
-"""From what was seen to the record: each function describes one part of `run.json`. No JAX here."""
+"""From what was seen to the record: each function describes one part of `run.json`."""
 
 import dataclasses
 import datetime

@@ -1,4 +1,4 @@
-"""What the numbers mean: rules from a record to sentences, most important first. No JAX here.
+"""What the numbers mean: rules from a record to sentences, most important first.
 
 Every limit stands in `limits.LIMITS`, with its source; no finding is made that the numbers do not support.
 """

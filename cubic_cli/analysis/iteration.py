@@ -1,4 +1,4 @@
-"""One iteration of a saved run: what the history recorded of it, and its values, computed again. No JAX here.
+"""One iteration of a saved run: what the history recorded of it, and its values, computed again.
 
 The parameters never change, so a batch's tensors follow from the saved parameters and the dataset, if that is still the
 one of the run. They are computed in float64 from the formulas, as `verify` does, and compared with the history.
@@ -71,7 +71,7 @@ def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
         raise RunError(
             f"{folder / runs.HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
-            + runs.again(folder)
+            + runs.rerun_hint(folder)
         )
     return row
 
@@ -215,7 +215,7 @@ def load_parameters(folder: Path, hidden: int) -> dict[str, Float32]:
     if shapes != expected:
         raise RunError(
             f"{folder / runs.PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
-            f"units; {runs.again(folder)}"
+            f"units; {runs.rerun_hint(folder)}"
         )
     return values
 

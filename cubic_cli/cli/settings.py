@@ -193,7 +193,7 @@ Distributed = Annotated[
 ]
 Json = Annotated[bool, option("--json", panel=cfg.RUN, help="Print one JSON document and nothing else.")]
 
-Config = TypeVar("Config", cfg.ForwardConfig, cfg.GenerateConfig, cfg.PlaceConfig)
+Config = TypeVar("Config", cfg.ForwardConfig, cfg.GenerateConfig, cfg.ProcessConfig)
 
 
 def configure(ctx: typer.Context, kind: type[Config], without: Collection[str] = ()) -> Config:
@@ -237,15 +237,15 @@ def flags(ctx: typer.Context, without: Collection[str]) -> list[str]:
     return words
 
 
-def place(ctx: typer.Context, distributed: bool) -> cfg.Place | None:
+def process_address(ctx: typer.Context, distributed: bool) -> cfg.ProcessAddress | None:
     """Return the place of this process in a distributed run; None where there is none, or JAX is to detect it.
 
     Raises:
         UsageError: the three settings do not fit together, or are given by flag without `--distributed`.
     """
     if distributed:
-        return configure(ctx, cfg.PlaceConfig).choose()
-    for each in fields(cfg.PlaceConfig):
+        return configure(ctx, cfg.ProcessConfig).choose()
+    for each in fields(cfg.ProcessConfig):
         if source(ctx, each.name) == "flag":
             raise UsageError(f"--{each.name.replace('_', '-')} goes with --distributed")
     return None

@@ -22,7 +22,7 @@ from typing import Any
 from cubic_cli import __version__
 from cubic_cli.cluster import supervisor
 from cubic_cli.cluster.rendezvous import meet
-from cubic_cli.config import Device, ForwardConfig, GenerateConfig, Place
+from cubic_cli.config import Device, ForwardConfig, GenerateConfig, ProcessAddress
 from cubic_cli.engine import mesh
 from cubic_cli.engine.compiler import prepare_cpu
 from cubic_cli.engine.devices import pick_devices
@@ -45,7 +45,7 @@ def _heartbeat() -> int:
     return int(_seconds("CUBIC_HEARTBEAT_SECONDS", 15))
 
 
-def detect(where: Place | None) -> tuple[Place, list[int] | None]:
+def detect(where: ProcessAddress | None) -> tuple[ProcessAddress, list[int] | None]:
     """Return the place of this process, as given or as JAX finds it in a cluster's environment, and its own devices.
 
     The devices are the numbers of those of its machine that are its own, None for all.
@@ -64,7 +64,7 @@ def detect(where: Place | None) -> tuple[Place, list[int] | None]:
         raise PeerError(f"JAX cannot read the cluster it detected: {str(error).splitlines()[0]}; {_BY_HAND}") from None
     if address is None or processes is None or process_id is None:
         raise PeerError(f"JAX detects no cluster here (Slurm, Kubernetes, a TPU pod, Open MPI); {_BY_HAND}")
-    return Place(address, processes, process_id), None if devices is None else list(devices)
+    return ProcessAddress(address, processes, process_id), None if devices is None else list(devices)
 
 
 _BY_HAND = (
@@ -84,7 +84,7 @@ class Group:
         tell: prints why this process ends because of another, and returns the exit status with which it does.
     """
 
-    def __init__(self, place: Place, client: Any, tell: Callable[[str], int]) -> None:
+    def __init__(self, place: ProcessAddress, client: Any, tell: Callable[[str], int]) -> None:
         self.processes, self.process_id = place.num_processes, place.process_id
         self._client, self._tell = client, tell
         self._ending = threading.Event()
@@ -194,7 +194,7 @@ def settings_of_all(config: ForwardConfig, generate: GenerateConfig | None) -> d
 
 @contextlib.contextmanager
 def joined(
-    where: Place | None, device: Device, mine: Mapping[str, object], tell: Callable[[str], int]
+    where: ProcessAddress | None, device: Device, mine: Mapping[str, object], tell: Callable[[str], int]
 ) -> Iterator[Group]:
     """Join the other processes, in a worker; JAX's devices are then those of all.
 

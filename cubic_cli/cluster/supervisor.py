@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cubic_cli.cluster.rendezvous import number_of
-from cubic_cli.config import Place
+from cubic_cli.config import ProcessAddress
 from cubic_cli.errors import PeerError
 
 _UNTOUCHED = "The earlier run is untouched"
@@ -30,7 +30,7 @@ def is_worker() -> bool:
     return _WORKER in os.environ
 
 
-def supervise(hidden: frozenset[str], where: Place | None, clean: Callable[[], None] = lambda: None) -> int:
+def supervise(hidden: frozenset[str], where: ProcessAddress | None, clean: Callable[[], None] = lambda: None) -> int:
     """Run this very command in a worker, and return its exit status; what the worker told it has told.
 
     Args:

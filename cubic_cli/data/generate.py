@@ -113,7 +113,7 @@ def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
     register_io_source(source, schema=_SCHEMA).sink_parquet(stream)
 
 
-_WAY_OUT = "run `cubic generate --force` to replace it, or name another path with --dataset"
+_REMEDY = "run `cubic generate --force` to replace it, or name another path with --dataset"
 
 
 def refuse_strangers(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:
@@ -121,12 +121,12 @@ def refuse_strangers(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:
     if not os.path.lexists(path):
         return
     if path.is_symlink():
-        raise DatasetError(f"{path} is a link; {_WAY_OUT}")
+        raise DatasetError(f"{path} is a link; {_REMEDY}")
     if not os.access(path, os.R_OK):
-        raise DatasetError(f"cannot read {path} to see whose it is; {_WAY_OUT}")
+        raise DatasetError(f"cannot read {path} to see whose it is; {_REMEDY}")
     if not is_own(path, noise_std, seed):
         what = "does not look like a dataset of cubic's" if path.stat().st_size else "is empty"
-        raise DatasetError(f"{path} is there and {what}; {_WAY_OUT}")
+        raise DatasetError(f"{path} is there and {what}; {_REMEDY}")
 
 
 def refuse_what_is_no_file(path: Path) -> None:

@@ -161,7 +161,7 @@ def lay_out(samples: int, batch: int, devices: int, block: int) -> Layout:
 def lay_out_plain(samples: int, batch: int, devices: int, block: int) -> Layout:
     """Choose pieces and blocks for the plain schedule: rows, of pieces short enough to be summed in float32.
 
-    How many pieces a block has does not hang on the devices, for the last bit of a product may hang on its shape.
+    How many pieces a block has does not depend on the devices, for the last bit of a product may depend on its shape.
     """
     layout = _lay_out(samples, min(batch, samples), 1, block, min(block, _PLAIN_PIECE), axis=1)
     return layout if layout.blocks == 1 else layout.on_all(devices)

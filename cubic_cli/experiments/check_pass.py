@@ -270,7 +270,7 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
 def check_devices(devices: Sequence[Any], seen: dict[tuple[Any, ...], Seen]) -> Iterator[Row]:
     """Compare the extremes and counts of each device alone with those of its batches when all devices passed.
 
-    They do not hang on the order of sums, and the programs of one share are alike.
+    They do not depend on the order of sums, and the programs of one share are alike.
     """
     case, numbers = (Initializer.he_normal, PLAIN), ids(devices)
     whole = seen.get((_name(ALONE), *numbers, *case))

@@ -84,7 +84,7 @@ def run(
     if devices is None:
         keep_compiled()
         devices = pick_devices(config.device)
-    parameters = draw(config) if network is None else network.parameters
+    parameters = draw_parameters(config) if network is None else network.parameters
     if group is not None:
         digests = {"the dataset's SHA-256": data.sha256, "the parameters' SHA-256": _sha256(parameters)}
         group.agree("data", {"rows": source.count, **digests})
@@ -122,7 +122,7 @@ def read(
     return ingest(counted(), scratch / runs.SAMPLES)
 
 
-def draw(config: ForwardConfig) -> Parameters:
+def draw_parameters(config: ForwardConfig) -> Parameters:
     """Return the first parameters, as NumPy arrays."""
     from cubic_cli.network import initialise
 
@@ -163,14 +163,14 @@ class EpochRecorder:
             self.epochs.append(Epoch(epoch=number, loss=shortest(total / self.samples), seconds=seconds))
         return self.epochs[-1].loss
 
-    def of_batches(self, picked: NDArray[np.int64], samples: Arrays) -> verify.Seen:
+    def of_batches(self, batches: NDArray[np.int64], samples: Arrays) -> verify.Seen:
         """Return what the devices said of some batches; `samples` are those of them."""
-        every = len(picked) == self.history.batches
+        every = len(batches) == self.history.batches
         # The statistics of a spread of batches: they once more, alone, through the same program.
         tensors = self.tensors if every else self.passing.observe(samples.x, samples.y)
         loss = self.epochs[0].loss if every else None
         alike = self.history.deterministic and len({repr(epoch.loss) for epoch in self.epochs}) == 1
-        return verify.Seen(self.history.take(picked), tensors, loss, alike)
+        return verify.Seen(self.history.take(batches), tensors, loss, alike)
 
 
 def observe(
@@ -181,30 +181,44 @@ def observe(
     history: History,
     progress: Progress,
 ) -> tuple[EpochRecorder, verify.Verdict | None, Parameters | None]:
-    """Run the epochs over `source`, and return what was seen, what came of the verification, and the gradients."""
+    """Run the epochs; return what was seen, what came of the verification, and the gradients, None if not asked for.
+
+    Args:
+        config: says how often, in which batches, and whether to verify and to measure gradients.
+        parameters: the network's, as NumPy arrays.
+        source: the samples, as the network gets them.
+        devices: JAX's.
+        history: takes the rows of every epoch.
+        progress: called with the number and the loss of each epoch.
+
+    Raises:
+        OSError: the history has no room beside the run.
+    """
     from cubic_cli.engine.passes import Pass
 
     batch, activation = config.batch_size, config.activation
-    picked = verify.choose_batches(source.count, batch)
-    some = _read_batches(source, batch, picked) if config.verify else None
+    batches = verify.choose_batches(source.count, batch)
+    samples = _read_batches(source, batch, batches) if config.verify else None
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
-        reference = pool.submit(expected.compute, parameters, some.x, some.y, batch, activation) if some else None
+        reference = (
+            pool.submit(expected.compute, parameters, samples.x, samples.y, batch, activation) if samples else None
+        )
         passing = Pass(parameters, source, batch, activation, devices)
         seen = EpochRecorder(passing, source.count, history)
         for number, chunks in groupby(passing.run(config.num_epochs), lambda chunk: chunk.epoch):
             progress(number, seen.record(number, chunks))
         verdict = None
-        if some and reference:
-            verdict = verify.verify(reference.result(), seen.of_batches(picked, some), picked)
+        if samples and reference:
+            verdict = verify.verify(reference.result(), seen.of_batches(batches, samples), batches)
     if not config.gradients:
         return seen, verdict, None
     from cubic_cli.engine.gradients import measure
 
     gradients = measure(parameters, source, activation, devices)
-    if some and verdict:
-        of_some = gradients if some.count == source.count else measure(parameters, some, activation, devices)
-        by_hand = reference_gradients.compute(parameters, some.x, some.y, activation)
-        verdict = verdict.joined(*reference_gradients.verify(of_some, by_hand))
+    if samples and verdict:
+        of_samples = gradients if samples.count == source.count else measure(parameters, samples, activation, devices)
+        by_hand = reference_gradients.compute(parameters, samples.x, samples.y, activation)
+        verdict = verdict.joined(*reference_gradients.verify(of_samples, by_hand))
     return seen, verdict, gradients
 
 
@@ -228,14 +242,27 @@ def describe_run(
     verdict: verify.Verdict | None,
     gradients: Parameters | None,
 ) -> Record:
-    """Return the record but for the findings."""
+    """Return the record but for the findings.
+
+    Args:
+        config: the settings.
+        sources: where each came from.
+        network: the file that gave the parameters, if one did.
+        data: the samples as they were read, and what is known of them.
+        source: the same as the network got them.
+        scales: of x and y, which lie between the two.
+        parameters: the network's.
+        seen: what the epochs gave.
+        verdict: of the verification.
+        gradients: of the epoch's loss.
+    """
     passing, devices = seen.passing, seen.passing.devices
     scale_x, scale_y = scales
     square = scale_y.factor**2
     loss = seen.epochs[0].loss
     seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))
-    some, _ = spread(source)
-    spreads = distribution.take_tensors(parameters, config.activation, some)
+    spread_x, _ = spread(source)
+    spreads = distribution.take_tensors(parameters, config.activation, spread_x)
     flops = describe.count_flops(passing.batch, config.hidden_size)
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
     tensors = [
@@ -287,7 +314,7 @@ def describe_run(
         loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
         tensors=(*tensors, seen.losses.describe(flops["loss"])),
         parameters=tuple(arrays),
-        units=describe_units(parameters, config.activation, ends, some),
+        units=describe_units(parameters, config.activation, ends, spread_x),
         first_nonfinite=nonfinite,
         gradients=None
         if gradients is None

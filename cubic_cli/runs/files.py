@@ -91,11 +91,11 @@ def find_file(path: Path) -> Path:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     if os.path.lexists(path):
-        raise RunError(f"{path} is no regular file; move it away, and {again(folder)}")
-    raise RunError(f"{path} is missing; {again(folder)}")
+        raise RunError(f"{path} is no regular file; move it away, and {rerun_hint(folder)}")
+    raise RunError(f"{path} is missing; {rerun_hint(folder)}")
 
 
-def again(folder: Path) -> str:
+def rerun_hint(folder: Path) -> str:
     """Return what to do about a run that is damaged."""
     return f"run `cubic forward --run-name {folder.name}` again"
 

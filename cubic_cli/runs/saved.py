@@ -1,4 +1,4 @@
-"""A saved run as a reader finds it: what is there, what is damaged and where. No JAX, and no more read than is needed.
+"""A saved run as a reader finds it: what is there, what is damaged and where. No more is read than is needed.
 
 A run that `forward` saved is whole; disks, copies and editors can change that. What is damaged is a problem with the
 file and the place in it, and what is not damaged is shown all the same.
@@ -82,7 +82,7 @@ def scan_history(folder: Path) -> pl.LazyFrame:
     except OSError:
         whole = False
     if not whole:
-        raise RunError(f"{path} is damaged: it is no whole Parquet file; {runs.again(folder)}")
+        raise RunError(f"{path} is damaged: it is no whole Parquet file; {runs.rerun_hint(folder)}")
     return pl.scan_parquet(source, glob=False)
 
 
@@ -97,7 +97,7 @@ def first_epoch_losses(folder: Path, record: Record) -> Float32:
     if frame.height != batches or (frame["epoch"] != 1).any() or frame["loss"].dtype != pl.Float32:
         raise RunError(
             f"{folder / runs.HISTORY} does not hold the {batches:,} iterations an epoch that {runs.RECORD} speaks of; "
-            + runs.again(folder)
+            + runs.rerun_hint(folder)
         )
     return frame["loss"].to_numpy()
 
@@ -112,7 +112,7 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         return frame.collect()
     except _POLARS as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {runs.again(folder)}") from None
+        raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {runs.rerun_hint(folder)}") from None
 
 
 def load_history(folder: Path) -> pl.DataFrame:
@@ -160,4 +160,4 @@ def check_parameters(folder: Path) -> None:
                 return
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
-    raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.again(folder)}")
+    raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.rerun_hint(folder)}")

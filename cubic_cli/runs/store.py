@@ -20,10 +20,10 @@ from cubic_cli.runs.files import HISTORY as HISTORY
 from cubic_cli.runs.files import PARAMETERS as PARAMETERS
 from cubic_cli.runs.files import RECORD as RECORD
 from cubic_cli.runs.files import SAMPLES as SAMPLES
-from cubic_cli.runs.files import again as again
 from cubic_cli.runs.files import find_file
 from cubic_cli.runs.files import held as held
 from cubic_cli.runs.files import near as near
+from cubic_cli.runs.files import rerun_hint as rerun_hint
 from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
@@ -63,11 +63,11 @@ def _saving(folder: Path) -> Iterator[None]:
         if isinstance(error, FileExistsError | NotADirectoryError) and not folder.parent.is_dir():
             what = "a link to what is not there" if folder.parent.is_symlink() else "no folder"
             raise RunError(
-                f"cannot save the run in {folder}: {folder.parent} is {what}. {_way_out(error, folder)}"
+                f"cannot save the run in {folder}: {folder.parent} is {what}. {_remedy(error, folder)}"
             ) from None
         raise RunError(
             f"cannot save the run in {folder}: {error.strerror or error}; an earlier run is untouched. "
-            f"{_way_out(error, folder)}"
+            f"{_remedy(error, folder)}"
         ) from None
 
 
@@ -79,7 +79,7 @@ def _is_elsewhere(error: OSError, folder: Path) -> bool:
     return path != ours and ours not in path.parents and path not in ours.parents
 
 
-def _way_out(error: OSError, folder: Path) -> str:
+def _remedy(error: OSError, folder: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "Free some space, or name a folder on another disk with --artifact-dir"
     if error.errno == errno.ENOENT and not folder.parent.is_dir():
@@ -152,7 +152,7 @@ def load_record(folder: Path) -> Record:
     """
     record, damages = damage.parse(load_document(folder))
     if damages:
-        raise RunError(f"{folder / RECORD} is damaged: {damages[0]}; {again(folder)}")
+        raise RunError(f"{folder / RECORD} is damaged: {damages[0]}; {rerun_hint(folder)}")
     return record
 
 
@@ -164,7 +164,7 @@ def load_listed(folder: Path) -> Listed:
     """
     found = damage.parse_listed(load_document(folder))
     if isinstance(found, damage.Damage):
-        raise RunError(f"{folder / RECORD} is damaged: {found}; {again(folder)}")
+        raise RunError(f"{folder / RECORD} is damaged: {found}; {rerun_hint(folder)}")
     return found
 
 
@@ -181,7 +181,7 @@ def load_document(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); {again(folder)}") from None
+        raise RunError(f"{path} is damaged ({error}); {rerun_hint(folder)}") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
         raise RunError(
@@ -205,7 +205,7 @@ def load_parameters(folder: Path) -> dict[str, Float32]:
     try:
         return load_file(source)
     except (OSError, SafetensorError, ValueError, KeyError):
-        raise RunError(f"{path} is damaged; {again(folder)}") from None
+        raise RunError(f"{path} is damaged; {rerun_hint(folder)}") from None
 
 
 def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Listed | str]]:

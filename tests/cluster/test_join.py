@@ -5,15 +5,15 @@ import signal
 import pytest
 
 from cubic_cli.cluster import join, supervisor
-from cubic_cli.config import ForwardConfig, GenerateConfig, Place
+from cubic_cli.config import ForwardConfig, GenerateConfig, ProcessAddress
 
 
 def test_a_cluster_is_detected(monkeypatch):
     job = {"JOB_ID": "7", "STEP_NODELIST": "node[3-9]", "NTASKS": "4", "PROCID": "2", "LOCALID": "0"}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert join.detect(None) == (Place("node3:61447", 4, 2), [0])
-    assert join.detect(Place("here:1", 2, 1)) == (Place("here:1", 2, 1), [0])
+    assert join.detect(None) == (ProcessAddress("node3:61447", 4, 2), [0])
+    assert join.detect(ProcessAddress("here:1", 2, 1)) == (ProcessAddress("here:1", 2, 1), [0])
 
 
 @pytest.mark.parametrize(

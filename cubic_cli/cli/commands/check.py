@@ -6,14 +6,14 @@ import typer
 
 from cubic_cli.cli import jax_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.config import Device, Place, PlaceConfig, parse_size
+from cubic_cli.config import Device, ProcessAddress, ProcessConfig, parse_size
 from cubic_cli.errors import CubicError, DeviceError, NotCheckedError, PeerError
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.report import Report
 
 
-@options.takes(PlaceConfig)
+@options.takes(ProcessConfig)
 def check(
     ctx: typer.Context,
     device: options.Device = Device.auto,
@@ -36,7 +36,7 @@ def check(
     cubic check --device gpu --seconds 600   a GPU, and the faults of heat
     cubic check --distributed                all devices of a pod
     """
-    where = options.place(ctx, distributed)
+    where = options.process_address(ctx, distributed)
     jax_variables.refuse_bad_flags()
     if save is not None:
         from cubic_cli.cli.views.save import check_path
@@ -54,7 +54,7 @@ def check(
 
 
 def _share(
-    ctx: typer.Context, device: Device, seconds: float, where: Place | None, json: bool, save: str | None
+    ctx: typer.Context, device: Device, seconds: float, where: ProcessAddress | None, json: bool, save: str | None
 ) -> None:
     """Check this process's devices, under a supervisor; process 0 shows what all found, and all end as it does."""
     from cubic_cli.cluster import supervisor

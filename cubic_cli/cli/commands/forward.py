@@ -9,7 +9,7 @@ import typer
 from cubic_cli.cli import jax_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands.generate import write_dataset
-from cubic_cli.config import ForwardConfig, GenerateConfig, Place, PlaceConfig
+from cubic_cli.config import ForwardConfig, GenerateConfig, ProcessAddress, ProcessConfig
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cubic_cli.runs.record import Record
 
 
-@options.takes(GenerateConfig, ForwardConfig, PlaceConfig)
+@options.takes(GenerateConfig, ForwardConfig, ProcessConfig)
 def forward(
     ctx: typer.Context,
     generate: Annotated[bool, options.of("generate_dataset")] = False,
@@ -37,7 +37,7 @@ def forward(
     data = options.configure(ctx, GenerateConfig) if generate else None
     if generate and (config.x_column, config.y_column) != ("x", "y"):
         raise UsageError("--generate writes the columns x and y; leave --x and --y out")
-    where = options.place(ctx, distributed)
+    where = options.process_address(ctx, distributed)
     jax_variables.refuse_bad_flags()
     if distributed:
         _share(ctx, config, origins, data, where, json)
@@ -51,7 +51,7 @@ def _share(
     config: ForwardConfig,
     origins: dict[str, str],
     data: GenerateConfig | None,
-    where: Place | None,
+    where: ProcessAddress | None,
     json: bool,
 ) -> None:
     """Take part in a distributed run, under a supervisor; process 0 saves and shows it, and all judge it."""

@@ -268,7 +268,7 @@ def _formats(folder: Path, save: str | None, json: bool) -> None:
     if record.formats is None:
         raise RunError(
             f"{folder / runs.RECORD} does not say what its tensors lose in fewer bits, for an earlier version of cubic "
-            f"wrote it; {runs.again(folder)}"
+            f"wrote it; {runs.rerun_hint(folder)}"
         )
     entries = [entry.model_dump(mode="json") for entry in record.formats]
     document = {"run_name": record.run_name, "formats": entries}
@@ -295,7 +295,7 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
         if found.check is not None and not found.check.agrees:
             problem = RunError(
                 f"{folder / runs.HISTORY} is damaged: {found.check.quantity} of epoch {epoch}, batch {batch} is not "
-                f"what the run's parameters and samples give; {runs.again(folder)}"
+                f"what the run's parameters and samples give; {runs.rerun_hint(folder)}"
             )
     except iteration.NoSamplesError as error:
         why = str(error)
