@@ -106,12 +106,12 @@ def progress(
         TimeRemainingColumn(),
     )
     name = legible(_fitted(description, 24), sys.stderr.encoding)
-    shown = since = clock()
+    shown = since = last = clock()  # when the bar was drawn, and the first and the last report came
     done = work = first = 0
 
     def said() -> str:
         count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
-        seconds = clock() - since
+        seconds = last - since
         rate = f", {_short((work - first) / seconds)} {per}/s" if work > first and seconds > 0 else ""
         return f"{count} {unit}{rate}"
 
@@ -119,15 +119,16 @@ def progress(
         task = bar.add_task(name, total=total, said=said())
 
         def advance(more: int, effort: int = 0) -> None:
-            nonlocal done, work, shown, since, first, task
+            nonlocal done, work, shown, since, last, first, task
+            last = clock()
             if not done:
-                since, first = clock(), work + effort
+                since, first = last, work + effort
             done, work = done + more, work + effort
             if then and done == total:
                 bar.remove_task(task)
                 task = bar.add_task(then, total=None, said=said())
-            elif clock() - shown > 0.05:  # thousands of epochs a second need not all be shown
-                shown = clock()
+            elif last - shown > 0.05:  # thousands of epochs a second need not all be shown
+                shown = last
                 bar.update(task, completed=done, said=said())
 
         try:
