@@ -73,7 +73,8 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:
         exit_on_interrupt()
-    os.environ.setdefault("RUST_BACKTRACE", "0")  # polars would print one at a panic
+    if not os.environ.get("CUBIC_DEBUG"):
+        os.environ["RUST_BACKTRACE"] = "0"  # polars would print one at a panic
     from cubic_cli.cli.app import run
 
     status = run()

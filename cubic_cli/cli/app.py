@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import cubic_cli
-from cubic_cli.cli import dotenv, jax_variables, terminal
+from cubic_cli.cli import dotenv, library_variables, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
 from cubic_cli.cli.help import Command, Group
@@ -96,7 +96,7 @@ def _unforeseen(error: BaseException) -> str:
 
 def _noted(error: BaseException, message: str) -> str:
     """Return a message with what was noted on the error."""
-    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, jax_variables.Note)]
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, library_variables.Note)]
     return "\n".join([message, *notes])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typer import Exit, TyperException
 from typer.core import TyperCommand, TyperGroup
 
-from cubic_cli.cli import jax_variables, terminal
+from cubic_cli.cli import library_variables, terminal
 from cubic_cli.config import CHECKS, DATA, MACHINES, NETWORK, RUN
 
 if TYPE_CHECKING:
@@ -44,15 +44,17 @@ class Command(TyperCommand):
             terminal.tell(f"note: {note}")
         if found.error is not None:
             raise found.error
-        jax_variables.set_aside()
-        variables = jax_variables.snapshot()
+        library_variables.set_aside()
+        variables = library_variables.snapshot()
         try:
-            with jax_variables.warnings_in_a_line():
+            if self.name != "check":  # which reads no file
+                library_variables.refuse_bad_threads()
+            with library_variables.warnings_in_a_line():
                 return super().invoke(ctx)
         except (Exit, TyperException):
             raise
         except Exception as error:
-            jax_variables.note(error, variables, found)
+            library_variables.note(error, variables, found)
             raise
 
 

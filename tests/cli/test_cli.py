@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cubic_cli.cli import jax_variables
+from cubic_cli.cli import library_variables
 
 LAZY = """
 import sys
@@ -269,9 +269,9 @@ def test_the_variable_of_jax_that_an_error_is_about_is_named_with_its_place(cubi
     assert f"JAX_DEFAULT_MATMUL_PRECISION=foo stands in {place}" in cubic("generate")[2]
 
 
-HALTING = dict.fromkeys(jax_variables.HALTING, "1") | {
+HALTING = dict.fromkeys(library_variables.HALTING, "1") | {
     name: "raise" if "BEHAVIOR" in name else "disallow"
-    for name in jax_variables.HALTING
+    for name in library_variables.HALTING
     if "BEHAVIOR" in name or "TRANSFER" in name
 }
 
@@ -320,6 +320,26 @@ def test_a_cache_of_no_use_is_told_in_a_line(cubic, tmp_path, folder, raises):
     assert status == 0
     assert told.startswith(f"note: JAX_COMPILATION_CACHE_DIR={folder} did not serve, and JAX compiled anew: ")
     assert saved.startswith("saved in ")
+
+
+@pytest.mark.parametrize("command", ["generate", "forward", "inspect", "sweep"])
+@pytest.mark.parametrize("threads", ["0", "-1", "many"])
+def test_threads_that_polars_does_not_take(cubic, monkeypatch, command, threads):
+    monkeypatch.setenv("POLARS_MAX_THREADS", threads)
+    told = f"error: POLARS_MAX_THREADS: found {threads!r}; expected an integer of 1 or more\n"
+    assert cubic(command) == (2, "", told)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("debugging", "backtrace"), [(None, False), ("1", True)])
+def test_a_panic_of_rust_has_no_backtrace(debugging, backtrace):
+    panic = "import polars; polars.LazyFrame({'a': [1]}).sink_csv('a')"
+    code = f"import cubic_cli.cli.app as app, cubic_cli.__main__ as m\napp.run = lambda: exec({panic!r}) or 0\nm.main()"
+    variables = {"POLARS_MAX_THREADS": "0", "RUST_BACKTRACE": "1", "CUBIC_DEBUG": debugging}
+    ended = helpers.start(code=code, environment=variables)
+    _, err = ended.communicate(timeout=60)
+    assert "panicked" in err
+    assert ("stack backtrace" in err) is backtrace
 
 
 @pytest.mark.process

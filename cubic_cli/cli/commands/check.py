@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cubic_cli.cli import jax_variables, terminal
+from cubic_cli.cli import library_variables, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.config import Device, ProcessAddress, ProcessConfig, parse_size
 from cubic_cli.errors import CubicError, DeviceError, NotCheckedError, PeerError
@@ -37,7 +37,7 @@ def check(
     cubic check --distributed                all devices of a pod
     """
     where = options.process_address(ctx, distributed)
-    jax_variables.refuse_bad_flags()
+    library_variables.refuse_bad_flags()
     if save is not None:
         from cubic_cli.cli.views.save import check_path
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cubic_cli.cli import jax_variables, own_network, terminal
+from cubic_cli.cli import library_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands.generate import write_dataset
 from cubic_cli.config import ForwardConfig, GenerateConfig, ProcessAddress, ProcessConfig
@@ -38,7 +38,7 @@ def forward(
     if generate and (config.x_column, config.y_column) != ("x", "y"):
         raise UsageError("--generate writes the columns x and y; leave --x and --y out")
     where = options.process_address(ctx, distributed)
-    jax_variables.refuse_bad_flags()
+    library_variables.refuse_bad_flags()
     if distributed:
         _share(ctx, config, origins, data, where, json)
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cubic_cli.cli import jax_variables, own_network, terminal
+from cubic_cli.cli import library_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.help import SHOW
 from cubic_cli.config import RUN, ForwardConfig
@@ -45,7 +45,7 @@ def sweep(
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
     Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
     """
-    jax_variables.refuse_bad_flags()
+    library_variables.refuse_bad_flags()
     from cubic_cli.cli.views import sweep as view
     from cubic_cli.experiments import sweep as grid
 

@@ -1,4 +1,4 @@
-"""The variables of JAX and XLA that are set: those that would halt the pass are set aside, what is wrong is named."""
+"""Variables of JAX, XLA and polars: those that would halt the pass are set aside, and what is wrong is named."""
 
 import contextlib
 import os
@@ -20,6 +20,7 @@ HALTING = (
     "JAX_ERROR_CHECKING_BEHAVIOR_DIVIDE",
     "JAX_ERROR_CHECKING_BEHAVIOR_OOB",
     "JAX_CHECK_TRACER_LEAKS",
+    "JAX_COMPILATION_CACHE_CHECK_CONTENTS",
     "JAX_DEBUG_KEY_REUSE",
     "JAX_NO_EXECUTION",
     "JAX_NO_TRACING",
@@ -79,7 +80,7 @@ def warnings_in_a_line() -> Iterator[None]:
 
     def show(message: Warning | str, *_: object) -> None:
         text = about = " ".join(str(message).split())
-        if "persistent compilation cache" in text:  # one for each program, of reading and of writing
+        if text.startswith(("Error reading persistent", "Error writing persistent")):  # one for each program
             about = "JAX_COMPILATION_CACHE_DIR"
             text = (
                 f"{about}={os.environ.get(about, '')} did not serve, and JAX compiled anew: {text.partition(': ')[2]}"
@@ -93,6 +94,17 @@ def warnings_in_a_line() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
+
+
+def refuse_bad_threads() -> None:
+    """Raise an error if POLARS_MAX_THREADS is no count: at 0 polars would panic, which prints lines of Rust.
+
+    Raises:
+        UsageError: says what is accepted.
+    """
+    given = os.environ.get("POLARS_MAX_THREADS", "").strip()
+    if given and not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise UsageError(f"POLARS_MAX_THREADS: found {given!r}; expected an integer of 1 or more")
 
 
 def refuse_bad_flags() -> None:
