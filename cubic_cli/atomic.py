@@ -22,6 +22,7 @@ import socket
 import stat
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -122,7 +123,8 @@ def _short(name: str) -> str:
 def clear(place: Path, files: tuple[str, ...] = ()) -> None:
     """Mend what killed processes left beside `place`: put an earlier folder back, remove what was half-made.
 
-    Of a folder only `files` are removed, so that nothing of a stranger's is. What cannot be cleared up is left.
+    Of a folder only `files` are removed, so that nothing of a stranger's is. What cannot be cleared up is
+    left, and told.
     """
     with contextlib.suppress(OSError):
         left = [found for path in place.parent.iterdir() if (found := _HALF_MADE.fullmatch(path.name))]
@@ -166,7 +168,10 @@ def _claimed(place: Path, files: tuple[str, ...] = ()) -> Iterator[Path]:
 def _abandoned(lock: Path) -> Iterator[bool]:
     """Hold `lock` and yield whether no living process does; it is gone at the end."""
     try:
-        stream = lock.open("rb+")
+        try:
+            stream: IO[bytes] = lock.open("rb+")  # an NFS locks only what may be written
+        except PermissionError:  # another owner's
+            stream = lock.open("rb")
     except FileNotFoundError:
         yield True
         return
@@ -213,15 +218,34 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _remove(path: Path, files: tuple[str, ...]) -> None:
-    """Remove a file, or a folder and the `files` in it; a folder that holds anything else stays."""
-    with contextlib.suppress(OSError):
+    """Remove a file, or a folder and the `files` in it; a folder that holds anything else stays.
+
+    What stays, as what another owner's process left does, is told by a warning.
+    """
+    why: OSError | None = None
+    try:
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             return
         for name in files:
-            with contextlib.suppress(OSError):
-                (path / name).unlink()
+            try:
+                (path / name).unlink(missing_ok=True)
+            except OSError as error:
+                why = why or error
         path.rmdir()
+    except OSError as error:
+        if os.path.lexists(path):
+            with contextlib.suppress(Warning):  # where warnings are errors: it is no reason to end
+                text = f"{path}, left of an earlier run, cannot be removed: {(why or error).strerror}{_owned(path)}"
+                warnings.warn(text, stacklevel=2)
+
+
+def _owned(path: Path) -> str:
+    """Return whose a path is, where it is another's."""
+    try:
+        return "" if path.lstat().st_uid == os.geteuid() else f"; it belongs to {path.owner()}"
+    except (OSError, KeyError, AttributeError):
+        return ""
 
 
 def _put(scratch: Path, folder: Path, files: tuple[str, ...], check: Check) -> None:

@@ -285,6 +285,49 @@ def test_another_hosts_scratch_is_abandoned_after_a_day(host, hours, stays):
     assert (lock.exists(), half_made.exists()) == (stays, stays)
 
 
+def test_what_cannot_be_removed_is_told():
+    """As the files of a run of another owner's, which was replaced in a folder of all."""
+    put_run()
+    unlink, owner = Path.unlink, Path("run").stat().st_uid
+
+    def refuse(path, **options):
+        if path.parent.suffix == ".scratch" and path.name in FILES:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        patch.setattr(Path, "owner", lambda path: "alice")
+        patch.setattr(os, "geteuid", lambda: owner + 1)
+        with pytest.warns(UserWarning, match=r"cannot be removed: Permission denied; it belongs to alice") as told:
+            put_run()
+        (left,) = [name for name in os.listdir() if name != "run"]
+        assert str(told[0].message).startswith(f"{left}, left of an earlier run, ")
+        with pytest.warns(UserWarning, match="cannot be removed"):
+            clear(Path("run"), FILES)
+    clear(Path("run"), FILES)
+    assert os.listdir() == ["run"]
+
+
+def test_anothers_lock_that_may_only_be_read_says_whether_he_lives(monkeypatch):
+    lock, half_made, opened = Path(".data.0123abcd.lock"), Path(".data.0123abcd.scratch"), Path.open
+    lock.write_bytes(scratch._this_host())
+    half_made.write_text("half")
+
+    def refuse(path, mode="r", **options):
+        if path == lock and "+" in mode:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with lock.open("rb") as stream:
+        assert scratch._lock(stream.fileno(), wait=True)
+        clear(Path("data"))
+        assert half_made.exists()
+    clear(Path("data"))
+    assert os.listdir() == []
+
+
 def test_a_folder_that_cannot_be_renamed_is_replaced_by_way_of_a_copy(monkeypatch):
     put_run()
     lower, rename = Path("run").stat().st_ino, os.rename

@@ -140,13 +140,34 @@ class TestLimits:
 
 
 class TestFolders:
-    @pytest.mark.parametrize(("name", "what"), [("file", "no folder"), ("link", "a link to what is not there")])
+    @pytest.mark.parametrize(
+        ("name", "what"),
+        [
+            ("file", "file is no folder"),
+            ("link", "link is a link to what is not there"),
+            ("file/below", "file/below is no folder"),
+            ("/proc/cubic", "the folder /proc/cubic cannot be made: No such file or directory"),
+            ("a" * 300, "cannot be made: File name too long"),
+        ],
+        ids=["file", "link", "below a file", "proc", "long"],
+    )
     def test_an_artifact_folder_that_is_none_says_what_it_is(self, cubic, name, what):
         Path("file").write_text("mine")
         Path("link").symlink_to("nothing")
         status, _, err = cubic("forward", *QUICK, "--generate", "--artifact-dir", name)
         assert status == 1
-        assert f"{name} is {what}. Name another folder with --artifact-dir" in " ".join(err.split())
+        assert f"{what}. Name another folder with --artifact-dir" in " ".join(err.split())
+        assert "under way" not in err
+        assert "an earlier run" not in err
+
+    @pytest.mark.parametrize("name", ["file", "link"])
+    def test_the_list_of_what_is_no_folder(self, cubic, name):
+        Path("file").write_text("mine")
+        Path("link").symlink_to("nothing")
+        for json_too in ((), ("--json",)):
+            status, out, err = cubic("inspect", "--list", "--artifact-dir", name, *json_too)
+            assert (status, out) == (1, "")
+            assert f"{name} is no folder of runs; name another with --artifact-dir" in err
 
     @pytest.mark.parametrize(
         "name", ["file", "file/below", pytest.param("/proc/cubic", marks=needs_linux), "/dev/null", "a" * 300]

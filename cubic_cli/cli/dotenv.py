@@ -4,6 +4,7 @@ The nearest file from the current folder upward counts. One above the current fo
 over if others may write it, or if its owner is neither this user, nor root, nor the owner of the current folder.
 """
 
+import errno
 import io
 import os
 import re
@@ -80,15 +81,21 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
         try:
             # A pipe, opened so, keeps nobody waiting.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                notes.append(f"{path} is passed over: it is a link to what is not there")
             continue
         except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket
+                notes.append(f"{path} is passed over: it is no file")
+                continue
             if folder != start and not os.access(folder, os.X_OK):  # closed to this user
                 continue
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
+            notes.append(f"{path} is passed over: it is no file")
             continue
         with open(descriptor, "rb") as stream:
             if folder != start and owners is not None and status.st_mode & stat.S_IWOTH:
@@ -153,7 +160,7 @@ def _read(
             )
     taken = {name for name in values if name in settings or name in JAX_VARIABLES}
     return {
-        name: _absolute(values[name], path.parent, start) if name in paths else values[name]
+        name: _absolute(values[name], path, lines[name], start) if name in paths else values[name]
         for name in taken
         if values[name] and not os.environ.get(name)
     }
@@ -194,10 +201,17 @@ def _expand(binding: "Binding", above: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def _absolute(value: str, folder: Path, start: Path) -> str:
-    """Return a path of the file in `folder`: `~` is the home folder, and what is relative is relative to `folder`."""
+def _absolute(value: str, file: Path, line: int, start: Path) -> str:
+    """Return a path that stands in `file`: `~` is the home folder, and what is relative is relative to its folder.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
     path = os.path.expanduser(value)
-    return path if folder == start else os.path.join(folder, path)
+    if path.startswith("~"):
+        name = path.partition("/")[0]
+        raise UsageError(f"{file}, line {line}: there is no home folder {name}; write ./{name} for what is named so")
+    return path if file.parent == start else os.path.join(file.parent, path)
 
 
 def _mistaken(path: Path, names: Collection[str], settings: Collection[str]) -> Iterator[str]:

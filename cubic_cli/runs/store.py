@@ -53,22 +53,35 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
     try:
+        _make(folder.parent)
         refuse_strangers(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         recover_all(folder.parent)
         yield
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE) or _is_elsewhere(error, folder):
             raise
-        if isinstance(error, FileExistsError | NotADirectoryError) and not folder.parent.is_dir():
-            what = "a link to what is not there" if folder.parent.is_symlink() else "no folder"
-            raise RunError(
-                f"cannot save the run in {folder}: {folder.parent} is {what}. {_remedy(error, folder)}"
-            ) from None
+        remedy = _remedy(error, folder.parent)
+        if error.errno == errno.ENOENT and not folder.parent.is_dir():
+            remedy = f"{folder.parent} was removed under way; run the command again"
         raise RunError(
-            f"cannot save the run in {folder}: {error.strerror or error}; an earlier run is untouched. "
-            f"{_remedy(error, folder)}"
+            f"cannot save the run in {folder}: {error.strerror or error}; an earlier run is untouched. {remedy}"
         ) from None
+
+
+def _make(artifact_dir: Path) -> None:
+    """Make the folder of the runs.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        artifact_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why = f"{artifact_dir} is {'a link to what is not there' if artifact_dir.is_symlink() else 'no folder'}"
+        else:
+            why = f"the folder {artifact_dir} cannot be made: {error.strerror}"
+        raise RunError(f"cannot save the run: {why}. {_remedy(error, artifact_dir)}") from None
 
 
 def _is_elsewhere(error: OSError, folder: Path) -> bool:
@@ -79,14 +92,12 @@ def _is_elsewhere(error: OSError, folder: Path) -> bool:
     return path != ours and ours not in path.parents and path not in ours.parents
 
 
-def _remedy(error: OSError, folder: Path) -> str:
+def _remedy(error: OSError, artifact_dir: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "Free some space, or name a folder on another disk with --artifact-dir"
-    if error.errno == errno.ENOENT and not folder.parent.is_dir():
-        return f"{folder.parent} was removed under way; run the command again"
     if error.errno == errno.EXDEV:
         return (
-            f"The file system of {folder.parent} renames no folders, as the layers of a container's image; "
+            f"The file system of {artifact_dir} renames no folders, as the layers of a container's image; "
             "name a folder on a volume with --artifact-dir"
         )
     return "Name another folder with --artifact-dir"
@@ -212,8 +223,13 @@ def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Listed | str]]:
     """Yield all runs in `artifact_dir` by name: the name, and what is listed or, where that is damaged, what is wrong.
 
     A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
+
+    Raises:
+        RunError: `artifact_dir` is a file, or a link to what is not there.
     """
     if not artifact_dir.is_dir():
+        if os.path.lexists(artifact_dir):
+            raise RunError(f"{artifact_dir} is no folder of runs; name another with --artifact-dir")
         return
     for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
         try:

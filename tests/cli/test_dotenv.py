@@ -3,7 +3,7 @@
 import json
 import os
 import re
-import stat
+import socket
 from pathlib import Path
 
 import helpers
@@ -123,7 +123,9 @@ def test_a_dotenv_that_is_a_folder_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("SEED=1\n")
     (tmp_path / "below" / ".env").mkdir(parents=True)
     monkeypatch.setattr(dotenv.os, "environ", {})
-    assert load(tmp_path / "below").path == tmp_path / ".env"
+    found = load(tmp_path / "below")
+    assert found.path == tmp_path / ".env"
+    assert found.notes == (f"{tmp_path}/below/.env is passed over: it is no file",)
 
 
 def test_a_huge_dotenv_is_refused_without_reading_it(tmp_path):
@@ -182,6 +184,16 @@ def test_a_path_is_relative_to_the_folder_of_its_file(environment, tmp_path, wri
     assert environment["ARTIFACT_DIR"] == meant.format(folder=tmp_path)
     assert environment["DATASET"] == "/somewhere/x.csv"
     assert environment["RUN_NAME"] == "~"
+
+
+@pytest.mark.parametrize("setting", ["ARTIFACT_DIR", "DATASET", "PARAMETERS"])
+def test_a_home_folder_of_nobody_is_an_error(environment, tmp_path, setting):
+    (tmp_path / ".env").write_text(f"SEED=1\n{setting}=~nobody-of-this-name/x.csv\n")
+    said = f"{tmp_path}/.env, line 2: there is no home folder ~nobody-of-this-name; write ./~nobody-of-this-name for"
+    assert str(load(tmp_path).error).startswith(said)
+    (tmp_path / ".env").write_text(f"{setting}=./~nobody-of-this-name/x.csv\n")
+    load(tmp_path)
+    assert environment[setting] == "./~nobody-of-this-name/x.csv"
 
 
 def test_a_path_stays_as_it_is_beside_its_file(environment, tmp_path):
@@ -267,10 +279,29 @@ def test_the_file_behind_a_link_is_judged(environment, tmp_path):
     assert load(tmp_path / "below").names == frozenset()
 
 
-def test_a_pipe_is_passed_over(environment, tmp_path):
-    os.mkfifo(tmp_path / ".env")
-    assert stat.S_ISFIFO((tmp_path / ".env").stat().st_mode)
-    assert load(tmp_path) == dotenv.DotEnv(load(tmp_path).path)
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path.name)  # of the current folder, for a whole path may be too long
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (os.mkfifo, "no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "no file"),
+        (lambda path: path.symlink_to("nowhere"), "a link to what is not there"),
+        (make_socket, "no file"),
+    ],
+    ids=["pipe", "device", "link", "socket"],
+)
+def test_what_is_no_file_is_passed_over_and_told(environment, tmp_path, monkeypatch, make, what):
+    (tmp_path / ".env").write_text("SEED=1\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    make(tmp_path / "below" / ".env")
+    found = load()
+    assert found.path == tmp_path / ".env"
+    assert found.notes == (f"{tmp_path}/below/.env is passed over: it is {what}",)
 
 
 def test_the_list_of_jax_variables_stands_in_the_docs():

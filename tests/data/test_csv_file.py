@@ -133,6 +133,7 @@ ACCEPTED = {
     "any order among others": b'y,"a ""b"", c",x\n20,"1,5\n7",1.5\n-inf,5;,nan\n',
     "an index": b",x,y\n0,1.5,20\n1,nan,-Infinity\n",
     "other columns of any content": b"x,y,z\n1.5,20,\xff\xfe\nnan,-inf,a\rb\0\n",
+    "Latin-1 in other columns and their names": b"x,caf\xe9,y\n1.5,\xe9t\xe9,20\nnan,,-inf\n",
     "a short row that reaches both": b"x,y,z\n1.5,20\nnan,-inf,\n",
     "a name twice elsewhere": b"x,y,z,z\n1.5,20,,\nnan,-inf,,\n",
     "empty lines at the end": b"x,y\n1.5,20\nnan,-inf\n\r\n\n \n",
