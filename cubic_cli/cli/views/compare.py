@@ -146,7 +146,9 @@ def _signed(this: float | None, that: float | None, scale: float | None) -> str:
 
 def _share(change: float) -> str:
     """Return a relative change, or that of a share; per cent would hide it where it is small."""
-    return f"{change:+.1%}" if 1e-3 <= abs(change) < 1e4 else f"{change:+.1e}"
+    if not 1e-5 <= abs(change) < 1e4:
+        return f"{change:+.1e}"
+    return f"{change:+.1%}" if abs(change) >= 1e-3 else f"{change:+.3%}"
 
 
 def _difference(this: float | None, that: float | None) -> str:
