@@ -68,42 +68,33 @@ def expand(base: ForwardConfig, axes: dict[str, Sequence[Any]], networks: "Seque
     Raises:
         UsageError: a name would be none for a run, or axes beside `networks` vary what these give.
     """
-    if networks:
-        return _expand_networks(base, axes, networks)
-    values = {}
-    for name in AXES:
-        distinct = list(dict.fromkeys(axes[name]))
-        values[name] = sorted(distinct) if name in _ASCENDING else distinct
-    varying = [name for name in AXES if len(values[name]) > 1]
-    points = [dict(zip(AXES, point, strict=True)) for point in itertools.product(*values.values())]
-    names = ["-".join([base.run_name, *(f"{AXES[name]}{point[name]}" for name in varying)]) for point in points]
-    _check_names(base.run_name, names)
-    return [Point(replace(base, **point, run_name=name)) for point, name in zip(points, names, strict=True)]
-
-
-def _expand_networks(
-    base: ForwardConfig, axes: dict[str, Sequence[Any]], networks: "Sequence[NetworkFile]"
-) -> list[Point]:
-    """Return the grid whose networks are those of files, the narrowest first."""
-    if several := [name for name in _MAKE_NETWORKS if len(set(axes[name])) > 1]:
+    if networks and (several := [name for name in _MAKE_NETWORKS if len(set(axes[name])) > 1]):
         flag = several[0].replace("_", "-")
         raise UsageError(f"--parameters takes the place of --{flag}; give one value of it, or no file")
-    distinct = {os.path.abspath(network.name): network for network in networks}
-    ordered = sorted(distinct.items(), key=lambda item: item[1].parameters.hidden_size)
-    labels = label([path for path, _ in ordered])
-    named = [(network, labels[path] if len(ordered) > 1 else "") for path, network in ordered]
     points = []
-    for network, name in named:
-        others = axes | {"hidden_size": [network.parameters.hidden_size], "initializer": [None]}
-        inner = expand(replace(base, parameters=network.name), others)
-        points += [Point(replace(p.config, run_name=_named(base, name, p.config)), network) for p in inner]
+    for file, network in _label_networks(networks).items() if networks else [("", None)]:
+        values = {name: list(dict.fromkeys(axes[name])) for name in AXES}
+        shared = base
+        if network is not None:
+            values |= {"hidden_size": [network.parameters.hidden_size], "initializer": [None]}
+            shared = replace(base, parameters=network.name)
+        for name in _ASCENDING:
+            values[name].sort()
+        varying = [name for name in AXES if len(values[name]) > 1]
+        for combination in itertools.product(*values.values()):
+            point = dict(zip(AXES, combination, strict=True))
+            words = [base.run_name, file, *(f"{AXES[name]}{point[name]}" for name in varying)]
+            points.append(Point(replace(shared, **point, run_name="-".join(filter(None, words))), network))
     _check_names(base.run_name, [point.config.run_name for point in points])
     return points
 
 
-def _named(base: ForwardConfig, label: str, config: ForwardConfig) -> str:
-    rest = config.run_name.removeprefix(base.run_name)
-    return "-".join([base.run_name, *([label] if label else [])]) + rest
+def _label_networks(networks: "Sequence[NetworkFile]") -> "dict[str, NetworkFile]":
+    """Return the networks, the narrowest first, by what names their runs: nothing for one alone."""
+    distinct = {os.path.abspath(network.name): network for network in networks}
+    paths = sorted(distinct, key=lambda path: distinct[path].parameters.hidden_size)
+    labels = label(paths) if len(paths) > 1 else {paths[0]: ""}
+    return {labels[path]: distinct[path] for path in paths}
 
 
 def label(paths: Sequence[str]) -> dict[str, str]:
