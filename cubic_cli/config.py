@@ -243,6 +243,7 @@ class Setting(NamedTuple):
     help: str
     flags: tuple[str, ...] = ()
     is_path: bool = False
+    words: tuple[str, ...] = ()  # all that is accepted, where these are words
 
 
 def _setting(default: Any, parse: Callable[[str], Any], metavar: str, panel: str, help: str, *flags: str) -> Any:
@@ -254,8 +255,11 @@ def _path(default: str | None, parse: Callable[[str], Any], metavar: str, panel:
 
 
 def _choice(default: Word, panel: str, help: str) -> Any:
-    *words, last = type(default)
-    return _setting(default, parse_choice(type(default)), "NAME", panel, f"{help} {', '.join(words)} or {last}.")
+    words = tuple(type(default))
+    help = f"{help} {', '.join(words[:-1])} or {words[-1]}."
+    return field(
+        default=default, metadata={"setting": Setting(parse_choice(type(default)), "NAME", panel, help, words=words)}
+    )
 
 
 def _switch(default: bool, panel: str, help: str, flag: str) -> Any:

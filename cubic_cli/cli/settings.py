@@ -8,7 +8,6 @@ import inspect
 import os
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from enum import StrEnum
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -58,47 +57,6 @@ def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     return parsed
 
 
-def repeatable(
-    *flags: str,
-    parse: Callable[[str], Any],
-    metavar: str,
-    help: str,
-    variable: str | None = None,
-    panel: str | None = None,
-    words: Collection[str] = (),
-) -> Any:
-    """Return an option that may be repeated, or be given a list with commas; a shell completes its last word."""
-    one = _parser(parse)
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
-
-    def parts(text: str) -> list[Any]:
-        if "," not in text:
-            return [one(text)]
-        return [one(part.strip()) for part in text.split(",") if part.strip()]
-
-    def flatten(ctx: typer.Context, parameter: typer.CallbackParam, values: list[Any]) -> list[Any]:
-        found = os.environ.get(variable or "", "")
-        source = ctx.get_parameter_source(str(parameter.name))
-        # Typer parts a variable at its blanks.
-        if source is not None and source.name == "ENVIRONMENT" and len(values) != 1 and "," not in found:
-            raise typer.BadParameter(f"found {found!r}; expected one value, or several with commas between them")
-        return [item for value in values for item in (value if isinstance(value, list) else [value])]
-
-    return option(
-        *flags,
-        help=help,
-        variable=variable,
-        parse=parts,
-        metavar=f"{metavar},...",
-        panel=panel,
-        callback=flatten,
-        complete=complete if words else None,
-    )
-
-
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the runs that a shell can complete a word to, the newest first."""
     from pathlib import Path
@@ -130,18 +88,52 @@ def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]
     return [one(value) for value in values]
 
 
-def of(
-    name: str, several: bool = False, complete: Callable[..., Any] | None = None, words: Collection[str] = ()
-) -> Any:
-    """Return the option of a setting, or one that takes it several times; `words` are all that it accepts, if any."""
+def _parts(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """Return a parser of one value, or of several with commas between them."""
+    one = _parser(parse)
+    return lambda text: [one(part.strip()) for part in text.split(",") if part.strip()] if "," in text else [one(text)]
+
+
+def _flatten(ctx: typer.Context, parameter: typer.CallbackParam, values: list[Any]) -> list[Any]:
+    found = os.environ.get(str(parameter.envvar), "")
+    source = ctx.get_parameter_source(str(parameter.name))
+    # Typer parts a variable at its blanks.
+    if source is not None and source.name == "ENVIRONMENT" and len(values) != 1 and "," not in found:
+        raise typer.BadParameter(f"found {found!r}; expected one value, or several with commas between them")
+    return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
+def _complete(words: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what a shell completes the last word of a list to."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words if word.startswith(last)]
+
+    return complete
+
+
+def of(name: str, several: bool = False) -> Any:
+    """Return the option of a setting, or one that takes it several times: repeated, or, but for paths, with commas."""
     known = SETTINGS[name.upper()]
-    parse = _finding if name == "fail_on" else known.parse
-    given: dict[str, Any] = {"variable": name.upper(), "metavar": known.metavar, "panel": known.panel}
+    parse: Callable[[str], Any] | None = known.parse
+    words, metavar, help, callback = known.words, known.metavar, known.help, None
+    if name == "fail_on":
+        parse, words = _finding, tuple(LIMITS)
     if several and known.is_path:
-        return option(*known.flags, **given, help=f"{known.help} Repeatable.", callback=_paths)
-    if several:
-        return repeatable(*known.flags, **given, help=known.help, parse=parse, words=words)
-    return option(*known.flags, **given, help=known.help, parse=parse, complete=complete)
+        parse, help, callback = None, f"{help} Repeatable.", _paths
+    elif several and parse is not None:
+        parse, metavar, callback = _parts(parse), f"{metavar},...", _flatten
+    return option(
+        *known.flags,
+        variable=name.upper(),
+        parse=parse,
+        metavar=metavar,
+        panel=known.panel,
+        help=help,
+        callback=callback,
+        complete=complete_run if name == "run_name" else _complete(words) if words else None,
+    )
 
 
 def takes(*kinds: type[Any], several: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -156,18 +148,14 @@ def takes(*kinds: type[Any], several: Collection[str] = ()) -> Callable[[Callabl
         for each in fields(kind):
             listed = each.name in several or each.name == "fail_on"
             default, annotation = each.default, hints[each.name]
-            words: Collection[str] = ()
             if listed:
                 default = [] if default in (None, ()) else [default]
-                one = next(iter(get_args(annotation)), annotation)
-                annotation = GenericAlias(list, one)
-                words = LIMITS if each.name == "fail_on" else list(one) if issubclass(one, StrEnum) else ()
-            complete = complete_run if each.name == "run_name" else None
+                annotation = GenericAlias(list, next(iter(get_args(annotation)), annotation))
             added[each.name] = inspect.Parameter(
                 each.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=Annotated[annotation, of(each.name, listed, complete, words)],
+                annotation=Annotated[annotation, of(each.name, listed)],
             )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -36,7 +36,7 @@ def inspect(
             rich_help_panel=RUN,
         ),
     ] = None,
-    run_name: Annotated[str | None, options.of("run_name", complete=options.complete_run)] = None,
+    run_name: Annotated[str | None, options.of("run_name")] = None,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     list_: Annotated[bool, options.option("--list", panel=SHOW, help="List the runs.")] = False,
     sort: Annotated[
@@ -109,16 +109,8 @@ def inspect(
     cubic inspect he --compare default_run       two runs side by side
     cubic inspect he --row 7                     the arithmetic of one sample
     """
-    _check_usage(list_, sort, epoch, batch, compare, tolerance, save, plot, row, formats)
-    if row is None and (blank or options.source(ctx, "units") == "flag"):
-        raise UsageError("--units and --blank go with --row")
-    if blank and json:
-        raise UsageError("--blank leaves out what --json prints; give one of them")
-    if run is not None and options.source(ctx, "run_name") == "flag":
-        raise UsageError("RUN and --run-name both name the run; give one of them")
+    _check_usage(ctx)
     if list_:
-        if run is not None:
-            raise UsageError(f"--list lists all runs; leave {run!r} out, or leave --list out")
         _list(Path(artifact_dir), sort, save, json)
         return
     from cubic_cli.runs import store as runs
@@ -160,47 +152,35 @@ def _choose(ctx: typer.Context, run: str | None, artifact_dir: Path) -> Path:
     return artifact_dir / newest
 
 
-def _check_usage(
-    list_: bool,
-    sort: str | None,
-    epoch: int | None,
-    batch: int | None,
-    compare: list[str],
-    tolerance: float | None,
-    save: str | None,
-    plot: str | None,
-    row: int | None,
-    formats: bool,
-) -> None:
-    if (epoch is None) != (batch is None):
+def _check_usage(ctx: typer.Context) -> None:
+    """Raise `UsageError` for options that do not go together, and for files that nothing is kept or drawn in."""
+    given = ctx.params
+    if (given["epoch"] is None) != (given["batch"] is None):
         raise UsageError("--epoch and --batch go together, as in --epoch 10 --batch 100")
-    if sort is not None and not list_:
+    if given["sort"] is not None and not given["list_"]:
         raise UsageError("--sort goes with --list")
-    if tolerance is not None and not compare:
+    if given["tolerance"] is not None and not given["compare"]:
         raise UsageError("--tolerance goes with --compare OTHER")
-    chosen = [
-        name
-        for name, given in (
-            ("--list", list_),
-            ("--compare", compare),
-            ("--epoch", epoch),
-            ("--row", row),
-            ("--formats", formats),
-        )
-        if given
-    ]
-    if plot is not None:
-        chosen.append("--plot")
+    chosen = [name for name in ("list_", "compare", "epoch", "row", "formats", "plot") if given[name]]
     if len(chosen) > 1:
-        raise UsageError(f"{chosen[0]} and {chosen[1]} show different things; give one of them")
-    if plot is not None:
+        first, second = (f"--{name.rstrip('_')}" for name in chosen[:2])
+        raise UsageError(f"{first} and {second} show different things; give one of them")
+    if given["row"] is None and (given["blank"] or options.source(ctx, "units") == "flag"):
+        raise UsageError("--units and --blank go with --row")
+    if given["blank"] and given["json"]:
+        raise UsageError("--blank leaves out what --json prints; give one of them")
+    if given["run"] is not None and options.source(ctx, "run_name") == "flag":
+        raise UsageError("RUN and --run-name both name the run; give one of them")
+    if given["run"] is not None and given["list_"]:
+        raise UsageError(f"--list lists all runs; leave {given['run']!r} out, or leave --list out")
+    if given["plot"] is not None:
         from cubic_cli.cli.views.plot import check_path as check_plot
 
-        check_plot(plot)
-    if save is not None:
+        check_plot(given["plot"])
+    if given["save"] is not None:
         from cubic_cli.cli.views.save import check_path
 
-        check_path(save, (".tex",) if row is not None else ())
+        check_path(given["save"], (".tex",) if given["row"] is not None else ())
 
 
 def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) -> None:
