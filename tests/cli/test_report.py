@@ -76,7 +76,7 @@ def test_the_tables_hold_the_record(cubic, made):
         shown = dict(zip(rows["tensor"], rows[tensor["name"]], strict=True))
         for name in ("min", "max", "std"):
             assert float(shown[name].replace(",", "")) == pytest.approx(tensor[name], rel=1e-4)
-        assert float(shown["50%"].replace(",", "")) == pytest.approx(tensor["quantiles"]["0.5"], rel=1e-4)
+        assert float(shown["50 %"].replace(",", "")) == pytest.approx(tensor["quantiles"]["0.5"], rel=1e-4)
     assert [row[:4] for row in found.rows("Parameters")[1:]] == [
         ["W1", "input_layer.weight", "[1, 3]", "3"], ["b1", "input_layer.bias", "[3]", "3"],
         ["W2", "output_layer.weight", "[3, 1]", "3"], ["b2", "output_layer.bias", "[1]", "1"],
@@ -102,6 +102,19 @@ def test_the_tables_hold_the_record(cubic, made):
     assert {f["text"] for f in run.record["findings"]} == {
         item["text"].partition(": ")[2].partition(": ")[2] for item in found.find("li")
     }
+
+
+@drawn
+def test_no_word_of_a_panel_is_cut_off():
+    spread = {"first": -1, "negative": [0] * 14, "positive": [50] * 2 + [0] * 10 + [1, 9]}
+    z2 = records.DOCUMENT["tensors"][2] | {"exponents": spread, "histogram": {"edges": [0.5, 8000], "counts": [110]}}
+    record = records.make(tensors__2=z2)
+    for name, svg in plot.panels(record, records.losses()).items():
+        (box,) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+        width, height = map(float, box)
+        for x, y in re.findall(r'<text [^>]*x="([\d.-]+)" y="([\d.-]+)"', svg):
+            assert 6 < float(x) < width - 6, name  # half of a letter's height, of labels that are turned
+            assert 6 < float(y) < height - 2, name
 
 
 FAILED = {"passed": False, "failure": {

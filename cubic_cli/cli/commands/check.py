@@ -24,7 +24,7 @@ def check(
     distributed: options.Distributed = False,
     *,
     save: Annotated[
-        str | None, options.option(metavar="FILE", help="Keep the screen: .svg, .html, .txt or .md.")
+        str | None, options.option(metavar="FILE", help="Keep it: a page (.html), or .md, .svg, .txt.")
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -96,7 +96,7 @@ def inspect(
         ),
     ] = None,
     save: Annotated[
-        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep the screen (.svg, .html, .txt, .md).")
+        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep it: a page (.html), or .md, .svg, .txt.")
     ] = None,
     plot: Annotated[
         str | None, options.option(panel=SHOW, metavar="FILE", help="Draw the run (.png, .svg, .pdf).")

@@ -32,7 +32,7 @@ def sweep(
         options.option(panel=SHOW, metavar="FILE", help="Draw how the tensors grow with H (.png, .svg, .pdf)."),
     ] = None,
     save: Annotated[
-        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep the screen (.svg, .html, .txt, .md).")
+        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep it: a page (.html), or .md, .svg, .txt.")
     ] = None,
     json: options.Json = False,
 ) -> None:

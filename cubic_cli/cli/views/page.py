@@ -59,7 +59,6 @@ body { margin: 0; font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 72rem; margin: 0 auto; padding: 1rem 1rem 3rem; }
 $style
 .cubic tbody th { position: sticky; left: 0; background: var(--paper); }
-@media (max-width: 40rem) { .cubic tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 3rem; } }
 </style>
 </head>
 <body>
@@ -82,15 +81,16 @@ STYLE = """.cubic { color: var(--ink); overflow-wrap: break-word; }
 .cubic .scroll { overflow-x: auto; margin: .5rem 0; }
 .cubic table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; color: inherit; }
 .cubic caption { text-align: left; font-weight: 600; padding: .25rem 0; white-space: nowrap; }
-.cubic th, .cubic td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; white-space: nowrap;
+.cubic th, .cubic td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; white-space: pre;
   border-bottom: 1px solid var(--line); background: none; }
 .cubic thead th { color: var(--quiet); font-weight: 400; border-bottom-width: 2px; }
-.cubic tbody th { font-weight: 600; }
+.cubic tbody th { font-weight: 600; white-space: normal; max-width: 14rem; }
 .cubic .right { text-align: right; }
 .cubic td.long { white-space: normal; min-width: 16rem; }
 .cubic .picture, .cubic pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
 .cubic pre { background: var(--card); padding: .75rem; border-radius: .25rem; font-size: .9rem; line-height: 1.4; }
 .cubic pre.command { white-space: pre-wrap; }
+.cubic code { white-space: nowrap; }
 .cubic ul { margin: .5rem 0; padding-left: 1.2rem; } .cubic li { margin: .3rem 0; }
 .cubic dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; margin: .5rem 0; }
 .cubic dt { color: var(--quiet); } .cubic dd { margin: 0; overflow-wrap: anywhere; }
@@ -199,13 +199,17 @@ def facts(rows: Iterable[tuple[str, Cell]]) -> str:
 
 
 def findings(found: Iterable[tuple[str, str, str]]) -> str:
-    """Return findings: the level of each in words, its id, and its sentence, in which code stands between backticks."""
+    """Return findings: the level of each in words, its id, and its sentence, where code and flags look so."""
     items = []
     for level, name, said in found:
         head = f'<span class="{_LEVELS.get(level, "strong")}">{escape(level)}: {escape(name)}</span>'
-        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(said))
+        text = re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z][a-z-]*)", _code, escape(said))
         items.append(f"<li>{head}: {text}</li>")
     return f"<ul>{''.join(items)}</ul>"
+
+
+def _code(found: re.Match[str]) -> str:
+    return f"<code>{found[1] or found[2]}</code>"
 
 
 def verdict(kind: str, word: str, said: str) -> str:

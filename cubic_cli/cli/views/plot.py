@@ -256,6 +256,7 @@ def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
         axes.tick_params(axis="x", labelsize=7, rotation=45)
     else:
         axes.set_ylabel("share of the values")
+    axes.locator_params(axis="y", nbins=6)  # whatever the size: the layout, which measures them, changes it
     axes.set_ylim(top=1.2 * max(float(bins.heights.max()) for bins in found.bins))
     said = [(f"zero: {percent(tensor.zeros)}", "black")] if tensor.zeros > 0 else []
     said += [(f"not finite: {tensor.nonfinite:,}", _RED)] if tensor.nonfinite else []

@@ -18,10 +18,11 @@ from cubic_cli.cli.views import formats, page, plot
 from cubic_cli.cli.views.blocks import LEVELS, Column
 from cubic_cli.cli.views.format import duration, mean, number, percent, r_squared, shape, size
 from cubic_cli.cli.views.page import Cell, Html
-from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS
+from cubic_cli.cli.views.tensors import EQUATIONS, QUANTILES, SYMBOLS
 from cubic_cli.config import SETTINGS, ForwardConfig
 from cubic_cli.float32 import TENSORS, Float32, shortest
-from cubic_cli.runs.record import Gradients, Parameter, Record, Tensor
+from cubic_cli.runs.record import Column as Read
+from cubic_cli.runs.record import Gradients, Parameter, Record, Summary, Tensor
 from cubic_cli.runs.run import Run
 from cubic_cli.runs.saved import Saved
 
@@ -189,41 +190,41 @@ def _loss(view: View) -> str:
 
 
 def _tensors(view: View) -> str:
+    """The tensors in the order of the data flow; a column that no row fills is left out."""
     record = view.record
-    scaled, count = as_scaled(record), record.dataset.rows
-    keys = list(dict.fromkeys(key for tensor in record.tensors for key in tensor.quantiles or ()))
-    lost = any(tensor.nonfinite for tensor in record.tensors)
-    names = [
-        "tensor",
-        "equation",
-        "shape",
-        "min",
-        "max",
-        "mean",
-        "std",
-        *(f"{float(key):.0%}" for key in keys),
-        "zeros",
-    ]
-    columns = _columns(*names, *(("NaN", "±∞") if lost else ()), "histogram", left=("equation", "shape", "histogram"))
-    blank = [""] * (len(keys) + 1 + 2 * lost)
-    rows: list[list[Cell]] = [
-        [name, "", shape([count]), *_ends(column.min, column.max, column.mean, column.std), *blank, ""]
-        for name, column in (("x", scaled.x), ("y", scaled.y))
+    scaled, data = as_scaled(record), record.dataset
+    rows = [
+        {"tensor": name, "shape": shape([data.rows]), **_ends(as_given), **_lost(seen if record.version > 1 else None)}
+        for name, as_given, seen in (("x", scaled.x, data.x), ("y", scaled.y, data.y))
     ]
     for tensor in record.tensors:
         found = tensor.quantiles or {}
-        equation = EQUATIONS.get(tensor.name, "").format(activation=record.config.activation)
-        lost_here = [f"{tensor.nan:,}", f"{tensor.posinf + tensor.neginf:,}"] if lost else []
-        rows.append([
-            tensor.name, equation, shape(tensor.shape), *_ends(tensor.min, tensor.max, tensor.mean, tensor.std),
-            *(number(found.get(key)) for key in keys), percent(tensor.zeros), *lost_here, _histogram(tensor),
-        ])  # fmt: skip
-    note = "Over one epoch, finite values alone." + (" x and y as scaled." if record.config.scaling != "none" else "")
-    return _section("Tensors", page.table(columns, rows, note=note))
+        rows.append({
+            "tensor": tensor.name, "histogram": _histogram(tensor), "shape": shape(tensor.shape), **_ends(tensor),
+            **{title: number(found[key]) for key, title in QUANTILES.items() if key in found},
+            "zeros": percent(tensor.zeros), **_lost(tensor),
+            "bytes": "" if tensor.bytes is None else f"{tensor.bytes:,}",
+            "FLOPs": "" if tensor.flops is None else f"{tensor.flops:,}",
+            "equation": EQUATIONS.get(tensor.name, "").format(activation=record.config.activation),
+        })  # fmt: skip
+    names = ("tensor", "histogram", "shape", "min", "max", "mean", "std", *QUANTILES.values(), "zeros", "NaN", "±∞")
+    shown = [name for name in (*names, "bytes", "FLOPs", "equation") if any(row.get(name) for row in rows)]
+    columns = _columns(*shown, left=("histogram", "shape", "equation"))
+    note = "Over one epoch, finite values alone; bytes and FLOPs of a batch."
+    note += " x and y as scaled." if record.config.scaling != "none" else ""
+    return _section("Tensors", page.table(columns, [[row.get(name, "") for name in shown] for row in rows], note=note))
 
 
-def _ends(low: float | None, high: float | None, middle: float | None, deviation: float | None) -> list[str]:
-    return [number(low), number(high), mean(middle, low, high), number(deviation)]
+def _lost(counted: Read | Tensor | None) -> dict[str, str]:
+    """Return the counts of what is not finite, where there is any."""
+    if counted is None or not counted.nan + counted.posinf + counted.neginf:
+        return {}
+    return {"NaN": f"{counted.nan:,}", "±∞": f"{counted.posinf + counted.neginf:,}"}
+
+
+def _ends(entry: Summary | Tensor | Parameter) -> dict[str, str]:
+    said = {name: number(getattr(entry, name)) for name in ("min", "max", "std")}
+    return said | {"mean": mean(entry.mean, entry.min, entry.max)}
 
 
 def _histogram(tensor: Tensor) -> Html:
@@ -231,7 +232,8 @@ def _histogram(tensor: Tensor) -> Html:
     found = find_shape(tensor)
     if found is None:
         return Html("")
-    bins = [(a, b, h) for side in found.bins for a, b, h in zip(side.edges, side.edges[1:], side.heights, strict=False)]
+    sides = [(side.edges.tolist(), side.heights.tolist()) for side in found.bins]
+    bins = [bin for edges, heights in sides for bin in zip(edges, edges[1:], heights, strict=False)]
     if found.logarithmic:  # of one width each: they are a factor of two
         bins = [(float(place), place + 1.0, height) for place, (_, _, height) in enumerate(bins)]
     low, high = bins[0][0], bins[-1][1]
@@ -252,7 +254,7 @@ def _parameters(view: View) -> str:
     rows = [
         [
             SYMBOLS.get(p.name, p.name), p.name, shape(p.shape), f"{p.count:,}", _bytes(p),
-            *_ends(p.min, p.max, p.mean, p.std),
+            *(_ends(p)[name] for name in ("min", "max", "mean", "std")),
         ]
         for p in view.record.parameters
     ]  # fmt: skip
