@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import math
 import platform
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cubic_cli import __version__
-from cubic_cli.analysis.distribution import Spread, describe, take
+from cubic_cli.analysis.distribution import describe, take
 from cubic_cli.config import Activation, ForwardConfig, Scaling
 from cubic_cli.data.scaling import Scale, choose_scale
 from cubic_cli.data.source import Source, spread_indices
@@ -31,9 +32,10 @@ from cubic_cli.runs.record import (
     Tensor,
     Verification,
 )
-from cubic_cli.statistics import EMPTY, Statistics, merge, summarise
+from cubic_cli.statistics import Statistics, merge, summarise
 
 _PIECE_VALUES = 1 << 21  # of a1 held at a time
+_PIECE = 1 << 17  # losses summarised at a time
 
 LABELS = {
     "z1": "Layer 1 pre-activation (z1)",
@@ -133,24 +135,12 @@ def smallest_magnitude(values: Float32) -> float | None:
     return shortest(magnitudes.min()) if magnitudes.size else None
 
 
-class Losses:
-    """What is known of the batches' losses, chunk by chunk: their statistics, and an even spread of them."""
-
-    def __init__(self) -> None:
-        self.statistics = EMPTY
-        self._smallest: list[float] = []
-        self._spread = Spread()
-
-    def add(self, losses: Float32) -> None:
-        """Take the losses of the batches that follow."""
-        self.statistics = merge(self.statistics, summarise(losses))
-        self._smallest += [least for least in (smallest_magnitude(losses),) if least is not None]
-        self._spread.add(losses)
-
-    def describe(self, flops: int) -> Tensor:
-        """Return the record's entry."""
-        described = describe_tensor("loss", (1,), flops, self.statistics, self._spread.values)
-        return described.model_copy(update={"smallest": min(self._smallest, default=None)})
+def describe_losses(losses: Float32, flops: int) -> Tensor:
+    """Return the record's entry of the batches' losses, `[K]`."""
+    pieces = (losses[start : start + _PIECE] for start in range(0, losses.size, _PIECE))
+    seen = functools.reduce(merge, map(summarise, pieces))
+    described = describe_tensor("loss", (1,), flops, seen, take(losses))
+    return described.model_copy(update={"smallest": smallest_magnitude(losses)})
 
 
 MAX_SAMPLES = 200  # that the record holds

@@ -97,23 +97,3 @@ def take_tensors(parameters: Parameters, activation: Activation, x: Float32) -> 
     units = slice(None, None, -(-parameters.hidden_size // LIMIT))
     z1, a1, z2 = forward32(parameters, x, activation)
     return dict(zip(TENSORS, (z1[:, units], a1[:, units], z2), strict=True))
-
-
-class Spread:
-    """Evenly spread values of a stream, at most `LIMIT`: every one, then every second, every fourth, and so on."""
-
-    def __init__(self) -> None:
-        self._kept = np.empty(0, np.float32)
-        self._stride, self._seen = 1, 0
-
-    def add(self, values: Float32) -> None:
-        """Take the values of the stream that follow."""
-        self._kept = np.concatenate([self._kept, values[-self._seen % self._stride :: self._stride]])
-        self._seen += values.size
-        while self._kept.size > LIMIT:
-            self._kept, self._stride = self._kept[::2], self._stride * 2
-
-    @property
-    def values(self) -> Float32:
-        """What was kept, in the order of the stream."""
-        return self._kept

@@ -95,10 +95,12 @@ def run(
         seen, verdict, gradients = observe(config, parameters, source, devices, history, progress)
         history.write(scratch / runs.HISTORY)
         runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
-        record = describe_run(config, sources, network, data, source, scales, parameters, seen, verdict, gradients)
+        losses = history.losses
+        given = config, sources, network, data, source, scales, parameters
+        record = describe_run(*given, seen, losses, verdict, gradients)
         record = record.model_copy(update={"findings": findings.find(record)})
         runs.write_record(scratch, record)
-        return Finished(record, history.losses)
+        return Finished(record, losses)
 
 
 def read(
@@ -143,7 +145,6 @@ class EpochRecorder:
         self.passing, self.samples, self.history = passing, samples, history
         self.epochs: list[Epoch] = []
         self.tensors = dict.fromkeys(TENSORS, EMPTY)
-        self.losses = describe.Losses()
         self.first_nonfinite: int | None = None  # the batch, from 0
 
     def record(self, number: int, chunks: "Iterable[Chunk]") -> float:
@@ -156,7 +157,6 @@ class EpochRecorder:
                 total += float(chunk.squared_error.sum())
             if chunk.tensors is not None:
                 self.tensors = {name: merge(seen, chunk.tensors[name]) for name, seen in self.tensors.items()}
-                self.losses.add(chunk.columns["loss"])
                 if self.first_nonfinite is None and chunk.columns["nonfinite"].any():
                     self.first_nonfinite = chunk.first_batch + int(np.argmax(chunk.columns["nonfinite"] > 0))
         with np.errstate(over="ignore"):
@@ -239,6 +239,7 @@ def describe_run(
     scales: tuple[Scale, Scale],
     parameters: Parameters,
     seen: EpochRecorder,
+    losses: Float32,
     verdict: verify.Verdict | None,
     gradients: Parameters | None,
 ) -> Record:
@@ -253,6 +254,7 @@ def describe_run(
         scales: of x and y, which lie between the two.
         parameters: the network's.
         seen: what the epochs gave.
+        losses: of the batches of the first epoch, `[K]`.
         verdict: of the verification.
         gradients: of the epoch's loss.
     """
@@ -312,7 +314,7 @@ def describe_run(
         epochs=tuple(seen.epochs),
         loss=loss,
         loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
-        tensors=(*tensors, seen.losses.describe(flops["loss"])),
+        tensors=(*tensors, describe.describe_losses(losses, flops["loss"])),
         parameters=tuple(arrays),
         units=describe_units(parameters, config.activation, ends, spread_x),
         first_nonfinite=nonfinite,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cubic_cli.analysis.describe import describe_column, describe_context
+from cubic_cli.analysis.describe import describe_column, describe_context, describe_losses
 from cubic_cli.statistics import summarise
 
 CONTEXTS = {
@@ -43,3 +43,15 @@ def test_the_mean_of_a_constant_lies_between_its_ends_as_they_are_written(value)
     column = describe_column(summarise(np.full(3, value, np.float32)))
     assert column.min == column.mean == column.max
     assert column.std == 0
+
+
+def test_losses_of_many_pieces_are_described_as_one():
+    losses = np.random.default_rng(0).lognormal(size=300_000).astype(np.float32)
+    losses[7], losses[8] = np.nan, 0
+    wide = np.delete(losses, 7).astype(np.float64)
+    tensor = describe_losses(losses, 30)
+    assert (tensor.nan, tensor.nonfinite, tensor.shape, tensor.flops) == (1, 1, (1,), 30)
+    assert (tensor.min, np.float32(tensor.max)) == (0, np.float32(wide.max()))
+    assert np.float32(tensor.smallest) == np.float32(wide[wide > 0].min())
+    assert tensor.mean == pytest.approx(wide.mean(), rel=1e-12)
+    assert tensor.std == pytest.approx(wide.std(), rel=1e-12)

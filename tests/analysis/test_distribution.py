@@ -104,24 +104,6 @@ def test_tensors_of_any_width_look_at_no_more_than_the_limit(hidden, monkeypatch
     assert z2.min() - 1e-3 <= edges[0] < edges[-1] <= z2.max() + 1e-3 or len(edges) == 2
 
 
-@given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 40))
-def test_a_spread_of_a_stream_is_every_so_many_of_it(sizes, limit):
-    stream = np.arange(sum(sizes), dtype=np.float32)
-    spread = distribution.Spread()
-    earlier, distribution.LIMIT = distribution.LIMIT, limit
-    try:
-        for part in np.split(stream, np.cumsum(sizes)[:-1]) if sizes else []:
-            spread.add(part)
-    finally:
-        distribution.LIMIT = earlier
-    kept = spread.values
-    assert len(kept) <= limit
-    if len(stream):
-        stride = len(stream) if len(kept) == 1 else int(kept[1])
-        np.testing.assert_array_equal(kept, stream[::stride])
-        assert len(stream) <= limit or len(kept) > limit // 2
-
-
 def test_numbers_that_the_device_took_for_zero_have_a_bin():
     """z1 of one subnormal sample: the host's is not 0, and the exact ends, the device's, are."""
     found = distribution.describe(np.array([-1e-39, -1e-39], np.float32), 0.0, 0.0)
