@@ -242,10 +242,13 @@ def _remove(path: Path, files: tuple[str, ...]) -> None:
 
 def _owned(path: Path) -> str:
     """Return whose a path is, where it is another's."""
-    try:
-        return "" if path.lstat().st_uid == os.geteuid() else f"; it belongs to {path.owner()}"
-    except (OSError, KeyError, AttributeError):
+    user = path.lstat().st_uid if hasattr(os, "geteuid") else 0
+    if not hasattr(os, "geteuid") or user == os.geteuid():
         return ""
+    try:
+        return f"; it belongs to {path.owner()}"
+    except KeyError:
+        return f"; it belongs to user {user}"
 
 
 def _put(scratch: Path, folder: Path, files: tuple[str, ...], check: Check) -> None:
