@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from cubic_cli.config import Activation
 from cubic_cli.data.read import read_chunks
 from cubic_cli.data.scaling import choose_scale
-from cubic_cli.data.source import in_turn
+from cubic_cli.data.source import in_turn, spread_indices
 from cubic_cli.errors import DatasetError, RunError
 from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
-from cubic_cli.parameters import from_names
+from cubic_cli.parameters import Parameters, from_names
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
 from cubic_cli.runs import saved
@@ -26,6 +26,8 @@ from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Record
 
 MOST_SAMPLES = 1000  # in JSON: of a larger batch the first
+SHOWN = 20  # samples on the screen: an even spread of more
+_PIECE = 1 << 22  # values of z1 at a time
 
 
 def recorded(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, Any]:
@@ -101,18 +103,20 @@ class Check:
 class Values:
     """Samples of one batch and what the network makes of them, in float64 of the float32 samples and parameters.
 
-    `rows [R]`, from 1 among the samples of the run, `x`, `y` and `z2 [R]`, `z1` and `a1 [R, H]`, as the network got and
-    gave them, scaled. All of the batch's `size` samples are there but of a run from arrays, of which the record keeps
-    some; `check` is None where they are not all there. `unchanged` says whether the dataset's samples are those of the
-    run, by their SHA-256, and is None where there is nothing to tell it by.
+    `rows [R]`, from 1 among the samples of the run, `x`, `y` and `z2 [R]` are of the first samples and an even spread,
+    as the network got and gave them, scaled. The spread are those at `shown [S]`, with `z1` and `a1 [S, H]`. The batch
+    has `size` samples; of a run from arrays there are those that the record keeps, and `check` is None where these are
+    not all. `unchanged` says whether the dataset's samples are those of the run, by their SHA-256, and is None where
+    there is nothing to tell it by.
     """
 
     rows: NDArray[np.int64]
     x: Float64
     y: Float64
+    z2: Float64
+    shown: NDArray[np.int64]
     z1: Float64
     a1: Float64
-    z2: Float64
     activation: Activation
     size: int
     check: Check | None
@@ -147,8 +151,8 @@ def as_json(document: dict[str, Any], values: Values | None) -> dict[str, Any]:
     }
 
 
-def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
-    """Return the values of one batch, from the saved parameters and the dataset, or the samples in the record.
+def recompute(folder: Path, record: Record, epoch: int, batch: int, most: int = MOST_SAMPLES) -> Values:
+    """Return the first `most` samples of one batch and a spread, computed from what is saved and the dataset.
 
     Raises:
         RunError: the history or the parameters are missing or damaged.
@@ -173,10 +177,19 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int) -> Values:
     if len(x) == size:
         reference = expected.compute(parameters, x, y, len(x), config.activation)
         check = Check(*_distance(row, reference), reference.tolerance)
+    spread = spread_indices(len(x), SHOWN)
+    kept = np.union1d(np.arange(min(len(x), most)), spread)
     with np.errstate(all="ignore"):
-        z1, a1, z2 = forward(parameters, x, config.activation)
-    found = x.astype(float), y.astype(float), z1, a1, z2
-    return Values(rows, *found, config.activation, size, check, unchanged, note, from_arrays=data.path is None)
+        z1, a1, _ = forward(parameters, x[spread], config.activation)
+        some = x[kept].astype(float), y[kept].astype(float), _answers(parameters, x[kept], config.activation)
+    hidden = np.searchsorted(kept, spread), z1, a1
+    return Values(rows[kept], *some, *hidden, config.activation, size, check, unchanged, note, data.path is None)
+
+
+def _answers(parameters: Parameters, x: Float32, activation: Activation) -> Float64:
+    """Return z2 over `x`, some samples at a time: a wide layer over all of them may be larger than the memory."""
+    rows = max(1, _PIECE // parameters.hidden_size)
+    return np.concatenate([forward(parameters, x[i : i + rows], activation)[2] for i in range(0, len(x), rows)])
 
 
 def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int64], Float32, Float32]:

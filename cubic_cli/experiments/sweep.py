@@ -38,8 +38,8 @@ _SAME_SETTINGS = (*AXES, "num_epochs")
 _ROUNDING = 4 * 2.0**-24  # of a tensor's largest magnitude: like samples come out so far apart, in other blocks
 _SAME_VERSIONS = ("cubic", "jax", "jaxlib")
 
-# From a description and a number of epochs to what is told that epochs are done.
-Watch = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
+# From a description, a total and the names of what is counted to what is told how much more is done.
+Watch = Callable[..., AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def run_grid(
         base: the settings that all share.
         sources: where each setting came from.
         rerun: run again what is saved already.
-        watch: shows the progress of one run.
+        watch: shows the progress of reading, and of each run.
         tell: takes what people should know of the dataset.
 
     Raises:
@@ -166,7 +166,8 @@ def run_grid(
     keep_compiled()
     device = pick_devices(base.device)[0]
     with runs.scratch_beside(Path(base.artifact_dir) / base.run_name) as scratch:
-        data = run.read(base, scratch, tell)
+        with watch("reading", base.num_samples, "rows", "rows") as advance:
+            data = run.read(base, scratch, tell, lambda rows: advance(rows, rows))
         for config, network in points:
             kind = device.platform, device.device_kind
             record = None if rerun else find_saved(config, data.sha256, *kind, network)

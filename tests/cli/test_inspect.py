@@ -138,6 +138,27 @@ def test_one_iteration_as_json_has_the_samples_as_the_network_has_them_and_the_c
     assert check["max_relative_error"] < 1e-6 < check["tolerance"]
 
 
+def test_one_iteration_of_infinities_warns_of_nothing(cubic):
+    Path("n.csv").write_text("x,y\ninf,1\n-inf,2\nnan,3\n0,4\n")
+    arguments = ("--num-samples", "all", "--initializer", "zeros", "--num-epochs", 1)
+    assert cubic("forward", "--dataset", "n.csv", *arguments)[0] == 0
+    status, out, err = cubic("inspect", "default_run", "--epoch", 1, "--batch", 1)
+    assert (status, err) == (0, "")
+    assert "? is not finite" in out
+
+
+def test_of_a_large_batch_are_computed_the_first_samples_and_a_spread_of_the_units(cubic, here):
+    assert cubic("forward", "--num-samples", "all", "--batch-size", 300, "--num-epochs", 1)[0] == 0
+    folder = here / "model" / "default_run"
+    shown = iteration.recompute(folder, runs.load_record(folder), 1, 1, most=10)
+    assert list(shown.rows[:11]) == [*range(1, 11), shown.rows[shown.shown[shown.rows[shown.shown] > 10][0]]]
+    assert len(shown.shown) == len(shown.z1) == iteration.SHOWN
+    x = pl.read_csv("data.csv")["x"].to_numpy()
+    np.testing.assert_allclose(shown.z2, 64 * np.maximum(x[shown.rows - 1] + 1, 0) + 1, rtol=1e-6)
+    np.testing.assert_allclose(shown.z1[:, 5], x[shown.rows[shown.shown] - 1] + 1, rtol=1e-6)
+    assert shown.check.agrees
+
+
 def test_of_a_run_from_arrays_the_samples_of_a_batch_are_those_in_the_record(cubic):
     x, y = samples(600)  # the record keeps 200 of them
     cubic_cli.forward(x, y, run_name="arrays", batch_size=10, num_epochs=1, hidden_size=5, initializer="he_normal")
@@ -350,6 +371,7 @@ def test_every_column_and_key_sorts(cubic, here):
     status, out, err = cubic("inspect", "--list", "--sort", "size")
     assert (status, out) == (2, "")
     assert "'size'" in err
+    assert "did you mean 'verified'?" in cubic("inspect", "--list", "--sort", "verifed")[2]
     assert all(name in err for name in listing.COLUMNS)
 
 

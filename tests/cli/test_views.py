@@ -21,6 +21,7 @@ from cubic_cli.cli.views import iteration as iteration_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.config import Activation
 from cubic_cli.data.problem import cubic
+from cubic_cli.data.source import spread_indices
 from cubic_cli.runs.record import Record, Tensor
 from cubic_cli.runs.store import load_record
 
@@ -70,11 +71,13 @@ def text(screen, width):
 def values(batch=10, hidden=64, activation=Activation.tanh, **changes):
     x = np.linspace(-2, 2, batch)
     z1 = np.outer(x, np.linspace(-1, 1, hidden))
-    a1 = np.tanh(z1)
+    z2 = np.tanh(z1).sum(axis=1)
+    shown = spread_indices(batch, 20)
+    z1 = z1[shown]
     check = Check(1.25e-7, "loss", 1e-5)
     rows = np.arange(31, 31 + batch)
     given = {"unchanged": True} | changes
-    return Values(rows, x, 0.5 * x, z1, a1, a1.sum(axis=1), activation, batch, check, **given)
+    return Values(rows, x, 0.5 * x, z2, shown, z1, np.tanh(z1), activation, batch, check, **given)
 
 
 DOCUMENT = {

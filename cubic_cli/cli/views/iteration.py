@@ -17,7 +17,6 @@ from cubic_cli.config import Activation
 from cubic_cli.data.source import spread_indices
 from cubic_cli.float32 import Float64
 
-MAX_ROWS = 20  # samples shown: an even spread of more
 _MOST_UNITS = 128  # cells of a heat map
 # The ends and the middle of ColorBrewer's RdBu, which all kinds of colour vision can tell apart.
 _BLUE, _WHITE, _RED = (33, 102, 172), (247, 247, 247), (178, 24, 43)
@@ -58,7 +57,7 @@ def _words(document: dict[str, Any], labels: dict[str, str]) -> list[str]:
 
 def _grids(values: Values, width: int) -> tuple[list[Grid], Text]:
     """Return the samples, a row each, with a heat map of their units beside them or, if it is too wide, below."""
-    rows = spread_indices(len(values.x), MAX_ROWS)
+    rows = values.shown
     with np.errstate(all="ignore"):
         errors = values.z2 - values.y
     names = ["row", "x", "y", "z2", "z2 − y"]
@@ -73,7 +72,7 @@ def _grids(values: Values, width: int) -> tuple[list[Grid], Text]:
     count = units.shape[1]
     beside = count <= min(width - sum(widths), _MOST_UNITS)
     shown = spread_indices(count, max(1, min(width - (sum(widths) if beside else widths[0]), _MOST_UNITS)))
-    heat, legend = _heat_map(units[np.ix_(rows, shown)])
+    heat, legend = _heat_map(units[:, shown])
     what = "unit" if count == 1 else "all units" if len(shown) == count else f"{len(shown)} of {count:,} units"
     title = f"{tensor} of {what}" + (", below 0 made 0 by relu" if tensor == "z1" else "")
     picture = Column(title, right=False, picture=True)

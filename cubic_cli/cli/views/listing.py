@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen, fit
 from cubic_cli.cli.views.format import GLUE, number, r_squared
+from cubic_cli.config import suggestion
 from cubic_cli.errors import UsageError
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.listed import Listed
@@ -68,7 +69,7 @@ def _key(sort: str) -> str:
     )
     if (key := keys.get(sort.removeprefix("-").lower())) is None:
         names = dict.fromkeys([*COLUMNS, *COLUMNS.values()])
-        raise UsageError(f"--sort: found {sort!r}; expected a column: {', '.join(names)}")
+        raise UsageError(f"--sort: found {sort!r}; expected a column: {', '.join(names)}{suggestion(sort, names)}")
     return key
 
 
