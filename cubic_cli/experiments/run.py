@@ -1,7 +1,6 @@
 """A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -11,21 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.analysis import describe, distribution, findings, formats, learning_rate
-from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig, Scaling
 from cubic_cli.data.parameters_file import NetworkFile
 from cubic_cli.data.read import Tell, quietly, read_chunks
-from cubic_cli.data.scaling import Scale, choose_scale
-from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest, spread
+from cubic_cli.data.scaling import choose_scale
+from cubic_cli.data.source import Arrays, Ingested, Scaled, Source, ingest
 from cubic_cli.engine.compiler import undisturbed
 from cubic_cli.engine.devices import keep_compiled, pick_devices
 from cubic_cli.experiments import adopted
+from cubic_cli.experiments.described import Inputs, Observations, describe_run
 from cubic_cli.float32 import TENSORS, Float32, shortest
 from cubic_cli.parameters import Parameters, by_name
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
-from cubic_cli.runs import record as parts
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.history import History
 from cubic_cli.runs.record import Epoch, Record
@@ -91,16 +88,14 @@ def run(
     if network is not None:
         for line in adopted.remarks(config, sources, network, *scales):
             tell(line)
+    inputs = Inputs(config, sources, data, source, *scales, network, parameters)
     with History(scratch) as history:
-        seen, verdict, gradients = observe(config, parameters, source, devices, history, progress)
+        seen = observe(inputs, devices, history, progress)
         history.write(scratch / runs.HISTORY)
-        runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
-        losses = history.losses
-        given = config, sources, network, data, source, scales, parameters
-        record = describe_run(*given, seen, losses, verdict, gradients)
-        record = record.model_copy(update={"findings": findings.find(record)})
-        runs.write_record(scratch, record)
-        return Finished(record, losses)
+    runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
+    record = describe_run(inputs, seen)
+    runs.write_record(scratch, record)
+    return Finished(record, seen.losses)
 
 
 def read(
@@ -173,20 +168,11 @@ class EpochRecorder:
         return verify.Seen(self.history.take(batches), tensors, loss, alike)
 
 
-def observe(
-    config: ForwardConfig,
-    parameters: Parameters,
-    source: Source,
-    devices: list[Any],
-    history: History,
-    progress: Progress,
-) -> tuple[EpochRecorder, verify.Verdict | None, Parameters | None]:
-    """Run the epochs; return what was seen, what came of the verification, and the gradients, None if not asked for.
+def observe(inputs: Inputs, devices: list[Any], history: History, progress: Progress) -> Observations:
+    """Run the epochs, verify them, and measure the gradients, as the settings ask.
 
     Args:
-        config: says how often, in which batches, and whether to verify and to measure gradients.
-        parameters: the network's, as NumPy arrays.
-        source: the samples, as the network gets them.
+        inputs: of the run.
         devices: JAX's.
         history: takes the rows of every epoch.
         progress: called with the number and the loss of each epoch.
@@ -196,9 +182,11 @@ def observe(
     """
     from cubic_cli.engine.passes import Pass
 
+    config, source, parameters = inputs.config, inputs.source, inputs.parameters
     batch, activation = config.batch_size, config.activation
     batches = verify.choose_batches(source.count, batch)
     samples = _read_batches(source, batch, batches) if config.verify else None
+    verdict = gradients = None
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
         reference = (
             pool.submit(expected.compute, parameters, samples.x, samples.y, batch, activation) if samples else None
@@ -207,19 +195,29 @@ def observe(
         seen = EpochRecorder(passing, source.count, history)
         for number, chunks in groupby(passing.run(config.num_epochs), lambda chunk: chunk.epoch):
             progress(number, seen.record(number, chunks))
-        verdict = None
         if samples and reference:
             verdict = verify.verify(reference.result(), seen.of_batches(batches, samples), batches)
-    if not config.gradients:
-        return seen, verdict, None
-    from cubic_cli.engine.gradients import measure
+    if config.gradients:
+        from cubic_cli.engine.gradients import measure
 
-    gradients = measure(parameters, source, activation, devices)
-    if samples and verdict:
-        of_samples = gradients if samples.count == source.count else measure(parameters, samples, activation, devices)
-        by_hand = reference_gradients.compute(parameters, samples.x, samples.y, activation)
-        verdict = verdict.joined(*reference_gradients.verify(of_samples, by_hand))
-    return seen, verdict, gradients
+        gradients = measure(parameters, source, activation, devices)
+        if samples and verdict:
+            of_samples = (
+                gradients if samples.count == source.count else measure(parameters, samples, activation, devices)
+            )
+            by_hand = reference_gradients.compute(parameters, samples.x, samples.y, activation)
+            verdict = verdict.joined(*reference_gradients.verify(of_samples, by_hand))
+    return Observations(
+        devices=passing.devices,
+        batch=passing.batch,
+        compile_seconds=passing.clock.compile_seconds,
+        epochs=tuple(seen.epochs),
+        losses=history.losses,
+        tensors=seen.tensors,
+        first_nonfinite=seen.first_nonfinite,
+        verdict=verdict,
+        gradients=gradients,
+    )
 
 
 def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> Arrays:
@@ -228,118 +226,3 @@ def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -
         return Arrays(*source.read(0, source.count))
     parts = [source.read(k * batch_size, min((k + 1) * batch_size, source.count)) for k in batches.tolist()]
     return Arrays(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def describe_run(
-    config: ForwardConfig,
-    sources: dict[str, str],
-    network: NetworkFile | None,
-    data: Ingested,
-    source: Source,
-    scales: tuple[Scale, Scale],
-    parameters: Parameters,
-    seen: EpochRecorder,
-    losses: Float32,
-    verdict: verify.Verdict | None,
-    gradients: Parameters | None,
-) -> Record:
-    """Return the record but for the findings.
-
-    Args:
-        config: the settings.
-        sources: where each came from.
-        network: the file that gave the parameters, if one did.
-        data: the samples as they were read, and what is known of them.
-        source: the same as the network got them.
-        scales: of x and y, which lie between the two.
-        parameters: the network's.
-        seen: what the epochs gave.
-        losses: of the batches of the first epoch, `[K]`.
-        verdict: of the verification.
-        gradients: of the epoch's loss.
-    """
-    passing, devices = seen.passing, seen.passing.devices
-    scale_x, scale_y = scales
-    square = scale_y.factor**2
-    loss = seen.epochs[0].loss
-    seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))
-    spread_x, _ = spread(source)
-    spreads = distribution.take_tensors(parameters, config.activation, spread_x)
-    flops = describe.count_flops(passing.batch, config.hidden_size)
-    widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
-    tensors = [
-        describe.describe_tensor(name, (passing.batch, width), flops[name], seen.tensors[name], spreads[name])
-        for name, width in widths.items()
-    ]
-    arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
-    ends = scale_x.apply(np.array([data.x.min, data.x.max], np.float32))
-    columns = describe.describe_column(data.x), describe.describe_column(data.y)
-    processes = len({device.process_index for device in devices})
-    nonfinite = None
-    if seen.first_nonfinite is not None:
-        nonfinite = describe.find_first_nonfinite(seen.first_nonfinite, parameters, source, config)
-    return Record(
-        schema=parts.SCHEMA_VERSION,
-        run_name=config.run_name,
-        created=describe.now(),
-        config=parts.Config.model_validate(config.as_json()),
-        sources=sources,
-        dataset=parts.Dataset(
-            path=os.path.abspath(config.dataset) if config.dataset else None,
-            rows=source.count,
-            sha256=data.sha256 if processes == 1 else None,
-            digest=data.sha256 if processes > 1 else None,
-            x=columns[0],
-            y=columns[1],
-        ),
-        parameters_file=None if network is None else adopted.describe(network),
-        scaling=parts.ScalingPart(
-            statistics_of="the samples used",
-            x=parts.Scale(shift=scale_x.shift, factor=scale_x.factor),
-            y=parts.Scale(shift=scale_y.shift, factor=scale_y.factor),
-        ),
-        scaled=parts.Scaled(
-            x=describe.scale_summary(config.scaling, columns[0]),
-            y=describe.scale_summary(config.scaling, columns[1]),
-        ),
-        device=parts.Device(
-            platform=devices[0].platform,
-            kind=devices[0].device_kind,
-            devices=len(devices),
-            processes=processes,
-            matmul_precision="highest",
-        ),
-        versions=describe.describe_versions(),
-        iterations=config.num_epochs * seen.history.batches,
-        epochs=tuple(seen.epochs),
-        loss=loss,
-        loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
-        tensors=(*tensors, describe.describe_losses(losses, flops["loss"])),
-        parameters=tuple(arrays),
-        units=describe_units(parameters, config.activation, ends, spread_x),
-        first_nonfinite=nonfinite,
-        gradients=None
-        if gradients is None
-        else learning_rate.describe(gradients, parameters, source, config.activation),
-        findings=(),
-        context=describe.describe_context(
-            loss,
-            float(data.y.std) ** 2 / square if square else 0.0,
-            data.noise_floor / square if square else 0.0,
-        ),
-        verification=None if verdict is None else describe.describe_verdict(verdict),
-        formats=(
-            *(entry for t in tensors for entry in formats.describe(t.name, spreads[t.name], t.min, t.max)),
-            *(
-                entry
-                for p, array in zip(arrays, parameters, strict=True)
-                for entry in formats.describe(p.name, distribution.take(array), p.min, p.max)
-            ),
-        ),
-        samples=describe.take_samples(data.source, source, parameters, config.activation, scale_y),
-        timing=parts.Timing(
-            compile_seconds=passing.clock.compile_seconds,
-            epoch_seconds=seconds,
-            samples_per_second=source.count / seconds,
-        ),
-    )

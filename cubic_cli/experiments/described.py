@@ -1,0 +1,150 @@
+"""What a run starts from and what it saw, and the record that is made of both."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cubic_cli.analysis import describe, distribution, findings, formats, learning_rate
+from cubic_cli.analysis.units import describe_units
+from cubic_cli.config import ForwardConfig
+from cubic_cli.data.parameters_file import NetworkFile
+from cubic_cli.data.scaling import Scale
+from cubic_cli.data.source import Ingested, Source, spread
+from cubic_cli.experiments import adopted
+from cubic_cli.float32 import Float32
+from cubic_cli.parameters import Parameters, by_name
+from cubic_cli.reference.verify import Verdict
+from cubic_cli.runs import record as parts
+from cubic_cli.runs.record import Epoch, Record
+from cubic_cli.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from: its settings and where each came from, the samples, and the parameters.
+
+    `data` are the samples as they were read, `source` as the network gets them, by the two scales. `network` is the
+    file that gave the parameters, if one did; these are NumPy arrays, float32.
+    """
+
+    config: ForwardConfig
+    sources: dict[str, str]
+    data: Ingested
+    source: Source
+    scale_x: Scale
+    scale_y: Scale
+    network: NetworkFile | None
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What a run saw.
+
+    `batch` is B, no more than there are samples; `losses [K]` and the `tensors` are of the first epoch, after which
+    nothing changes; `first_nonfinite` is the first batch, from 0, that holds a value that is not finite. `verdict` and
+    `gradients` are None where they were not asked for.
+    """
+
+    devices: list[Any]
+    batch: int
+    compile_seconds: float
+    epochs: tuple[Epoch, ...]
+    losses: Float32
+    tensors: dict[str, Statistics]
+    first_nonfinite: int | None
+    verdict: Verdict | None
+    gradients: Parameters | None
+
+
+def describe_run(inputs: Inputs, seen: Observations) -> Record:
+    """Return the record, with its findings."""
+    config, data, source, parameters = inputs.config, inputs.data, inputs.source, inputs.parameters
+    scale_x, scale_y, devices = inputs.scale_x, inputs.scale_y, seen.devices
+    square = scale_y.factor**2
+    loss = seen.epochs[0].loss
+    seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))
+    spread_x, _ = spread(source)
+    spreads = distribution.take_tensors(parameters, config.activation, spread_x)
+    flops = describe.count_flops(seen.batch, config.hidden_size)
+    widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
+    tensors = [
+        describe.describe_tensor(name, (seen.batch, width), flops[name], seen.tensors[name], spreads[name])
+        for name, width in widths.items()
+    ]
+    arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
+    ends = scale_x.apply(np.array([data.x.min, data.x.max], np.float32))
+    columns = describe.describe_column(data.x), describe.describe_column(data.y)
+    processes = len({device.process_index for device in devices})
+    nonfinite = None
+    if seen.first_nonfinite is not None:
+        nonfinite = describe.find_first_nonfinite(seen.first_nonfinite, parameters, source, config)
+    gradients = None
+    if seen.gradients is not None:
+        gradients = learning_rate.describe(seen.gradients, parameters, source, config.activation)
+    record = Record(
+        schema=parts.SCHEMA_VERSION,
+        run_name=config.run_name,
+        created=describe.now(),
+        config=parts.Config.model_validate(config.as_json()),
+        sources=inputs.sources,
+        dataset=parts.Dataset(
+            path=os.path.abspath(config.dataset) if config.dataset else None,
+            rows=source.count,
+            sha256=data.sha256 if processes == 1 else None,
+            digest=data.sha256 if processes > 1 else None,
+            x=columns[0],
+            y=columns[1],
+        ),
+        parameters_file=None if inputs.network is None else adopted.describe(inputs.network),
+        scaling=parts.ScalingPart(
+            statistics_of="the samples used",
+            x=parts.Scale(shift=scale_x.shift, factor=scale_x.factor),
+            y=parts.Scale(shift=scale_y.shift, factor=scale_y.factor),
+        ),
+        scaled=parts.Scaled(
+            x=describe.scale_summary(config.scaling, columns[0]),
+            y=describe.scale_summary(config.scaling, columns[1]),
+        ),
+        device=parts.Device(
+            platform=devices[0].platform,
+            kind=devices[0].device_kind,
+            devices=len(devices),
+            processes=processes,
+            matmul_precision="highest",
+        ),
+        versions=describe.describe_versions(),
+        iterations=config.num_epochs * seen.losses.size,
+        epochs=seen.epochs,
+        loss=loss,
+        loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
+        tensors=(*tensors, describe.describe_losses(seen.losses, flops["loss"])),
+        parameters=tuple(arrays),
+        units=describe_units(parameters, config.activation, ends, spread_x),
+        first_nonfinite=nonfinite,
+        gradients=gradients,
+        findings=(),
+        context=describe.describe_context(
+            loss,
+            float(data.y.std) ** 2 / square if square else 0.0,
+            data.noise_floor / square if square else 0.0,
+        ),
+        verification=None if seen.verdict is None else describe.describe_verdict(seen.verdict),
+        formats=(
+            *(entry for t in tensors for entry in formats.describe(t.name, spreads[t.name], t.min, t.max)),
+            *(
+                entry
+                for p, array in zip(arrays, parameters, strict=True)
+                for entry in formats.describe(p.name, distribution.take(array), p.min, p.max)
+            ),
+        ),
+        samples=describe.take_samples(data.source, source, parameters, config.activation, scale_y),
+        timing=parts.Timing(
+            compile_seconds=seen.compile_seconds,
+            epoch_seconds=seconds,
+            samples_per_second=source.count / seconds,
+        ),
+    )
+    return record.model_copy(update={"findings": findings.find(record)})
