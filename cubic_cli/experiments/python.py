@@ -132,7 +132,7 @@ def _forward(given: dict[str, Any]) -> Run:
 def _parse(name: str, value: Any) -> Any:
     truth = name in ("verify", "gradients")
     if isinstance(value, bool) != truth:
-        raise UsageError(f"{name}: found {value!r}; expected {'True or False' if truth else 'no truth value'}")
+        raise UsageError(f"{name}: found {value!r}; expected {'True or False' if truth else 'a number or a word'}")
     try:
         return SETTINGS[name.upper()].parse(str(value))
     except ValueError as error:
@@ -176,5 +176,5 @@ def _columns(x: Any, y: Any, most: int | None) -> tuple[NDArray[np.float32], NDA
             raise UsageError(f"{name}: a number is outside the range of float32")
         found.append(narrow)
     if len(found[0]) != len(found[1]):
-        raise UsageError(f"x has {len(found[0]):,} numbers and y {len(found[1]):,}; expected as many")
+        raise UsageError(f"x has {len(found[0]):,} numbers and y {len(found[1]):,}; expected equally many")
     return found[0][:most], found[1][:most]

@@ -78,7 +78,7 @@ def test_process_is_as_it_was_in_any_thread(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "named", "said"),
     [
-        ((X, Y[:-1]), {}, "as many"),
+        ((X, Y[:-1]), {}, "equally many"),
         ((X,), {}, "y is missing"),
         ((["a"], [1]), {}, "expected numbers"),
         (([1e39], [1]), {}, "outside the range of float32"),

@@ -340,10 +340,17 @@ def _setting(value: object) -> str:
 def _again(view: View) -> str:
     made, place = again.command(view.record, view.folder), again.place(view.record)
     where = "" if place is None else f" in {place}"
-    said = f"This command makes the run again{where}, and gives the same numbers on the same device and versions:"
+    said = (
+        f"This command makes the run again{where}. It gives the same numbers on the same device with the same versions,"
+    )
+    said += " where no variable and no .env says otherwise:"
     if view.record.config.dataset is None:
         said = "The samples came from arrays. With the same x and y, this makes the run again:"
-    return _section("Make it again", f"<p>{page.escape(said)}</p>", f'<pre class="command">{page.escape(made)}</pre>')
+    parts = [f"<p>{page.escape(said)}</p>", f'<pre class="command">{page.escape(made)}</pre>']
+    if (many := view.record.device.processes) > 1:
+        said = f"{many:,} processes made it, with --distributed; one alone gets the same extremes, and sums to 1e-6."
+        parts.append(f"<p>{page.escape(said)}</p>")
+    return _section("Make it again", *parts)
 
 
 def _origin(view: View) -> str:
@@ -378,6 +385,6 @@ _SECTIONS: tuple[tuple[tuple[str, ...], Callable[[View], str]], ...] = (
     (("epochs",), _epochs),
     (("formats", "tensors", "parameters", "run_name"), _formats),
     (("config", "sources"), _settings),
-    (("config", "dataset", "parameters_file"), _again),
+    (("config", "dataset", "parameters_file", "device"), _again),
     (("dataset", "config", "device", "versions", "timing", "created", "parameters_file"), _origin),
 )
