@@ -327,8 +327,8 @@ RECORD = (
     Mutant(
         "zeros are a share of the finite values",
         "analysis/describe.py",
-        "int(seen.zeros) / (count + nonfinite)",
-        "int(seen.zeros) / max(count, 1)",
+        "int(seen.zeros) / (int(seen.count) + nonfinite)",
+        "int(seen.zeros) / max(int(seen.count), 1)",
         "analysis engine/test_nonfinite.py runs",
     ),
     Mutant(

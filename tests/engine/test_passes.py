@@ -250,6 +250,8 @@ def test_what_the_loss_hides(by_unit):
     assert epoch.tensors["z1"].nan == epoch.tensors["z1"].posinf == epoch.tensors["a1"].nonfinite == 0
     assert epoch.columns["nonfinite"].sum() == epoch.tensors["z1"].neginf
     assert epoch.columns["z1_min"].min() >= -3.4028235e38
+    later = observe(parameters, x, x, 10, by_unit=by_unit, statistics=False)  # as epochs after the first are
+    assert in_bits(later.columns) == in_bits(epoch.columns)
 
 
 @by_both_schedules
