@@ -259,12 +259,16 @@ def describe_verdict(verdict: Verdict) -> Verification:
 _LEAST_VARIANCE = 2.0**-100  # smaller squares reach the end of float32
 
 
-def describe_context(loss: float, target_variance: float, noise_floor: float) -> Context:
+def describe_context(loss: float, target_variance: float | None, noise_floor: float) -> Context:
     """Return what the loss is to be compared with, all in its units: the variance of y, R², the loss of the cubic.
+
+    The variance is None where no y is finite, and so are the others.
 
     Squares of float32 errors tell nothing where the variance is below `_LEAST_VARIANCE`; and data of which the cubic
     leaves a tenth of the variance or more do not follow it.
     """
+    if target_variance is None:
+        return Context(target_variance=None, r_squared=None, noise_floor=None)
     known = target_variance >= _LEAST_VARIANCE and math.isfinite(loss)
     return Context(
         target_variance=target_variance,

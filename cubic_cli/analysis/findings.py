@@ -186,7 +186,7 @@ def _units(record: "Record") -> Iterator[_Finding]:
             f"no unit's z1 takes both signs: over these samples {config.activation} bends nowhere, and the network is "
             "a straight line; try --scaling standard, for x of both signs",
         )
-    if count > LIMITS["low_rank"].limit >= rank:
+    if distinct and min(count, record.dataset.rows) > LIMITS["low_rank"].limit >= rank:  # no rank exceeds the rows
         yield _Finding("low_rank", "a1", rank, f"a1 has rank {rank} {_limit('low_rank')}: {_what_rank_means(record)}")
 
 

@@ -124,7 +124,8 @@ def _read(
         UsageError: a line of a file that names a setting of ours cannot be read.
     """
     text = raw.decode("utf-8-sig", "surrogateescape")
-    is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(settings)})\b", text, re.MULTILINE) is not None
+    letters = re.sub("[\0\ud800-\udfff]", "", text)  # of a file in UTF-16, too
+    is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(settings)})\b", letters, re.MULTILINE) is not None
     if len(raw) > _MAX_SIZE:
         if is_ours:
             raise UsageError(f"{path} is larger than 1 MiB; a file of settings is smaller")

@@ -91,7 +91,12 @@ def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]
 def _parts(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """Return a parser of one value, or of several with commas between them."""
     one = _parser(parse)
-    return lambda text: [one(part.strip()) for part in text.split(",") if part.strip()] if "," in text else [one(text)]
+
+    def parts(text: str) -> list[Any]:
+        words = [part.strip() for part in text.split(",") if part.strip()] if "," in text else []
+        return [one(word) for word in words or [text]]
+
+    return parts
 
 
 def _flatten(ctx: typer.Context, parameter: typer.CallbackParam, values: list[Any]) -> list[Any]:

@@ -61,7 +61,8 @@ def read_chunks(
         if seen == 0:
             raise DatasetError(f"{path} has no samples; run `cubic generate --dataset {path}` to make some")
         if num_samples is not None and seen < num_samples:
-            tell(f"{path} has {seen:,} rows, fewer than the {num_samples:,} asked for; all of them are used")
+            rows, used = ("row", "it is") if seen == 1 else ("rows", "all of them are")
+            tell(f"{path} has {seen:,} {rows}, fewer than the {num_samples:,} asked for; {used} used")
 
 
 def panicked(path: Path, panic: pl.exceptions.PanicException) -> DatasetError:

@@ -75,7 +75,9 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
         for name, width in widths.items()
     ]
     arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
-    ends = scale_x.apply(np.array([data.x.min, data.x.max], np.float32))
+    ends = scale_x.apply(
+        np.array([-np.inf if data.x.neginf else data.x.min, np.inf if data.x.posinf else data.x.max], np.float32)
+    )
     columns = describe.describe_column(data.x), describe.describe_column(data.y)
     processes = len({device.process_index for device in devices})
     nonfinite = None
@@ -128,7 +130,7 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
         findings=(),
         context=describe.describe_context(
             loss,
-            float(data.y.std) ** 2 / square if square else 0.0,
+            (float(data.y.std) ** 2 / square if square else 0.0) if data.y.count else None,
             data.noise_floor / square if square else 0.0,
         ),
         verification=None if seen.verdict is None else describe.describe_verdict(seen.verdict),

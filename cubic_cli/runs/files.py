@@ -83,7 +83,7 @@ def find_file(path: Path) -> Path:
     folder = path.parent
     if path in _held.get():
         return _DESCRIPTORS / str(_held.get()[path])
-    if not folder.is_dir():
+    if not has_files(folder):
         raise RunError(f"there is no run {folder}; `cubic inspect --list` shows the runs, `cubic forward` makes one")
     try:
         if path.is_file():
@@ -93,6 +93,11 @@ def find_file(path: Path) -> Path:
     if os.path.lexists(path):
         raise RunError(f"{path} is no regular file; move it away, and {rerun_hint(folder)}")
     raise RunError(f"{path} is missing; {rerun_hint(folder)}")
+
+
+def has_files(folder: Path) -> bool:
+    """Return whether `folder` is there and holds a file of a run, whole or not."""
+    return folder.is_dir() and any(os.path.lexists(folder / name) for name in FILES)
 
 
 def rerun_hint(folder: Path) -> str:

@@ -7,7 +7,8 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cubic_cli.errors import RunError
+from cubic_cli.errors import RunError, UsageError
+from cubic_cli.runs.files import has_files
 from cubic_cli.runs.store import RECORD, recover, recover_all
 
 _CREATED = re.compile(rb'"created"\s*:\s*"([^"]{1,40})"')
@@ -19,14 +20,21 @@ _FEW = 3  # names in a message
 def find(name: str, artifact_dir: Path) -> Path:
     """Return the folder of the run that is meant: text without a separator is a name in `artifact_dir`, else a path.
 
+    `.` and `..` are paths, too.
+
     Raises:
-        RunError: there is no such folder; names the nearest and the newest runs.
+        UsageError: the name is empty.
+        RunError: there is no such folder, or nothing of a run in it; names the nearest and the newest runs.
     """
-    is_path = any(separator and separator in name for separator in (os.sep, os.altsep))
+    if not name:
+        raise UsageError("found '' for a run; expected its name, or the path of its folder")
+    is_path = name in (".", "..") or any(separator and separator in name for separator in (os.sep, os.altsep))
     folder = Path(name) if is_path else artifact_dir / name
-    if folder.name not in ("", "."):
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    if folder.name:
         recover(folder)
-    if folder.is_dir():
+    if has_files(folder):
         return folder
     known = newest_first(folder.parent)
     if not known:

@@ -15,6 +15,7 @@ CONTEXTS = {
     "a constant y": ((1.0, 0.0, 0.0), None, None),
     "y of too small a variance": ((0.0, 2.0**-101, 0.0), None, 0.0),
     "an infinite loss": ((math.inf, 200.0, 1.0), None, 1.0),
+    "no y is finite": ((math.nan, None, math.nan), None, None),
     "a loss that is no number": ((math.nan, 200.0, 1.0), None, 1.0),
 }
 

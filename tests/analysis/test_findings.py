@@ -167,6 +167,12 @@ def test_zero_units_are_dead_and_not_worse_than_the_mean():
     assert {"dead_units", "identical_units", "low_rank", "vanishes"} == set(found(zeros))
 
 
+@pytest.mark.parametrize(("rows", "distinct", "there"), [(3, 64, True), (2, 64, False), (1000, 0, False)])
+def test_the_rank_is_low_only_where_the_samples_leave_room_for_more(rows, distinct, there):
+    record = records.make(dataset__rows=rows, units={"rank": 2 * (distinct > 0), "distinct": distinct})
+    assert ("low_rank" in found(record)) == there
+
+
 def test_nothing_finite_makes_no_claim_about_ranges():
     none = dict.fromkeys(("min", "max", "mean", "std"), None)
     record = records.make(tensors__0=none, tensors__2=none, context={"r_squared": math.nan})

@@ -77,6 +77,7 @@ def test_what_dotenv_may_look_like(tmp_path, monkeypatch, raw, seed):
         (b"SEED=1\n=1\n", 2),
         (b"export SEED\n", 1),
         (b"A=1\n'SEED'=\xff\n", 2),
+        ("\ufeffSEED=1\n".encode("utf-16-le"), 1),
     ],
 )
 def test_a_line_of_dotenv_that_is_none(cubic, tmp_path, raw, line):

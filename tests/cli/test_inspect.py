@@ -663,6 +663,31 @@ def test_a_run_is_named_by_its_name_or_the_path_of_its_folder(cubic, three, tmp_
     assert "there is no run model/kept" in cubic("inspect", "new", "--compare", "kept")[2]
 
 
+def test_points_are_paths(cubic, three, monkeypatch):
+    monkeypatch.chdir("model/old")
+    assert named(cubic, ".") == (0, "old", "")
+    monkeypatch.chdir("/")
+    status, out, err = cubic("inspect", "..")
+    assert (status, out) == (1, "")
+    assert "there is no run /;" in err
+
+
+@pytest.mark.parametrize("arguments", [("",), ("old", "--compare", "")])
+def test_an_empty_name_is_refused(cubic, three, arguments):
+    status, out, err = cubic("inspect", *arguments)
+    assert (status, out) == (2, "")
+    assert "found '' for a run" in err
+
+
+def test_a_folder_without_files_of_a_run_is_none(cubic, three, tmp_path):
+    (tmp_path / "model" / "empty").mkdir()
+    status, out, err = cubic("inspect", "empty")
+    assert (status, out) == (1, "")
+    assert "there is no run model/empty; the newest: newest, new, old" in err
+    with pytest.raises(RunError, match=r"there is no run model; "):
+        load_run("model")
+
+
 def test_a_name_of_dotenv_is_a_default(cubic, three, tmp_path):
     (tmp_path / ".env").write_text("RUN_NAME=old\n")
     status, name, err = named(cubic)

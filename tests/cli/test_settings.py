@@ -89,10 +89,14 @@ def test_a_bad_value_wherever_it_comes_from(cubic, tmp_path, monkeypatch, name, 
         assert str(tmp_path / ".env") in result[2]
 
 
+@pytest.mark.parametrize("name", ["HIDDEN_SIZE", "INITIALIZER", "FAIL_ON"])
+def test_a_list_of_nothing_is_refused(cubic, tmp_path, name):
+    refused(cubic("sweep", f"{FLAGS[name]}= ,"), FLAGS[name], " ,", tmp_path)
+
+
 @pytest.mark.parametrize("name", [name for name, flag in FLAGS.items() if flag is not None])
 def test_an_empty_flag_is_refused_and_an_empty_variable_is_not_set(cubic, tmp_path, monkeypatch, name):
-    if name != "FAIL_ON":  # an empty list of findings is a list
-        assert cubic("forward", FLAGS[name], "")[0] == 2
+    assert cubic("forward", FLAGS[name], "")[0] == 2
     monkeypatch.setenv(name, "")
     status, _, err = cubic("forward")
     assert status == 1

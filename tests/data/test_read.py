@@ -39,6 +39,9 @@ def test_fewer_samples_than_asked_for_are_used_and_told(suffix):
     save(path, pl.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}, schema={"x": pl.Float32, "y": pl.Float32}))
     assert read_samples(path, 1000, tell=told.append)[0].tolist() == [1, 2]
     assert told == [f"{path} has 2 rows, fewer than the 1,000 asked for; all of them are used"]
+    save(path, pl.DataFrame({"x": [1.0], "y": [3.0]}, schema={"x": pl.Float32, "y": pl.Float32}))
+    read_samples(path, 2, tell=told.append)
+    assert told[1:] == [f"{path} has 1 row, fewer than the 2 asked for; it is used"]
 
 
 @given(values=st.lists(st.floats(width=32), min_size=1, max_size=30), suffix=st.sampled_from(["csv", "parquet"]))

@@ -103,3 +103,11 @@ def test_every_setting_is_an_argument_and_stands_in_the_record():
     names = [each.name for each in dataclasses.fields(ForwardConfig)]
     assert {"x", "y", *names} - {"dataset", "fail_on"} == set(inspect.signature(cubic_cli.forward).parameters)
     assert set(names) <= set(Config.model_fields)
+
+
+def test_what_units_do_at_infinite_x_counts():
+    """At the finite x all put out 0, and the largest and the smallest x are infinite."""
+    x = np.array([np.inf, -np.inf, -1.0], np.float32)
+    run = cubic_cli.forward(x, x, hidden_size=2, num_epochs=1, activation="tanh")
+    assert run.record["units"]["dead"] == 0
+    assert "dead_units" not in [finding["id"] for finding in run.record["findings"]]

@@ -138,7 +138,7 @@ def _choose(ctx: typer.Context, run: str | None, artifact_dir: Path) -> Path:
     """
     from cubic_cli.runs import names
 
-    named, source = run or ctx.params["run_name"], options.source(ctx, "run_name")
+    named, source = ctx.params["run_name"] if run is None else run, options.source(ctx, "run_name")
     if run is not None or source in ("flag", "environment"):
         return names.find(named, artifact_dir)
     newest = next(iter(names.newest_first(artifact_dir)), None)
@@ -291,12 +291,13 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs import saved
+    from cubic_cli.runs.files import has_files
     from cubic_cli.runs.run import load_run
 
     try:
         found = saved.inspect_run(folder)
     except RunError:
-        if folder.is_dir() and not json:
+        if has_files(folder) and not json:
             terminal.show(lambda width: view.remains(saved.salvage(folder)))
         raise
     terminal.give(

@@ -168,13 +168,17 @@ def _fix_layout(figure: "Figure") -> None:
         axes.set_position((left, bottom, width, height))
 
 
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count:,} samples"
+
+
 def subtitle(record: Record) -> str:
     """Return the network and its samples in a line."""
     config = record.config
     parameters = config.initializer or "parameters of a file"
     return (
         f"1 → {config.hidden_size:,} → 1, {config.activation}, {parameters}, scaling "
-        f"{config.scaling}, {record.dataset.rows:,} samples in batches of {config.batch_size:,}"
+        f"{config.scaling}, {_samples(record.dataset.rows)} in batches of {config.batch_size:,}"
     )
 
 

@@ -105,7 +105,7 @@ def _data(view: View) -> Fact:
     data, config = view.record.dataset, view.record.config
     batches = -(-data.rows // config.batch_size)
     where = "arrays" if data.path is None else near(data.path)
-    text = Text(f"{where}: {data.rows:,}{GLUE}samples in {_many(batches, 'batch', 'batches')} of ")
+    text = Text(f"{where}: {_many(data.rows, 'sample')} in {_many(batches, 'batch', 'batches')} of ")
     text.append(f"{min(config.batch_size, data.rows):,}, {_many(config.num_epochs, 'epoch')}, ")
     text.append(f"{_many(view.record.iterations, 'iteration')}")
     if config.scaling != "none":
