@@ -261,7 +261,7 @@ MATHEMATICS = (
     ),
     Mutant(
         "the loss stays in scaled units",
-        "experiments/run.py",
+        "experiments/described.py",
         "loss_in_data_units=loss * square,",
         "loss_in_data_units=loss,",
         "data/test_scaling.py",
