@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from cubic_cli.errors import NO_MEMORY, CubicError, DeviceError, UsageError, is_
 from cubic_cli.experiments import adopted, run
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.run import Run
-
-_ALL = ("num_samples", "default")
 
 
 def forward(
@@ -89,13 +86,14 @@ def _forward(given: dict[str, Any]) -> Run:
     from_file = isinstance(x, str | Path)
     if from_file and y is not None:
         raise UsageError("forward: give two arrays, or the path of a dataset alone")
-    given["dataset"] = str(x) if from_file else None
+    if from_file:
+        given["dataset"] = str(x)
     sources = {name: "default" if value is None else "argument" for name, value in given.items()}
-    if not from_file:  # of arrays these have no default to speak of
-        sources = {name: of for name, of in sources.items() if name != "dataset" and (name, of) != _ALL}
     values = {name: _parse(name, value) for name, value in given.items() if value is not None}
     if not from_file:
-        values.setdefault("num_samples", None)
+        values |= {"dataset": "", "num_samples": values.get("num_samples")}
+        if given["num_samples"] is None:  # arrays have no default to speak of
+            del sources["num_samples"]
     network = None
     if parameters is not None:
         if given["initializer"] is not None:
@@ -109,8 +107,6 @@ def _forward(given: dict[str, Any]) -> Run:
             )
         values["parameters"] = None if mapped else str(parameters)
     config = ForwardConfig(**values)
-    if not from_file:
-        config = replace(config, dataset="")
     if network is not None:
         config = adopted.adopt(config, network)
     devices = _devices(config.device)
