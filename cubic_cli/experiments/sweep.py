@@ -18,12 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cubic_cli.analysis import findings, limits
+from cubic_cli.analysis import findings
 from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
-from cubic_cli.float32 import TENSORS
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.record import Record, Tensor
+from cubic_cli.runs.record import Record
 
 if TYPE_CHECKING:
     from cubic_cli.data.parameters_file import NetworkFile
@@ -32,10 +31,8 @@ if TYPE_CHECKING:
 # The settings that a grid may vary, the slowest first, and what stands before their values in a run's name.
 AXES = {"hidden_size": "h", "batch_size": "b", "initializer": "", "activation": "", "scaling": "", "seed": "s"}
 _MAKE_NETWORKS = ("initializer", "hidden_size", "seed")  # whose place a file of parameters takes
-GROUP = ("initializer", "activation", "scaling")  # of runs that differ in their widths, seeds and batches
 _ASCENDING = ("hidden_size", "batch_size")
 _SAME_SETTINGS = (*AXES, "num_epochs")
-_ROUNDING = 4 * 2.0**-24  # of a tensor's largest magnitude: like samples come out so far apart, in other blocks
 _SAME_VERSIONS = ("cubic", "jax", "jaxlib")
 
 # From a description, a total and the names of what is counted to what is told how much more is done.
@@ -252,84 +249,3 @@ def rank(outcomes: Sequence[Outcome]) -> list[Outcome]:
         return (0, loss) if math.isfinite(loss) else (1, 0.0)
 
     return sorted(outcomes, key=key)
-
-
-def figures(record: Record) -> dict[str, Any]:
-    """Return what a sweep says of a run beyond its row in the list of runs.
-
-    `range_growth` is the largest |z2| over the largest |z1|, None where z1 is 0; `gradient_norm` that of all parameters
-    together and `largest_learning_rate` the record's, None where they were not measured.
-    """
-    largest = {tensor.name: max(abs(tensor.min or 0.0), abs(tensor.max or 0.0)) for tensor in record.tensors}
-    units, gradients = record.units, record.gradients
-    norms = [parameter.norm for parameter in gradients.parameters] if gradients else []
-    measured = [norm for norm in norms if norm is not None]
-    return {
-        "loss_in_data_units": record.loss_in_data_units,
-        "range_growth": largest["z2"] / largest["z1"] if largest["z1"] > 0 else None,
-        "dead": units.dead,
-        "distinct": units.distinct,
-        "rank": units.rank,
-        "gradient_norm": math.hypot(*measured) if norms and len(measured) == len(norms) else None,
-        "largest_learning_rate": gradients.largest_learning_rate if gradients else None,
-        "findings": list(dict.fromkeys(finding.id for finding in record.findings)),
-        "verdict": verdict(record),
-    }
-
-
-def verdict(record: Record) -> list[str]:
-    """Return what the findings of a run come to, in a few words each, most important first, and how well it fits."""
-    said = limits.in_short(record)
-    lesser = [said.pop(id) for id in _LESSER if id in said]
-    fit = [said.pop("worse_than_mean")] if "worse_than_mean" in said else _fit(record.context.r_squared)
-    return [*said.values(), *fit, *lesser]
-
-
-_LESSER = ("linear", "saturated_units", "low_rank")  # why it fits no better, which is said first
-
-
-def _fit(r_squared: float | None) -> list[str]:
-    if r_squared is None or not math.isfinite(r_squared):
-        return []
-    if r_squared < 0.005:
-        return ["no better than the mean"]
-    return [f"fits: R² {r_squared:.2f}" if r_squared >= 0.9 else "better than the mean"]
-
-
-def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return how the spread of each tensor grows with the width H, for each initialiser, activation and scaling.
-
-    Each entry has the `points`, a run each, and the `exponent` p of `std ∝ H^p`: the slope of the least-squares line
-    through (log H, log std), None where fewer than two widths have a spread. Seeds and batch sizes are taken together.
-    A tensor that is constant but for rounding, or holds a value that is not finite, gives no point: its spread says
-    nothing. Networks from files are no family, and left out.
-    """
-    entries = []
-    records = [record for record in records if record.config.initializer is not None]
-    for values in dict.fromkeys(tuple(getattr(record.config, name) for name in GROUP) for record in records):
-        members = [record for record in records if tuple(getattr(record.config, name) for name in GROUP) == values]
-        for tensor in TENSORS:
-            seen = ((record.config.hidden_size, record.tensor(tensor)) for record in members)
-            told = sorted((hidden, spread) for hidden, of in seen if (spread := _spread(of)) is not None)
-            points = [{"hidden_size": hidden, "std": std} for hidden, std in told]
-            slope = exponent(told)
-            entry = dict(zip(GROUP, values, strict=True))
-            entries.append({**entry, "tensor": tensor, "exponent": slope, "points": points})
-    return entries
-
-
-def _spread(tensor: Tensor) -> float | None:
-    """Return the standard deviation, None where it says nothing: of values that are not finite, or of rounding."""
-    if tensor.min is None or tensor.max is None or tensor.std is None or tensor.nonfinite:
-        return None
-    return tensor.std if tensor.std > _ROUNDING * max(abs(tensor.min), abs(tensor.max)) else None
-
-
-def exponent(points: Sequence[tuple[float, float]]) -> float | None:
-    """Return the slope of the least-squares line through `(log h, log size)`, None for fewer than two different h."""
-    logs = [(math.log(h), math.log(size)) for h, size in points]
-    if len({h for h, _ in logs}) < 2:
-        return None
-    mean_h, mean_size = (math.fsum(column) / len(logs) for column in zip(*logs, strict=True))
-    covariance = math.fsum((h - mean_h) * (size - mean_size) for h, size in logs)
-    return covariance / math.fsum((h - mean_h) ** 2 for h, _ in logs)

@@ -46,6 +46,7 @@ def sweep(
     Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
     """
     library_variables.refuse_bad_flags()
+    from cubic_cli.analysis.growth import growth
     from cubic_cli.cli.views import sweep as view
     from cubic_cli.experiments import sweep as grid
 
@@ -66,7 +67,7 @@ def sweep(
         outcomes.append(outcome)
         terminal.tell(f"{len(outcomes)}/{len(points)} {_news(outcome)}")
     ranked = grid.rank(outcomes)
-    grown = grid.growth([outcome.record for outcome in outcomes if outcome.record is not None])
+    grown = growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
     name = base.run_name
     page = functools.partial(view.as_page, document, name)
@@ -103,6 +104,7 @@ def _news(outcome: "Outcome") -> str:
 
 def _row(outcome: "Outcome") -> dict[str, Any]:
     """Return a run's row of `inspect --list --json` and the figures of the sweep, or why there is none."""
+    from cubic_cli.analysis.growth import figures
     from cubic_cli.cli.views import listing
     from cubic_cli.experiments import sweep as grid
 
@@ -112,7 +114,7 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
         return {**chosen, "error": outcome.error}
     return {
         **listing.row(outcome.config.run_name, outcome.record),
-        **grid.figures(outcome.record),
+        **figures(outcome.record),
         "kept": outcome.kept,
     }
 

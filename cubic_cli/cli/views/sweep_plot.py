@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cubic_cli.analysis.growth import GROUP
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.cli.views.plot import style
-from cubic_cli.experiments.sweep import GROUP
 from cubic_cli.float32 import TENSORS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _TICKS = 8  # of the width that can be told apart
 
 
 def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
-    """Return the figure of what `sweep.growth` returned: the spreads of each tensor, and the lines of the exponents."""
+    """Return the figure of what `growth` returned: the spreads of each tensor, and the lines of the exponents."""
     groups = list(dict.fromkeys(_group(entry) for entry in growth))
     varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
     said = [
