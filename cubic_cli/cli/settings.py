@@ -17,6 +17,7 @@ from cubic_cli import config as cfg
 from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.config import SETTINGS as SETTINGS
 from cubic_cli.errors import UsageError
+from cubic_cli.parsers import suggestion
 
 
 def option(
@@ -75,7 +76,7 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _finding(name: str) -> str:
     if name not in LIMITS:
-        raise ValueError(f"expected ids of findings: {', '.join(LIMITS)}{cfg.suggestion(name, LIMITS)}")
+        raise ValueError(f"expected ids of findings: {', '.join(LIMITS)}{suggestion(name, LIMITS)}")
     return name
 
 

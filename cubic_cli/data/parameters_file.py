@@ -21,10 +21,10 @@ from typing import IO, Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.config import conversion
 from cubic_cli.errors import ParametersError
 from cubic_cli.float32 import FLOAT32_MAX
 from cubic_cli.parameters import Parameters
+from cubic_cli.parsers import conversion
 
 _MAX_JSON = 1 << 29  # bytes: some ten million units
 _DTYPES = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cubic_cli.analysis import findings
-from cubic_cli.config import MAX_RUN_NAME, ForwardConfig, check_run_name
+from cubic_cli.config import AXES, ForwardConfig
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
+from cubic_cli.parsers import MAX_RUN_NAME, check_run_name
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Record
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from cubic_cli.data.parameters_file import NetworkFile
     from cubic_cli.data.source import Ingested
 
-# The settings that a grid may vary, the slowest first, and what stands before their values in a run's name.
-AXES = {"hidden_size": "h", "batch_size": "b", "initializer": "", "activation": "", "scaling": "", "seed": "s"}
 _MAKE_NETWORKS = ("initializer", "hidden_size", "seed")  # whose place a file of parameters takes
 _ASCENDING = ("hidden_size", "batch_size")
 _SAME_SETTINGS = (*AXES, "num_epochs")

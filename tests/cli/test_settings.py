@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cubic_cli import config
-from cubic_cli.config import check_run_name, parse_integer
+from cubic_cli.parsers import check_run_name, parse_integer
 
 FLAGS = {
     "NUM_DATASET": "--num-dataset",

@@ -20,15 +20,16 @@ from rich.cells import cell_len
 
 from cubic_cli.cli.views import blocks, plot
 from cubic_cli.cli.views import sweep as view
-from cubic_cli.config import Activation, ForwardConfig, Initializer, Scaling, check_run_name
+from cubic_cli.config import AXES, Activation, ForwardConfig, Initializer, Scaling
 from cubic_cli.data import read as samples
 from cubic_cli.engine import passes as forward
 from cubic_cli.experiments import run, sweep
 from cubic_cli.experiments.sweep import Outcome
+from cubic_cli.parsers import check_run_name
 from cubic_cli.reference import expected
 from cubic_cli.runs import store as runs
 
-ONE_POINT = {name: [getattr(ForwardConfig, name)] for name in sweep.AXES}
+ONE_POINT = {name: [getattr(ForwardConfig, name)] for name in AXES}
 
 
 @pytest.fixture
@@ -98,8 +99,8 @@ def test_a_grid_of_one_point_keeps_the_name():
 )
 def test_every_point_once_under_a_name_of_its_own(axes):
     configs = [point.config for point in sweep.expand(ForwardConfig(run_name="r"), axes)]
-    points = {tuple(getattr(config, name) for name in sweep.AXES) for config in configs}
-    assert points == set(itertools.product(*(axes[name] for name in sweep.AXES)))
+    points = {tuple(getattr(config, name) for name in AXES) for config in configs}
+    assert points == set(itertools.product(*(axes[name] for name in AXES)))
     assert len({config.run_name for config in configs}) == len(configs) == len(points)
     for config in configs:
         check_run_name(config.run_name)

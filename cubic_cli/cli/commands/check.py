@@ -6,8 +6,9 @@ import typer
 
 from cubic_cli.cli import library_variables, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.config import Device, ProcessAddress, ProcessConfig, parse_size
+from cubic_cli.config import Device, ProcessAddress, ProcessConfig
 from cubic_cli.errors import CubicError, DeviceError, NotCheckedError, PeerError
+from cubic_cli.parsers import parse_size
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.report import Report

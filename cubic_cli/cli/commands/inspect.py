@@ -9,8 +9,9 @@ import typer
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
 from cubic_cli.cli.help import SHOW
-from cubic_cli.config import RUN, ForwardConfig, parse_count_or_all, parse_integer, parse_size
+from cubic_cli.config import RUN, ForwardConfig
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
+from cubic_cli.parsers import parse_count_or_all, parse_integer, parse_size
 
 if TYPE_CHECKING:
     from cubic_cli.runs.saved import Saved

@@ -9,14 +9,14 @@ import typer
 from cubic_cli.cli import library_variables, own_network, terminal
 from cubic_cli.cli import settings as options
 from cubic_cli.cli.help import SHOW
-from cubic_cli.config import RUN, ForwardConfig
+from cubic_cli.config import AXES, RUN, ForwardConfig
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
     from cubic_cli.experiments.sweep import Outcome
 
 
-_SWEPT = ("parameters", "hidden_size", "batch_size", "initializer", "activation", "scaling", "seed")
+_SWEPT = ("parameters", *AXES)
 
 
 @options.takes(ForwardConfig, several=_SWEPT)
@@ -51,7 +51,7 @@ def sweep(
     from cubic_cli.experiments import sweep as grid
 
     base = options.configure(ctx, ForwardConfig, without=_SWEPT)
-    axes = {name: ctx.params[name] for name in grid.AXES}
+    axes = {name: ctx.params[name] for name in AXES}
     sources = options.sources(ctx)
     networks = own_network.read(ctx, ctx.params["parameters"], sources, axes["initializer"], axes["hidden_size"])
     sources = own_network.adopted_sources(sources) if networks else sources | {"parameters": "default"}
@@ -106,11 +106,10 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
     """Return a run's row of `inspect --list --json` and the figures of the sweep, or why there is none."""
     from cubic_cli.analysis.growth import figures
     from cubic_cli.cli.views import listing
-    from cubic_cli.experiments import sweep as grid
 
     if outcome.record is None:
         settings = outcome.config.as_json()
-        chosen = {name: settings[name] for name in ("run_name", "parameters", *grid.AXES)}
+        chosen = {name: settings[name] for name in ("run_name", "parameters", *AXES)}
         return {**chosen, "error": outcome.error}
     return {
         **listing.row(outcome.config.run_name, outcome.record),

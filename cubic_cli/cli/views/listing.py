@@ -10,8 +10,8 @@ from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen, fit
 from cubic_cli.cli.views.format import GLUE, number, r_squared
-from cubic_cli.config import suggestion
 from cubic_cli.errors import UsageError
+from cubic_cli.parsers import suggestion
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import Record
