@@ -153,7 +153,7 @@ def test_the_repr_says_whether_the_run_is_verified(tmp_path, check, said):
 def test_what_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(RunError, match=r"there is no run model/nowhere"):
         cubic_cli.load_run("model/nowhere")
-    with pytest.raises(RunError, match=r"run\.json is missing"):
+    with pytest.raises(RunError, match=r"there is no run"):
         cubic_cli.load_run(tmp_path)
     (tmp_path / "run.json").write_bytes((FOLDER / "run.json").read_bytes())
     loaded = cubic_cli.load_run(tmp_path)
