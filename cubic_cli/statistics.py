@@ -39,6 +39,8 @@ EMPTY = Statistics(0, 0, 0, 0, 0, np.inf, -np.inf, 0.0, 0.0)
 def summarise(values: Any, mask: Any = True, axis: int | tuple[int, ...] | None = None, about: Any = 0.0) -> Statistics:
     """Return the statistics of `values` over `axis` (all for None) where `mask`, of a shape that broadcasts, is true.
 
+    Each field has the shape of `values` without `axis`: of `[pieces, S, H]` over (1, 2) it is `[pieces]`.
+
     The corrected two-pass algorithm (Chan, Golub and LeVeque, 1983): what the rounding of the mean leaves is taken from
     mean and variance both, so that neither is spoilt however far the values lie from zero. Very large and very small
     values are scaled by powers of two, which is exact, so that no square leaves the range.
@@ -84,7 +86,7 @@ def summarise(values: Any, mask: Any = True, axis: int | tuple[int, ...] | None 
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
-    """Return the statistics of the values of `a` and `b` together, on the host in float64.
+    """Return the statistics of the values of `a` and `b` together, field by field of one shape, on the host in float64.
 
     Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), with variances for sums of
     squares, which cannot overflow.
@@ -110,7 +112,7 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
 
 
 def merge_all(parts: Statistics) -> Statistics:
-    """Merge the pieces along the last axis into one, pairwise, so that rounding grows with the logarithm."""
+    """Merge the pieces along the last axis, `[…, pieces]` to `[…]`, pairwise: rounding grows with the logarithm."""
     while (n := parts.count.shape[-1]) > 1:
         half = n // 2
         left = Statistics(*(field[..., :half] for field in parts))

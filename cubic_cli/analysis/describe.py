@@ -137,10 +137,11 @@ def smallest_magnitude(values: Float32) -> float | None:
 
 def describe_losses(losses: Float32, flops: int) -> Tensor:
     """Return the record's entry of the batches' losses, `[K]`."""
-    pieces = (losses[start : start + _PIECE] for start in range(0, losses.size, _PIECE))
+    pieces = [losses[start : start + _PIECE] for start in range(0, losses.size, _PIECE)]
     seen = functools.reduce(merge, map(summarise, pieces))
+    least = [one for one in map(smallest_magnitude, pieces) if one is not None]
     described = describe_tensor("loss", (1,), flops, seen, take(losses))
-    return described.model_copy(update={"smallest": smallest_magnitude(losses)})
+    return described.model_copy(update={"smallest": min(least, default=None)})
 
 
 MAX_SAMPLES = 200  # that the record holds

@@ -150,9 +150,13 @@ def _nothing(batches: int) -> NDArray[np.int64]:
 
 
 def lay_out(samples: int, batch: int, devices: int, block: int) -> Layout:
-    """Choose pieces and blocks, of at most `block` samples, for batches of `batch` of `samples` on `devices`.
+    """Choose pieces and blocks for the schedule by units. Narrow batches stand in columns, wide ones in rows.
 
-    Narrow batches stand in columns, wide ones in rows.
+    Args:
+        samples: of a chunk, at most.
+        batch: B.
+        devices: D; each has as many blocks, where there is more than one block at all.
+        block: samples of a block, at most, and so of a piece.
     """
     batch = min(batch, samples)
     return _lay_out(samples, batch, devices, block, block, axis=0 if batch < _WIDE_BATCH else 1)

@@ -42,7 +42,7 @@ SATURATED = 9.0  # beyond ±9 any float32 tanh is ±1; nearer to zero it may be 
 
 
 def tolerance(hidden_size: int) -> float:
-    """Return the largest relative error allowed: the rounding of a float32 sum of H terms, at least 1e-5."""
+    """Return the largest relative error allowed: H u, that of a sum of H terms (Higham, section 4.2); 1e-5 at least."""
     return max(1e-5, hidden_size * UNIT)
 
 
