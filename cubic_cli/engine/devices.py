@@ -132,7 +132,7 @@ def failed_plugins() -> dict[str, str]:
     from jax._src import xla_bridge
 
     found = dict(_failures.reasons)
-    for name in getattr(xla_bridge, "_backend_factories", ()):
+    for name in tuple(getattr(xla_bridge, "_backend_factories", ())):  # JAX may yet add to it
         if name in _BUILT_IN or (name == "tpu" and importlib.util.find_spec("libtpu") is None):
             continue
         try:

@@ -102,11 +102,11 @@ print(json.dumps([*found, failed_plugins()]))
 """
 
 
-def pick(*devices, folder, **environment):
+def pick(*devices, folder, before="", **environment):
     """Pick devices in a process of its own, with the plugins in `folder`; return what is found of each, or said."""
     tried = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     ended = subprocess.run(
-        [sys.executable, "-c", _PICK, *devices],
+        [sys.executable, "-c", before + _PICK, *devices],
         capture_output=True,
         text=True,
         env={**tried, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment},
@@ -123,7 +123,8 @@ def test_a_plugin_that_fails_is_told_with_its_whole_reason(tmp_path, kind):
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(PLUGINS[kind])
     auto, cpu, gpu, failed = pick("auto", "cpu", "gpu", folder=tmp_path)
-    (reason,) = failed.values()
+    # Others may be installed here, and not come up either.
+    (reason,) = (said for said in failed.values() if "cuDNN" in said)
     assert "Outdated cuDNN\nfound 8, expected 9" in reason
     assert set(cpu) == {"cpu"}
     if kind != "loud":
@@ -137,15 +138,15 @@ def test_a_backend_that_jax_passes_over_in_silence(monkeypatch):
     """As `cuda` where no driver is there. What is not public of JAX is the table of backends."""
     from jax._src import xla_bridge
 
-    before = failed_plugins()  # where JAX_PLATFORMS names others, a plugin that is installed is among them
     monkeypatch.setitem(xla_bridge._backend_factories, "imagined", xla_bridge._backend_factories["cpu"])
-    told = "JAX passed it over: it sees no device for imagined; is its driver there?"
-    assert failed_plugins() == before | {"imagined": told}
+    assert failed_plugins()["imagined"] == "JAX passed it over: it sees no device for imagined; is its driver there?"
 
 
 @pytest.mark.process
 def test_platforms_that_are_not_there_are_told_in_jax_words(tmp_path):
-    found, _ = pick("auto", folder=tmp_path, JAX_PLATFORMS="cpu, cuda")
-    assert "Unable to initialize backend ' cuda'" in found
-    said, _ = pick("auto", folder=tmp_path, JAX_PLATFORMS="cuda")
-    assert said.endswith("JAX_PLATFORMS=cuda names none that is there")
+    found, _ = pick("auto", folder=tmp_path, JAX_PLATFORMS="cpu, imagined")
+    assert "Unable to initialize backend ' imagined'" in found
+    # `cuda` where no GPU is seen JAX passes over, and asserts that another came up, without a word.
+    driverless = "import jax._src.hardware_utils as h; h.has_visible_nvidia_gpu = lambda: False\n"
+    found, _ = pick("auto", folder=tmp_path, before=driverless, JAX_PLATFORMS="cuda")
+    assert found.endswith("JAX_PLATFORMS=cuda names none that is there")
