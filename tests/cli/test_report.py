@@ -316,6 +316,21 @@ def test_a_run_of_the_defaults_needs_no_flag():
     assert again.place(records.make(config__dataset="other.csv", dataset__path="/a/data.csv")) is None
 
 
+def test_the_command_has_each_setting_that_is_no_default():
+    record = records.make(
+        config={
+            "hidden_size": 8, "batch_size": 4, "num_epochs": 3, "num_samples": "all", "seed": 7, "run_name": "a",
+            "activation": "gelu", "dataset": "/a b/c.csv", "verify": False, "gradients": True, "device": "cpu",
+            "fail_on": ["nonfinite", "explodes"], "x_column": "p", "artifact_dir": "it's",
+        }
+    )  # fmt: skip
+    assert again.command(record) == (
+        "cubic forward --dataset '/a b/c.csv' --x p --seed 7 --num-samples all --hidden-size 8 --initializer he_normal "
+        "--activation gelu --scaling standard --batch-size 4 --num-epochs 3 --run-name a --device cpu "
+        "--artifact-dir 'it'\"'\"'s' --no-verify --gradients --fail-on nonfinite,explodes"
+    )
+
+
 def test_samples_and_parameters_from_arrays(cubic):
     x, y = np.arange(5.0), np.arange(5.0) ** 2
     run = cubic_cli.forward(x, y, parameters=OWN, num_epochs=2, run_name="arrays")
