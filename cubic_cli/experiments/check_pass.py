@@ -37,13 +37,6 @@ ALONE = Activation.relu  # what passes over each device alone, and is given NaN 
 NOISE_STD = GenerateConfig.noise_std
 
 
-class Samples(NamedTuple):
-    """The samples, x and y `[N]`."""
-
-    x: Float32
-    y: Float32
-
-
 class Way(NamedTuple):
     """How the pass goes: the schedule (None leaves it to the pass), whether with statistics, and over H units.
 
@@ -62,7 +55,7 @@ HISTORY = Way(f"the history alone, H = {ODD}", None, statistics=False, hidden=OD
 BY_UNIT, PLAIN = Way("unit by unit", True), Way("all units at once", False)
 
 
-Make = Callable[[Way, Activation, Parameters, Samples, Sequence[Any]], Callable[[], Seen]]
+Make = Callable[[Way, Activation, Parameters, Arrays, Sequence[Any]], Callable[[], Seen]]
 
 
 def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int = BATCHES) -> list[Check]:
@@ -84,12 +77,12 @@ def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int =
     seen: dict[tuple[Any, ...], Seen] = {}
 
     def over(
-        what: str, on: Sequence[Any], way: Way, activation: Activation, part: Samples, kinds: Iterable[Initializer]
+        what: str, on: Sequence[Any], way: Way, activation: Activation, part: Arrays, kinds: Iterable[Initializer]
     ) -> Check:
         def prepare() -> Callable[[], Iterator[Row]]:
             drawn = {kind: parameters(kind, way.hidden) for kind in kinds}
             passes = {kind: made(way, activation, drawn[kind], part, on) for kind in drawn}
-            references = {kind: expected.compute(drawn[kind], *part, BATCH, activation) for kind in drawn}
+            references = {kind: expected.compute(drawn[kind], part.x, part.y, BATCH, activation) for kind in drawn}
             return lambda: check_pass(what, on, way, activation, passes, references, seen)
 
         return Check(what, on, prepare)
@@ -102,14 +95,14 @@ def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int =
     for way in (BY_UNIT, PLAIN):
         for index, device in enumerate(devices):
             first = index * share * BATCH
-            part = Samples(*(values[first : first + share * BATCH] for values in samples))
+            part = Arrays(*samples.read(first, first + share * BATCH))
             checks.append(over(_name_alone(way), [device], way, ALONE, part, (Initializer.he_normal,)))
     if len(devices) > 1:
         checks.append(Check("alone as together", devices, lambda: lambda: check_devices(devices, seen)))
     for way in (BY_UNIT, PLAIN):
         broken = spoil(samples)
 
-        def prepare(way: Way = way, broken: Samples = broken) -> Callable[[], Iterator[Row]]:
+        def prepare(way: Way = way, broken: Arrays = broken) -> Callable[[], Iterator[Row]]:
             drawn = parameters(Initializer.he_normal, way.hidden)
             run, counts = made(way, ALONE, drawn, broken, devices), count_kinds(drawn, broken)
             return lambda: check_counts(devices, way, run(), counts)
@@ -126,14 +119,15 @@ def _name_alone(way: Way) -> str:
     return f"alone, {way.name}"
 
 
-def draw_samples(batches: int, last: int) -> Samples:
+def draw_samples(batches: int, last: int) -> Arrays:
     """Return samples for so many batches, of which the last has `last`."""
-    return Samples(*next(draw((batches - 1) * BATCH + last, NOISE_STD, 0)))
+    return Arrays(*next(draw((batches - 1) * BATCH + last, NOISE_STD, 0)))
 
 
 def draw_batch() -> tuple[Parameters, Float32, Float32]:
     """Return parameters and one batch."""
-    return draw_parameters(), *draw_samples(1, BATCH)
+    samples = draw_samples(1, BATCH)
+    return draw_parameters(), samples.x, samples.y
 
 
 def draw_parameters(kind: Initializer = Initializer.he_normal) -> Parameters:
@@ -148,7 +142,7 @@ def narrow(parameters: Parameters, hidden: int) -> Parameters:
 
 
 def make_pass(
-    way: Way, activation: Activation, parameters: Parameters, samples: Samples, devices: Sequence[Any]
+    way: Way, activation: Activation, parameters: Parameters, samples: Arrays, devices: Sequence[Any]
 ) -> Callable[[], Seen]:
     """Compile the pass of `forward`; returns what runs an epoch of it."""
     tuning = TUNINGS[devices[0].platform]
@@ -156,7 +150,7 @@ def make_pass(
         tuning = tuning._replace(chunk=len(samples.x) // 2, block=len(samples.x) // (8 * len(devices)))
     passing = Pass(
         parameters,
-        Arrays(*samples),
+        samples,
         BATCH,
         activation,
         list(devices),
@@ -294,16 +288,16 @@ def check_devices(devices: Sequence[Any], seen: dict[tuple[Any, ...], Seen]) -> 
 # --- what is not finite ---------------------------------------------------------------------------------------------
 
 
-def spoil(samples: Samples) -> Samples:
+def spoil(samples: Arrays) -> Arrays:
     """Return the samples with NaN, both infinities and zero among the x of some batches, and NaN and ∞ among the y."""
-    x, y = (values.copy() for values in samples)
+    x, y = samples.x.copy(), samples.y.copy()
     for offset, value in enumerate((np.nan, np.inf, -np.inf, 0.0)):
         x[offset * 13 :: 97] = value
     y[5::101], y[7::103] = np.nan, np.inf
-    return Samples(x, y)
+    return Arrays(x, y)
 
 
-def count_kinds(parameters: Parameters, samples: Samples) -> dict[str, Any]:
+def count_kinds(parameters: Parameters, samples: Arrays) -> dict[str, Any]:
     """Return what must be counted of each tensor, from float64, and of each batch."""
     with np.errstate(all="ignore"):
         tensors = forward(parameters, samples.x, ALONE)

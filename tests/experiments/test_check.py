@@ -19,6 +19,7 @@ import pytest
 from cubic_cli.cli.views import blocks
 from cubic_cli.cli.views import check as view
 from cubic_cli.config import Activation, Device, Initializer
+from cubic_cli.data.source import Arrays
 from cubic_cli.errors import DeviceError
 from cubic_cli.experiments import check, check_pass, primitives, report
 from cubic_cli.experiments.check_pass import BATCH
@@ -187,9 +188,9 @@ def test_parameters_in_bfloat16():
 
 def test_a_dropped_batch_is_the_fault_of_the_device_that_has_it():
     def drop(samples):
-        x, y = (values.copy() for values in samples)
+        x, y = samples.x.copy(), samples.y.copy()
         x[BATCH : 2 * BATCH], y[BATCH : 2 * BATCH] = x[:BATCH], y[:BATCH]
-        return check_pass.Samples(x, y)
+        return Arrays(x, y)
 
     rows = passes(broken(samples=drop))
     assert all("of batch 2 is" in rows[what].text for what in AGAINST_FLOAT64)
