@@ -56,7 +56,7 @@ def steady(folder: Path, batch: int, rounds: int) -> dict[str, Any]:
     def command() -> float:
         ends: list[float] = []
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            forward(config, {}, Path(scratch), lambda epoch, loss: ends.append(time.perf_counter()))
+            forward(config, {}, Path(scratch), progress=lambda epoch, loss: ends.append(time.perf_counter()))
         time.sleep(_REST)
         return 1000 * (ends[-1] - ends[_STEADY_FROM]) / (len(ends) - 1 - _STEADY_FROM)
 

@@ -47,6 +47,7 @@ def run(
     config: ForwardConfig,
     sources: dict[str, str],
     scratch: Path,
+    *,
     progress: Progress = lambda epoch, loss: None,
     data: Ingested | None = None,
     group: "Group | None" = None,

@@ -216,8 +216,15 @@ def _attempt(
     try:
         with runs.replacing(Path(config.artifact_dir) / config.run_name) as scratch:
             rows = data.source.count
-            given = config, sources, scratch, lambda epoch, loss: advance(1, rows), data
-            record, _ = run.run(*given, tell=tell, network=network)
+            record, _ = run.run(
+                config,
+                sources,
+                scratch,
+                progress=lambda epoch, loss: advance(1, rows),
+                data=data,
+                tell=tell,
+                network=network,
+            )
         return Outcome(config, record)
     except CubicError as error:
         return Outcome(config, error=str(error))

@@ -106,8 +106,16 @@ def _run(
             def watch(epoch: int, loss: float) -> None:
                 advance(1, rows)
 
-            done = run.run(config, origins, scratch, watch, samples, group, terminal.tell, network)
-    record, losses = done
+            record, losses = run.run(
+                config,
+                origins,
+                scratch,
+                progress=watch,
+                data=samples,
+                group=group,
+                tell=terminal.tell,
+                network=network,
+            )
     if saves:
         _show(record, losses, folder, json, earlier)
     return record
