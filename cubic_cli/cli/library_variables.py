@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -58,15 +59,15 @@ def note(error: Exception, variables: Mapping[str, str], dotenv: DotEnv) -> None
     if named:
         error.add_note(Note("; ".join(f"{name}={variables[name]} stands in {_place(name, dotenv)}" for name in named)))
     elif variables and not isinstance(error, CubicError | OSError):
-        error.add_note(
-            Note(f"of JAX's variables these are set: {', '.join(f'{n}={v}' for n, v in sorted(variables.items()))}")
-        )
+        those = ", ".join(f"{name}={value}" for name, value in sorted(variables.items()))
+        error.add_note(Note(f"of JAX's variables these are set: {those}; without them it may do"))
 
 
 def _is_about(said: str, name: str, value: str) -> bool:
     lower = name.lower()
     is_path = os.sep in value and value in said
-    return is_path or lower in said.lower() or lower.removeprefix("jax_") in said.lower()
+    is_word = len(value) > 2 and value.isalpha() and re.search(rf"\b{value}\b", said) is not None  # as a device's
+    return is_path or is_word or lower in said.lower() or lower.removeprefix("jax_") in said.lower()
 
 
 def _place(name: str, dotenv: DotEnv) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cubic_cli.cli import library_variables
+from cubic_cli.cli import app, library_variables
 
 LAZY = """
 import sys
@@ -267,6 +267,31 @@ def test_the_variable_of_jax_that_an_error_is_about_is_named_with_its_place(cubi
         monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "foo")
     place = f"{tmp_path / '.env'}, line 1" if from_file else "the environment"
     assert f"JAX_DEFAULT_MATMUL_PRECISION=foo stands in {place}" in cubic("generate")[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "noted"),
+    [
+        (RuntimeError("Unknown backend nope. Available backends are ['cpu']"), "JAX_PLATFORM_NAME=nope stands in the "),
+        (
+            TypeError("a list is no tuple"),
+            "of JAX's variables these are set: JAX_PLATFORM_NAME=nope, JAX_SCAN3=1; with",
+        ),
+    ],
+    ids=["by its value", "by nothing"],
+)
+def test_the_variables_of_jax_are_named_where_its_error_names_none(cubic, monkeypatch, error, noted):
+    def raise_it(*arguments):
+        raise error
+
+    for name in [name for name in app.os.environ if name.startswith(("JAX_", "XLA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JAX_PLATFORM_NAME", "nope")
+    monkeypatch.setenv("JAX_SCAN3", "1")
+    monkeypatch.setattr("cubic_cli.cli.commands.generate.write_dataset", raise_it)
+    status, _, err = cubic("generate")
+    assert status == 1
+    assert f"\n  {noted}" in err
 
 
 HALTING = dict.fromkeys(library_variables.HALTING, "1") | {
