@@ -49,8 +49,16 @@ def place(record: Record) -> Path | None:
 
 
 def _given(record: Record, folder: Path | None) -> dict[str, object]:
-    """Return the settings other than the defaults, by their names; those of a file of parameters stand in it."""
+    """Return the settings other than the defaults, by their names; those of a file of parameters stand in it.
+
+    Where it is not known in which folder the command is to run, its files have absolute paths.
+    """
     config, defaults = record.config.model_dump(mode="json"), ForwardConfig().as_json()
+    if record.config.dataset is not None and place(record) is None:
+        network = record.parameters_file
+        found = {"dataset": record.dataset.path, "parameters": None if network is None else network.path}
+        relative = [name for name in found if config[name] is not None and not Path(config[name]).is_absolute()]
+        config |= {name: found[name] for name in relative if found[name] is not None}
     if record.config.dataset is None:
         defaults |= {"dataset": None, "num_samples": "all"}
     if record.parameters_file is not None and config["parameters"] is None and folder is not None:

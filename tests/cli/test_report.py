@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import cubic_cli
 from cubic_cli.cli import again
 from cubic_cli.cli.views import plot, report
-from cubic_cli.runs.record import Record
+from cubic_cli.runs.record import ParametersFile, Record
 from cubic_cli.runs.saved import Saved, inspect_run
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "schema1"
@@ -329,6 +329,17 @@ def test_the_command_has_each_setting_that_is_no_default():
         "--activation gelu --scaling standard --batch-size 4 --num-epochs 3 --run-name a --device cpu "
         "--artifact-dir 'it'\"'\"'s' --no-verify --gradients --fail-on nonfinite,explodes"
     )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "where"), [("sub/../data.csv", "/a/data.csv"), ("../a/data.csv", "/a/data.csv"), ("/b.csv", "/b.csv")]
+)
+def test_where_the_folder_of_the_command_is_not_known_its_files_are_absolute(dataset, where):
+    network = ParametersFile(path="/a/net.json", sha256="0" * 64, dtype="float32")
+    record = records.make(config__dataset=dataset, config__parameters="net.json", dataset__path=where)
+    record = record.model_copy(update={"parameters_file": network})
+    words = shlex.split(again.command(record))
+    assert [words[words.index(flag) + 1] for flag in ("--dataset", "--parameters")] == [where, "/a/net.json"]
 
 
 def test_samples_and_parameters_from_arrays(cubic):
