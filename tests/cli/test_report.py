@@ -179,6 +179,16 @@ def test_of_a_run_that_lacks_a_file_the_record_is_shown(cubic, made, lost):
     assert {e["text"] for e in found.find("h2")} >= set(SECTIONS)
 
 
+def test_of_a_run_whose_record_cannot_be_read_the_page_says_what_remains(cubic, made):
+    made()
+    Path("model/default_run/run.json").write_text("{")
+    status, _, err = cubic("inspect", "default_run", "--save", "out.html")
+    found = pages.check(Path("out.html").read_text(encoding="utf-8"))
+    assert (status, "kept in out.html" in err) == (1, True)
+    assert "✗ Damaged: model/default_run/run.json is damaged" in found.find("p")[0]["text"]
+    assert "8 iterations in 2 epochs" in found.find("dd")[0]["text"]
+
+
 def test_a_run_without_finite_values(cubic):
     Path("data.csv").write_text("x,y\n" + "nan,inf\n" * 3)
     assert cubic("forward", "--num-samples", 3)[0] == 0

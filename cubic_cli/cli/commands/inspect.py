@@ -297,9 +297,11 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
 
     try:
         found = saved.inspect_run(folder)
-    except RunError:
+    except RunError as error:
         if has_files(folder) and not json:
-            terminal.show(lambda width: view.remains(saved.salvage(folder)))
+            found_still, why = saved.salvage(folder), str(error)
+            title, page = f"cubic inspect {folder.name}", lambda: _remains_page(folder.name, why, found_still)
+            terminal.give(None, lambda width: view.remains(found_still), json, save, title, page)
         raise
     terminal.give(
         found.document,
@@ -321,6 +323,12 @@ def _page(found: "Saved") -> str:
     from cubic_cli.cli.views import report  # whoever keeps no page need not wait for it
 
     return report.document(found)
+
+
+def _remains_page(name: str, why: str, found: list[tuple[str, str]]) -> str:
+    from cubic_cli.cli.views import report
+
+    return report.remains(name, why, found)
 
 
 def _report(found: "Saved") -> None:

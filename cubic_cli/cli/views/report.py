@@ -50,6 +50,12 @@ def document(found: Saved) -> str:
     return page.document(f"cubic: {name}", "\n".join(parts))
 
 
+def remains(name: str, why: str, found: list[tuple[str, str]]) -> str:
+    """Return the page of a run whose record cannot be read: why, and what `saved.salvage` found in its other files."""
+    parts = [f"<h1>{_text(name)}</h1>", page.verdict("bad", "Damaged", f": {why}"), page.facts(found)]
+    return page.document(f"cubic: {name}", "\n".join(parts))
+
+
 def notebook(run: Run) -> str:
     """Return what a notebook shows of a run: the verdict, the findings, the loss and the tensors.
 
