@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import helpers
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from cubic_cli.cli import app, library_variables
+from cubic_cli.engine.passes import Pass
 
 LAZY = """
 import sys
@@ -394,6 +396,23 @@ def test_an_error_of_a_cache_is_not_told_as_one_of_the_run(cubic, monkeypatch, t
     assert status == 1
     assert "cannot save" not in err
     assert err.endswith("(/proc/nope)\n  JAX_COMPILATION_CACHE_DIR=/proc/nope stands in the environment\n")
+
+
+def test_epochs_that_differ_are_a_finding_and_exit_1(cubic, monkeypatch):
+    """A device that adds a little to the second epoch's squares, of which the batches' losses show nothing."""
+    run = Pass.run
+
+    def drift(self, epochs=1):
+        for chunk in run(self, epochs):
+            yield replace(chunk, squared_error=chunk.squared_error * (1 + 1e-3 * (chunk.epoch == 2)))
+
+    monkeypatch.setattr(Pass, "run", drift)
+    cubic("generate", "--n", 20)
+    status, out, err = cubic("forward", *helpers.QUICK, "--json")
+    assert status == 1
+    check = json.loads(out)["verification"]
+    assert (check["deterministic"], check["passed"]) == (False, False)
+    assert "the epochs gave 2 different losses" in err
 
 
 # Help

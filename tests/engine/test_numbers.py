@@ -156,3 +156,14 @@ def test_a_wider_network_on_the_cubic(offset):
     z1 = x[:, None].astype(np.float64) * np.asarray(parameters.w1, np.float64)
     assert abs(seen.mean - z1.mean()) <= 4 * ULP * (abs(z1.mean()) + z1.std())
     assert abs(seen.std - z1.std()) <= 4 * ULP * z1.std()
+
+
+def test_moments_about_pivots_that_are_far_from_most_are_not_believed():
+    """The pivots are the mean of every hundredth sample, about which the moments of all cancel."""
+    x = rng.uniform(-1, 1, 6400)
+    x[::100] = 1e6
+    x = normal_or_zero(x)
+    passing = Pass(PARAMETERS, Arrays(x, x), 100, Activation.relu, jax.devices()[:1], by_unit=True)
+    seen, values = gather(passing.run()).tensors, exact(x)
+    for name in values:
+        check(seen[name], values[name])
