@@ -135,6 +135,13 @@ def test_one_wrong_figure_of_the_record_is_named(case, tensor, quantity):
     assert result.failure.quantity.startswith(tensor)
 
 
+def test_a_wrong_loss_of_the_epoch_is_named(case):
+    """The batches' own are right: they were added up wrongly."""
+    parameters, seen, x, y = case
+    result = check(parameters, dataclasses.replace(seen, loss=seen.loss * 1.001), x, y)
+    assert (result.failure.quantity, result.failure.batch) == ("epoch_loss", None)
+
+
 def test_epochs_that_differ_fail(case):
     parameters, seen, x, y = case
     result = check(parameters, dataclasses.replace(seen, deterministic=False), x, y)
