@@ -109,44 +109,32 @@ class Layout(NamedTuple):
         """Return the layout with as many blocks, some of them empty, that all devices have the same number."""
         return self._replace(blocks=-(-self.blocks // devices) * devices)
 
+    # What follows is the same for nearly all chunks, and as large as the figures themselves: so it is kept, read-only.
+
+    @functools.lru_cache(4)  # noqa: B019 (a layout is a value, and a few are kept)
     def sizes(self, samples: int) -> NDArray[np.int64]:
-        """Return the sizes of the batches of `samples`, `[K]`; read-only."""
-        return _sizes(self, samples)
+        """Return the sizes of the batches of `samples`, `[K]`."""
+        sizes = np.full(-(-samples // self.batch), self.batch, np.int64)
+        sizes[-1] = samples - (len(sizes) - 1) * self.batch
+        sizes.flags.writeable = False
+        return sizes
 
+    @functools.lru_cache(4)  # noqa: B019
     def piece_sizes(self, samples: int) -> NDArray[np.int32]:
-        """Return how many of `samples` each piece holds, `[blocks, pieces]`; read-only."""
-        return _piece_sizes(self, samples)
+        """Return how many of `samples` each piece holds, `[blocks, pieces]`."""
+        of_batch = np.clip(samples - np.arange(self.batches) * self.batch, 0, self.batch)
+        sizes = np.clip(of_batch[:, None] - np.arange(self.pieces_per_batch) * self.piece, 0, self.piece)
+        placed = np.zeros((self.blocks, self.pieces), np.int32)
+        placed.reshape(-1)[: sizes.size] = sizes.reshape(-1)
+        placed.flags.writeable = False
+        return placed
 
-    @property
+    @functools.lru_cache(2)  # noqa: B019
     def nothing(self) -> NDArray[np.int64]:
-        """Zeros for all batches, `[K]`; read-only."""
-        return _nothing(self.batches)
-
-
-# The same for nearly all chunks, and as large as the figures themselves.
-@functools.lru_cache(4)
-def _sizes(layout: Layout, samples: int) -> NDArray[np.int64]:
-    sizes = np.full(-(-samples // layout.batch), layout.batch, np.int64)
-    sizes[-1] = samples - (len(sizes) - 1) * layout.batch
-    sizes.flags.writeable = False
-    return sizes
-
-
-@functools.lru_cache(4)
-def _piece_sizes(layout: Layout, samples: int) -> NDArray[np.int32]:
-    of_batch = np.clip(samples - np.arange(layout.batches) * layout.batch, 0, layout.batch)
-    sizes = np.clip(of_batch[:, None] - np.arange(layout.pieces_per_batch) * layout.piece, 0, layout.piece)
-    placed = np.zeros((layout.blocks, layout.pieces), np.int32)
-    placed.reshape(-1)[: sizes.size] = sizes.reshape(-1)
-    placed.flags.writeable = False
-    return placed
-
-
-@functools.lru_cache(2)
-def _nothing(batches: int) -> NDArray[np.int64]:
-    nothing = np.zeros(batches, np.int64)
-    nothing.flags.writeable = False
-    return nothing
+        """Return zeros for all batches, `[K]`."""
+        nothing = np.zeros(self.batches, np.int64)
+        nothing.flags.writeable = False
+        return nothing
 
 
 def lay_out(samples: int, batch: int, devices: int, block: int) -> Layout:

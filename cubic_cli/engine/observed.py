@@ -128,7 +128,7 @@ def collect(
         squared_error = by_batch(of_pieces, np.add)
         loss = _mean(squared_error, sizes)
     ends = {name: by_batch(getattr(seen, name), _widest(name)) for name in EXTREMES}
-    nonfinite = layout.nothing[: len(sizes)]
+    nonfinite = layout.nothing()[: len(sizes)]
     if seen.nonfinite is not None:
         nonfinite = by_batch(seen.nonfinite.astype(np.int64), np.add) + ~np.isfinite(loss)
     tensors = None

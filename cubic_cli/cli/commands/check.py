@@ -78,8 +78,7 @@ def _share(
                 report = reports.merge_reports([reports.from_document(document) for document in told])
                 _give(report, json, save)
                 verdict, failure = report.verdict, _failure(report)
-            verdict = reports.Verdict(group.share("verdict", verdict))
-            failure = group.share("failure", failure)
+            verdict, failure = group.share("verdict", [verdict, failure])
             group.finish()
     except (DeviceError, PeerError) as error:
         report = reports.Report((), (reports.not_checked("processes", [], error),))
