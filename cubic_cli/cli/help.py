@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SHOW = "Show"
 PANELS = (DATA, NETWORK, RUN, SHOW, CHECKS, MACHINES)
 _WIDEST = 100  # cells: longer lines are hard to read
+_LEAST = 12  # cells beside the flags: less than a word is no help
 _LEGEND = (
     "NAME=value is the variable of an option, and its default. A flag beats the environment, "
     "which beats .env, which beats the default."
@@ -115,8 +116,8 @@ def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text
     from rich.table import Table
 
     console = terminal.console()
-    console.width = min(console.width, _WIDEST)
     left = max(len(flags) for rows in panels.values() for flags, _ in rows)
+    console.width = min(max(console.width, left + _LEAST), _WIDEST)
 
     def parts() -> "Iterator[RenderableType]":
         yield from (usage, "", *_paragraphs(description, console.width))
@@ -124,7 +125,7 @@ def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text
             if rows:
                 table = Table.grid(padding=(0, 2, 0, 0), expand=True)
                 table.add_column(width=left, no_wrap=True)
-                table.add_column(ratio=1)
+                table.add_column(ratio=1, overflow="fold")
                 for row in rows:
                     table.add_row(*row)
                 yield Panel(table, title=name, title_align="left", border_style="dim")

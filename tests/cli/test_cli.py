@@ -476,3 +476,11 @@ def test_without_a_command_the_help_is_shown(cubic):
     status, out, err = cubic()
     assert (status, err) == (2, "")
     assert "generate" in out
+
+
+@pytest.mark.parametrize("columns", [1, 30, 40, 60])
+def test_the_help_is_whole_at_any_width(cubic, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    status, out, err = cubic("inspect", "--help")
+    assert (status, err) == (0, "")
+    assert "…" not in out

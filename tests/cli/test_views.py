@@ -154,6 +154,14 @@ def test_no_line_is_wider_than_the_screen_or_ends_in_spaces(width):
             assert line == line.rstrip()
 
 
+@pytest.mark.parametrize("hidden", [1, 4, 40, 64])
+def test_a_heat_map_and_its_title_fit_beside_the_samples_or_stand_below(hidden):
+    shown = values(10, hidden, Activation.relu)
+    for width in range(80, 130):
+        for line in text(iteration_view.screen(DOCUMENT, LABELS, width, shown, ""), width).splitlines():
+            assert cell_len(line) <= width, line
+
+
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
 

@@ -70,11 +70,12 @@ def _grids(values: Values, width: int) -> tuple[list[Grid], Text]:
     tensor = "z1" if values.activation is Activation.relu else "a1"
     units = getattr(values, tensor)
     count = units.shape[1]
-    beside = count <= min(width - sum(widths), _MOST_UNITS)
+    by_relu = ", below 0 made 0 by relu" if tensor == "z1" else ""
+    beside = count <= _MOST_UNITS and max(count, len(f"{tensor} of all units{by_relu}")) <= width - sum(widths)
     shown = spread_indices(count, max(1, min(width - (sum(widths) if beside else widths[0]), _MOST_UNITS)))
     heat, legend = _heat_map(units[:, shown])
     what = "unit" if count == 1 else "all units" if len(shown) == count else f"{len(shown)} of {count:,} units"
-    title = f"{tensor} of {what}" + (", below 0 made 0 by relu" if tensor == "z1" else "")
+    title = f"{tensor} of {what}{by_relu}"
     picture = Column(title, right=False, picture=True)
     note = f"{len(rows)} of {values.size:,} samples, evenly spread" if len(rows) < values.size else ""
     numbers = [Column(name) for name in names]
