@@ -220,7 +220,7 @@ MATHEMATICS = (
     Mutant(
         "the last batch counts as a whole one",
         "engine/layout.py",
-        "sizes[-1] = samples - (len(sizes) - 1) * layout.batch",
+        "sizes[-1] = samples - (len(sizes) - 1) * self.batch",
         "pass",
         "engine/test_layout.py engine/test_passes.py",
     ),
