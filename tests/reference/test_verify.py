@@ -332,3 +332,28 @@ def test_a_large_output_bias_and_an_infinite_x_times_a_tiny_weight_are_no_failur
     for activation in Activation:
         result = check(tiny, see(tiny, x, y, activation, by_unit), x, y, activation)
         assert result.passed, result
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_loss_that_is_not_finite_where_float64_s_is(case, value):
+    parameters, seen, x, y = case
+    seen.columns["loss"] = seen.columns["loss"].copy()
+    seen.columns["loss"][4] = value
+    result = check(parameters, seen, x, y)
+    assert (result.failure.quantity, result.failure.batch) == ("loss", 5)
+
+
+@pytest.mark.parametrize("kind", ["nan", "posinf", "neginf"])
+def test_a_number_that_is_counted_as_none(case, kind):
+    """As many values as there are, but one of them is said to be no number."""
+    parameters, seen, x, y = case
+    told = seen.tensors["a1"]
+    seen.tensors["a1"] = told._replace(**{kind: getattr(told, kind) + 1, "count": told.count - 1})
+    assert check(parameters, seen, x, y).failure.quantity == "a1_nonfinite"
+
+
+def test_of_many_batches_an_even_spread_is_verified():
+    picked = verify.choose_batches(1_000_007, 10)
+    assert len(picked) == 10_000
+    assert (picked[0], picked[-1]) == (0, 100_000)
+    assert set(np.diff(picked)) <= {10, 11}
