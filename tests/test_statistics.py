@@ -85,6 +85,6 @@ def test_a_mean_that_no_number_holds_does_not_widen_the_spread():
 
 def test_a_merged_mean_lies_within_the_range():
     """One value beside 10¹⁷ of another weighs nothing, and their difference is rounded all the same."""
-    one, many = summarise(np.array([0.8545842348534083])), summarise(np.array([-0.48896906384204497]))
+    one, many = summarise(np.array([0.8545842348534083])), summarise(np.array([-0.4889690638420449]))
     merged = merge(one, many._replace(count=10**17))
     assert merged.min <= merged.mean <= merged.max

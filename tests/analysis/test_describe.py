@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cubic_cli.analysis.describe import describe_column, describe_context, describe_losses
+from cubic_cli.analysis.describe import describe_column, describe_context, describe_losses, describe_tensor
 from cubic_cli.statistics import summarise
 
 CONTEXTS = {
@@ -56,3 +56,8 @@ def test_losses_of_many_pieces_are_described_as_one():
     assert np.float32(tensor.smallest) == np.float32(wide[wide > 0].min())
     assert tensor.mean == pytest.approx(wide.mean(), rel=1e-12)
     assert tensor.std == pytest.approx(wide.std(), rel=1e-12)
+
+
+def test_zeros_are_a_share_of_all_values_those_that_are_no_number_too():
+    values = np.array([0, 1, 2, np.nan], np.float32)
+    assert describe_tensor("z1", (1, 4), 8, summarise(values), values).zeros == 1 / 4
