@@ -20,7 +20,7 @@ def load(name):
     return module
 
 
-refresh, pictures = load("refresh"), load("pictures")
+refresh, pictures, mutants = load("refresh"), load("pictures"), load("mutants")
 
 SCREEN = (
     "run   2026-11-24 12:45:13 UTC\nloss  9,194,226  R²  0.384  ×64.01\nspeed  949 µs an epoch, 1,053,400 samples/s\n"
@@ -124,6 +124,11 @@ def test_every_setting_has_its_row():
 
 def test_the_limits_are_those_of_the_code():
     assert limits.markdown().strip() in read("docs/numbers.md")
+
+
+def test_the_faults_that_tests_notice_are_those_that_are_tried():
+    table = re.findall(r"^\| (\w+) \| ([^|]+) \| `", read("docs/mutants.md"), re.MULTILINE)
+    assert table == [(kind, mutant.what) for kind, some in mutants.MUTANTS.items() for mutant in some]
 
 
 def test_no_hint_names_an_index_entry_that_nobody_holds():
