@@ -149,9 +149,12 @@ def _claimed(place: Path, files: tuple[str, ...] = ()) -> Iterator[Path]:
     while True:
         scratch = place.with_name(f".{_short(place.name)}.{secrets.token_hex(4)}.scratch")
         lock = scratch.with_suffix(".lock")
-        with lock.open("xb") as stream:
-            stream.write(_this_host())
-            stream.flush()
+        with lock.open("xb", buffering=0) as stream:
+            try:
+                stream.write(_this_host())
+            except OSError:  # a full disk holds a name, and no byte
+                lock.unlink()
+                raise
             _lock(stream.fileno(), wait=True)
             if not _is_at(lock, stream.fileno()):
                 continue  # someone took it for abandoned in the moment before it was locked

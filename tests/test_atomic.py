@@ -223,6 +223,18 @@ def test_an_error_in_the_block_leaves_the_old_and_nothing_else():
     assert os.listdir("run") == []
 
 
+def test_a_disk_that_is_full_from_the_start_has_nothing_left():
+    """A process that may write no byte to a file, as on a full disk, which still holds names."""
+    code = (
+        "import resource, pathlib; from cubic_cli import atomic\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "with atomic.scratch_folder(pathlib.Path('run'), ()): pass"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27] File too large" in ended.stderr
+    assert list(Path().iterdir()) == []
+
+
 def test_what_is_alive_and_what_is_a_strangers_is_not_cleared_up():
     with replacing_folder(Path("run"), FILES, OTHERS, allow) as folder:
         fill(folder)
