@@ -32,7 +32,11 @@ def earlier(cubic, tmp_path):
 def running(devices, *arguments, **environment):
     """Start processes that pass over their samples without an end, and return them when they do."""
     started = start_all(devices, *ENDLESS, *arguments, CUBIC_HEARTBEAT_SECONDS="6", **environment)
-    wait_for(lambda: len(scratches()) == len(devices))
+    try:
+        wait_for(lambda: len(scratches()) == len(devices))
+    except AssertionError:
+        said = [process.communicate() for process in started.values() if process.kill() is None]
+        pytest.fail(f"they did not begin: {said}")
     time.sleep(3)  # until they exchange figures; sooner is another test of the same
     return started
 
