@@ -71,6 +71,8 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     ) is None or given.name == "DEFAULT":  # nobody has read .env yet
         dotenv.load(SETTINGS, [name for name, known in SETTINGS.items() if known.is_path])
         folder = os.environ.get("ARTIFACT_DIR") or folder
+    if folder is None:  # a value that is refused
+        return []
     return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
 
 

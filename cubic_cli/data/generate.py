@@ -113,20 +113,18 @@ def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
     register_io_source(source, schema=_SCHEMA).sink_parquet(stream)
 
 
-_REMEDY = "run `cubic generate --force` to replace it, or name another path with --dataset"
-
-
 def refuse_strangers(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:
     """Raise `DatasetError` unless `path` is free or holds what `is_own` says to be a dataset of cubic's."""
     if not os.path.lexists(path):
         return
+    remedy = f"run `cubic generate --force --dataset {path}` to replace it, or name another path with --dataset"
     if path.is_symlink():
-        raise DatasetError(f"{path} is a link; {_REMEDY}")
+        raise DatasetError(f"{path} is a link; {remedy}")
     if not os.access(path, os.R_OK):
-        raise DatasetError(f"cannot read {path} to see whose it is; {_REMEDY}")
+        raise DatasetError(f"cannot read {path} to see whose it is; {remedy}")
     if not is_own(path, noise_std, seed):
         what = "does not look like a dataset of cubic's" if path.stat().st_size else "is empty"
-        raise DatasetError(f"{path} is there and {what}; {_REMEDY}")
+        raise DatasetError(f"{path} is there and {what}; {remedy}")
 
 
 def refuse_what_is_no_file(path: Path) -> None:

@@ -740,6 +740,7 @@ def test_a_shell_completes_names_of_runs_the_newest_first(complete, three):
     (three / "model").rename(three / "elsewhere")
     assert complete("inspect", "ne") == []
     assert complete("inspect", "--artifact-dir", "elsewhere", "ne") == ["newest", "new"]
+    assert complete("inspect", "--artifact-dir", "''", "ne") == []
     Path(".env").write_text("ARTIFACT_DIR=elsewhere\n")
     assert complete("inspect", "ne") == ["newest", "new"]
 

@@ -125,7 +125,7 @@ def test_a_strangers_by_hand_are_refused(text):
 
 def test_an_empty_file_is_refused_too():
     Path("data.csv").touch()
-    with pytest.raises(DatasetError, match=r"is empty; run `cubic generate --force` to replace it"):
+    with pytest.raises(DatasetError, match=r"is empty; run `cubic generate --force --dataset data\.csv` to replace it"):
         generate(GenerateConfig(5))
     generate(GenerateConfig(5), force=True)
     assert is_own(Path("data.csv"))
