@@ -368,6 +368,10 @@ def test_samples_and_parameters_from_arrays(cubic):
     (line,) = [e["text"] for e in found.find("pre", class_="command")]
     parameters = "model/arrays/params.safetensors"
     assert line == f"cubic_cli.forward(x, y, parameters='{parameters}', num_epochs=2, run_name='arrays')"
+    assert "the parameters" in [e["text"] for e in found.find("td")]
+    status, out, _ = cubic("inspect", "arrays")
+    assert status == 0
+    assert "settings     num_epochs=2 (argument), run_name=arrays (argument)\n" in out
     other = eval(line, {"cubic_cli": cubic_cli, "x": x, "y": y})
     assert other.record["loss"] == run.record["loss"]
     assert "arrays" in [e["text"] for e in found.find("dd")]

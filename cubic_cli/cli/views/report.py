@@ -329,6 +329,8 @@ def _settings(view: View) -> str:
         if name.upper() not in SETTINGS:
             continue
         came = sources.get(name, "")
+        if came == "default" and name in ("hidden_size", "initializer") and view.record.parameters_file is not None:
+            came = "the parameters"
         said = _text(_setting(value))
         differs = value != defaults.get(name)
         shown = Html(f'<span class="strong">{said}</span>') if differs else said

@@ -130,7 +130,7 @@ def _settings(view: View) -> Fact | None:
     config, sources = view.record.config.model_dump(mode="json"), view.record.sources
     defaults = cfg.ForwardConfig().as_json()
     names = [name for name in sources if name in config and config[name] != defaults.get(name)]
-    if config["parameters"] is not None:  # the file gives these
+    if getattr(view.record, "parameters_file", None) is not None:  # it gives these
         names = [name for name in names if name not in ("hidden_size", "initializer")]
     if not names:
         return None
