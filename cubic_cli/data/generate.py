@@ -19,6 +19,7 @@ from cubic_cli.config import GenerateConfig
 from cubic_cli.data.problem import X_LIMIT, cubic, draw, draw_x
 from cubic_cli.data.read import panicked, read_samples
 from cubic_cli.errors import DatasetError
+from cubic_cli.float32 import shortest
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,8 @@ def generate(
     size = write(path, chunks(), check)
     mean = totals / config.num_dataset
     seconds = time.perf_counter() - started
-    return Generated(
-        config.dataset, config.num_dataset, low[0], high[0], mean[0], low[1], high[1], mean[1], size, seconds
-    )
+    (x_min, y_min), (x_max, y_max) = map(shortest, low), map(shortest, high)
+    return Generated(config.dataset, config.num_dataset, x_min, x_max, mean[0], y_min, y_max, mean[1], size, seconds)
 
 
 def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path: None) -> int:

@@ -1,5 +1,6 @@
 """`generate`: what it replaces, what it refuses, and that nothing of a stranger's is lost."""
 
+import json
 import os
 from pathlib import Path
 
@@ -219,6 +220,14 @@ def test_names_that_are_unusual(cubic, name):
     assert is_own(Path(name))
     status, _, err = cubic("forward", *helpers.QUICK, f"--dataset={name}")
     assert status == 0, err
+
+
+def test_the_ends_are_those_of_the_file(cubic):
+    found = json.loads(cubic("generate", "--n", 50, "--json")[1])
+    rows = [line.split(",") for line in Path("data.csv").read_text().splitlines()[1:]]
+    for name, values in zip("xy", zip(*rows, strict=True), strict=True):
+        ends = [found[f"{name}_min"], found[f"{name}_max"]]
+        assert ends == [float(min(values, key=float)), float(max(values, key=float))]
 
 
 def test_noise_beyond_all_numbers_warns_of_nothing():
