@@ -4,6 +4,7 @@ S samples of a block, H hidden
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from cubic_cli.parameters import Parameters
 
 _BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
 _BLOCKS = 32  # blocks of one device dispatched at a time
-_LARGE = 2.0**100  # a target beyond it may have an error whose double leaves float32
+_MAX_EXPONENT = 126  # of what sums of doubled errors may reach
 
 
 def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> Parameters:
@@ -38,8 +39,10 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
     totals = [np.zeros(array.shape) for array in parameters]
     for start in range(0, source.count, blocks * samples):
         x, y = source.read(start, min(start + blocks * samples, source.count))
-        largest = np.max(np.abs(y), initial=0, where=np.isfinite(y))
-        scale = 2.0**-60 if largest > _LARGE else 1.0
+        largest = float(np.max(np.abs(y), initial=0, where=np.isfinite(y)))
+        # By no more than it takes: the smaller the errors, the more of their products fall below 2⁻¹²⁶, to zero.
+        excess = math.frexp(2 * largest * samples)[1] - _MAX_EXPONENT
+        scale = 2.0 ** -max(0, -(-excess // 2))
         used = np.zeros(blocks * samples, np.float32)
         used[: len(x)] = scale
         padded = (np.pad(column, (0, used.size - len(x)), mode="edge") for column in (x, y))

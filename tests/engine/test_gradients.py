@@ -211,6 +211,18 @@ def test_gradients_of_errors_near_the_end_of_float32():
     assert not any(gradient.any() for gradient in found[:3])
 
 
+@pytest.mark.parametrize("large", [1e31, 1e34, 1e37])
+def test_gradients_of_large_targets_and_small_samples_verify(large):
+    """The products are of unit size: a scale that keeps errors in range must not make terms of them vanish."""
+    x, y = samples()
+    x, y = (x / np.float32(large))[:7], (y * np.float32(large))[:7]
+    parameters = network.initialise(Initializer.he_normal, 1024, 4)
+    found = gradients.measure(parameters, Arrays(x, y), Activation.identity, jax.devices())
+    expected = by_hand_of(parameters, x, y, Activation.identity)
+    assert verify_gradients.verify(found, expected)[1] is None
+    assert found.w1 == pytest.approx(expected.value.w1, rel=1e-3, abs=1e-4 * np.abs(expected.value.w1).max())
+
+
 def test_gradients_are_measured_whatever_jax_is_told_to_halt_at():
     x = np.resize(np.array([1, np.nan], np.float32), N)
     with jax.debug_nans(True), jax.debug_infs(True):
