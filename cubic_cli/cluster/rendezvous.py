@@ -79,8 +79,9 @@ async def _receive(address: str, processes: int, seconds: float) -> None:
                 return
             here.append(writer)
             missing.remove(number)
-            _tell(here, {"missing": missing})
-            if not missing:
+            if missing:
+                _tell(here, {"missing": missing})
+            else:
                 end(None)
             with contextlib.suppress(OSError):
                 await reader.read(1)  # nobody speaks twice: it has closed
@@ -93,9 +94,9 @@ async def _receive(address: str, processes: int, seconds: float) -> None:
     for peer in strangers:
         peer.close()
     hearing = asyncio.all_tasks() - {asyncio.current_task()}
-    if error is not None:
-        _tell(here, {"error": str(error)})
-    elif hearing:
+    # Only now, for they go on to JAX, at the same port: nobody else may listen there.
+    _tell(here, {"missing": []} if error is None else {"error": str(error)})
+    if error is None and hearing:
         # Who closes first keeps the port busy for a while; JAX needs it here, so the others close first.
         await asyncio.wait(hearing, timeout=_PATIENCE)
     for peer in here:

@@ -95,6 +95,18 @@ GREETINGS = {
 }
 
 
+def test_nobody_listens_any_more_when_all_have_been_told():
+    """JAX comes to the same port then: what connected to the meeting instead would wait for an answer in vain."""
+    for _ in range(30):
+        meeting = Meeting(2, WITHIN).start(0)
+        with meeting.stranger() as process, process.makefile() as lines:
+            process.sendall(b'{"process": 1, "processes": 2}\n')
+            assert json.loads(lines.readline()) == {"missing": []}
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", meeting.port), timeout=WITHIN).close()
+        assert meeting.wait() == {0: None}
+
+
 @pytest.mark.parametrize("greeting", GREETINGS.values(), ids=GREETINGS)
 def test_a_stranger_does_not_end_a_meeting(greeting):
     meeting = Meeting(3, WITHIN).start(0)
