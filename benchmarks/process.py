@@ -52,7 +52,7 @@ CASES = (
     Case("forward, no cache", ("forward",), ("-c", _JAX), 2.0, cold=True),
     Case("check", ("check",), ("-c", _JAX), 2.0),
     Case("--help", ("--help",), ("two.py", "--help"), 1.25),
-    Case("inspect", ("inspect",), ("-c", "import typer, rich, polars"), 1.6),
+    Case("inspect", ("inspect",), ("-c", "import typer, rich, polars, pydantic"), 1.6),
     Case("generate --n 100000", ("generate", "--n", "100000"), ("-c", "import typer, rich, polars, numpy"), 2.0),
     Case(
         "generate --n 10000000",

@@ -66,8 +66,8 @@ def open_standard_streams() -> None:
 
 def main() -> None:
     """Run `cubic`."""
-    # Imports make a hundred thousand objects, and all stay: to look for garbage there takes a seventh of `inspect`.
-    gc.set_threshold(100_000, 20, 100)
+    # Imports make some hundred thousand objects, and all stay: to look for garbage there takes a tenth of `inspect`.
+    gc.set_threshold(500_000, 20, 100)
     open_standard_streams()
     if os.environ.get("CUBIC_WORKER"):  # Ctrl-C is for its supervisor, with which a worker ends
         signal.signal(signal.SIGINT, signal.SIG_IGN)
