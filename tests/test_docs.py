@@ -75,7 +75,6 @@ def test_every_page_can_be_reached_from_the_index():
 
 @pytest.mark.long
 def test_the_pictures_are_what_the_commands_draw(tmp_path):
-    pytest.importorskip("matplotlib")
     pictures.draw(tmp_path)
     for name in pictures.PICTURES:
         shown, fresh = (pictures.texts(folder / name) for folder in (ROOT / "docs", tmp_path))

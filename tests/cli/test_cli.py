@@ -231,7 +231,7 @@ def test_fail_on_makes_a_finding_exit_1_and_keeps_the_run(cubic, tmp_path, monke
 # The edge, where errors become messages
 
 
-class PanicException(BaseException):  # noqa: N818: as pyo3 names it
+class PanicException(BaseException):  # as pyo3 names it
     """What a panic of Rust raises."""
 
 

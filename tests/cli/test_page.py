@@ -79,7 +79,9 @@ def test_the_style_has_no_colour_but_the_palette():
 
 
 def test_a_picture_of_matplotlib_takes_the_colours_of_the_page():
-    figure = pytest.importorskip("matplotlib.figure").Figure()
+    from matplotlib.figure import Figure
+
+    figure = Figure()
     axes = figure.add_subplot()
     axes.plot([1, 2], color=page.LIGHT["red"], marker="o", label="a")
     axes.legend()

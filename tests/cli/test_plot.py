@@ -7,8 +7,6 @@ import helpers
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-
 from cubic_cli import forward, load_run
 from cubic_cli.cli.views import plot
 from cubic_cli.parameters import by_name
