@@ -59,7 +59,8 @@ def test_process_0_that_never_comes(earlier):
 def test_one_that_is_killed(earlier, victim):
     started = running([1, 1, 1])
     worker = worker_of(started[victim])
-    if victim:  # the whole machine, as it were, and not the worker alone
+    if victim:  # the whole machine, as it were, at once: the worker has no time to say that its supervisor is gone
+        os.kill(worker, signal.SIGSTOP)
         started[victim].kill()
     os.kill(worker, signal.SIGKILL)
     ended = finish(started)
