@@ -12,8 +12,8 @@ import numpy as np
 
 from cubic_cli import __version__
 from cubic_cli.analysis.distribution import describe, take
-from cubic_cli.config import Activation, ForwardConfig, Scaling
-from cubic_cli.data.scaling import Scale, choose_scale
+from cubic_cli.config import Activation, ForwardConfig
+from cubic_cli.data.scaling import Scale
 from cubic_cli.data.source import Source, spread_indices
 from cubic_cli.float32 import FLOAT32_MAX, Float32, shortest
 from cubic_cli.parameters import Parameters
@@ -25,10 +25,7 @@ from cubic_cli.runs.record import (
     Failure,
     FirstNonfinite,
     Parameter,
-    Record,
     Sample,
-    Scaled,
-    Summary,
     Tensor,
     Verification,
 )
@@ -173,26 +170,6 @@ def take_samples(
 def describe_column(seen: Statistics) -> Column:
     """Return the record's entry of a column of the dataset; NaN where no value is finite."""
     return Column(**_summarise(seen, math.nan), **_count_kinds(seen))
-
-
-def as_scaled(record: Record) -> Scaled:
-    """Return both columns as the network got them, which records of schema 1 do not say."""
-    if record.scaled is not None:
-        return record.scaled
-    kind, data = record.config.scaling, record.dataset
-    return Scaled(x=scale_summary(kind, data.x), y=scale_summary(kind, data.y))
-
-
-def scale_summary(kind: Scaling, column: Summary) -> Summary:
-    """Return the summary of a column after scaling; the ends are the float32 numbers that its ends become."""
-    if kind is Scaling.none or not math.isfinite(column.min):
-        return Summary(min=column.min, max=column.max, mean=column.mean, std=column.std)
-    scale = choose_scale(kind, column)
-    if scale.factor == 0:
-        return Summary(min=0.0, max=0.0, mean=0.0, std=0.0)
-    low, high = scale.apply(np.array([column.min, column.max], np.float32))
-    mean = (column.mean - scale.shift) / scale.factor
-    return Summary(min=shortest(low), max=shortest(high), mean=mean, std=column.std / scale.factor)
 
 
 def find_first_nonfinite(batch: int, parameters: Parameters, source: Source, config: ForwardConfig) -> FirstNonfinite:

@@ -125,7 +125,7 @@ def _verification(record: "Record") -> Iterator[_Finding]:
 
 def _growth(record: "Record") -> Iterator[_Finding]:
     """The range from layer to layer; where the input is zero throughout, there is nothing to multiply."""
-    from cubic_cli.analysis.describe import as_scaled
+    from cubic_cli.analysis.scaled import as_scaled
 
     sizes = [_magnitude(as_scaled(record).x), *(_magnitude(record.tensor(name)) for name in ("z1", "z2"))]
     for layer, name in enumerate(("z1", "z2"), 1):

@@ -40,10 +40,10 @@ def draw_x(rows: int, seed: int) -> Float32:
     return _draw_x(_streams(seed)[0], rows)
 
 
-def _streams(seed: int) -> list[np.random.Generator]:
+def _streams(seed: int) -> "list[np.random.Generator]":  # in quotes: numpy.random is loaded when it is used
     return [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(2)]
 
 
-def _draw_x(stream: np.random.Generator, n: int) -> Float32:
+def _draw_x(stream: "np.random.Generator", n: int) -> Float32:
     # A float64 just below 100 can round to the float32 100.0, which the interval excludes.
     return np.minimum(stream.uniform(-X_LIMIT, X_LIMIT, n).astype(np.float32), _BELOW_LIMIT)

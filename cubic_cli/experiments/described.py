@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cubic_cli.analysis import describe, distribution, findings, formats, learning_rate
+from cubic_cli.analysis.scaled import scale_summary
 from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig
 from cubic_cli.data.parameters_file import NetworkFile
@@ -107,8 +108,8 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
             y=parts.Scale(shift=scale_y.shift, factor=scale_y.factor),
         ),
         scaled=parts.Scaled(
-            x=describe.scale_summary(config.scaling, columns[0]),
-            y=describe.scale_summary(config.scaling, columns[1]),
+            x=scale_summary(config.scaling, columns[0]),
+            y=scale_summary(config.scaling, columns[1]),
         ),
         device=parts.Device(
             platform=devices[0].platform,

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import Record
 from cubic_cli.runs.values import Part
 
@@ -33,7 +32,7 @@ def parse(document: dict[str, Any]) -> tuple[Record, list[Damage]]:
     try:
         return Record.model_validate(document), []
     except ValidationError as error:
-        found = [_describe(details, document) for details in error.errors(include_url=False)]
+        found = [describe(details, document) for details in error.errors(include_url=False)]
     broken = {damage.part for damage in found}
     whole: dict[str, Any] = {
         name: (field.annotation, field)
@@ -44,15 +43,8 @@ def parse(document: dict[str, Any]) -> tuple[Record, list[Damage]]:
     return Record.model_construct(**{name: getattr(rest, name) for name in whole}), found
 
 
-def parse_listed(document: dict[str, Any]) -> Listed | Damage:
-    """Return what the list shows of the record that a JSON object says, or the first damage of that."""
-    try:
-        return Listed.model_validate(document)
-    except ValidationError as error:
-        return _describe(error.errors(include_url=False)[0], document)
-
-
-def _describe(error: ErrorDetails, document: dict[str, Any]) -> Damage:
+def describe(error: ErrorDetails, document: dict[str, Any]) -> Damage:
+    """Return the damage that pydantic found in a JSON object."""
     place = ""
     value: Any = document
     for step in error["loc"]:

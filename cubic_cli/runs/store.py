@@ -24,7 +24,6 @@ from cubic_cli.runs.files import find_file
 from cubic_cli.runs.files import held as held
 from cubic_cli.runs.files import near as near
 from cubic_cli.runs.files import rerun_hint as rerun_hint
-from cubic_cli.runs.listed import Listed
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
 
@@ -167,18 +166,6 @@ def load_record(folder: Path) -> Record:
     return record
 
 
-def load_listed(folder: Path) -> Listed:
-    """Return what the list shows of the run in `folder`; the rest of its record is not looked at.
-
-    Raises:
-        RunError: there is no run, or what is listed is damaged or of a later schema.
-    """
-    found = damage.parse_listed(load_document(folder))
-    if isinstance(found, damage.Damage):
-        raise RunError(f"{folder / RECORD} is damaged: {found}; {rerun_hint(folder)}")
-    return found
-
-
 def load_document(folder: Path) -> dict[str, Any]:
     """Return what the record of the run in `folder` says, an object of JSON whose parts may be damaged.
 
@@ -217,22 +204,3 @@ def load_parameters(folder: Path) -> dict[str, Float32]:
         return load_file(source)
     except (OSError, SafetensorError, ValueError, KeyError):
         raise RunError(f"{path} is damaged; {rerun_hint(folder)}") from None
-
-
-def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Listed | str]]:
-    """Yield all runs in `artifact_dir` by name: the name, and what is listed or, where that is damaged, what is wrong.
-
-    A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
-
-    Raises:
-        RunError: `artifact_dir` is a file, or a link to what is not there.
-    """
-    if not artifact_dir.is_dir():
-        if os.path.lexists(artifact_dir):
-            raise RunError(f"{artifact_dir} is no folder of runs; name another with --artifact-dir")
-        return
-    for folder in sorted(p for p in artifact_dir.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        try:
-            yield folder.name, load_listed(folder)
-        except RunError as error:
-            yield folder.name, str(error)

@@ -11,8 +11,7 @@ from rich.text import Text
 from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
-from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared
-from cubic_cli.cli.views.listing import shorten
+from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared, shorten
 from cubic_cli.float32 import TENSORS
 from cubic_cli.runs.record import Record
 from cubic_cli.runs.store import near

@@ -9,11 +9,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen, fit
-from cubic_cli.cli.views.format import GLUE, number, r_squared
+from cubic_cli.cli.views.format import GLUE, number, r_squared, shorten
 from cubic_cli.errors import UsageError
 from cubic_cli.parsers import suggestion
-from cubic_cli.runs import store as runs
-from cubic_cli.runs.listed import Listed
+from cubic_cli.runs.listed import Listed, list_runs
 from cubic_cli.runs.record import Record
 
 _CONFIG = ("hidden_size", "batch_size", "num_epochs", "initializer", "parameters", "activation", "scaling", "seed")
@@ -53,7 +52,7 @@ def rows(artifact_dir: Path, sort: str | None = None) -> list[dict[str, Any]]:
         UsageError: there is no such column; names those there are.
     """
     key = None if sort is None else _key(sort)
-    made = [row(name, record) for name, record in runs.list_runs(artifact_dir)]
+    made = [row(name, record) for name, record in list_runs(artifact_dir)]
     if key is None:
         return made
     known = [row for row in made if not _missing(row.get(key))]
@@ -144,11 +143,3 @@ def _cell(row: dict[str, Any], key: str) -> str | Text:
     if key == "verified":
         return Text("–") if value is None else Text("yes", GOOD) if value else Text("NO", BAD)
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def shorten(name: str, width: int) -> str:
-    """Return a name in at most `width` letters; what is left out is in the middle, for beginnings are often alike."""
-    if len(name) <= width:
-        return name
-    head = (width - 1) // 2
-    return f"{name[:head]}…{name[-(width - 1 - head) :]}"

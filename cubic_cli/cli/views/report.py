@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cubic_cli.analysis.describe import as_scaled
+from cubic_cli.analysis.scaled import as_scaled
 from cubic_cli.analysis.shape import shape as find_shape
 from cubic_cli.cli import again
 from cubic_cli.cli.views import formats, page, plot

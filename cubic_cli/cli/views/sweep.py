@@ -10,8 +10,7 @@ from cubic_cli.analysis.growth import GROUP
 from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.cli.views import page, plot, sweep_plot
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
-from cubic_cli.cli.views.format import number, r_squared
-from cubic_cli.cli.views.listing import shorten
+from cubic_cli.cli.views.format import number, r_squared, shorten
 from cubic_cli.float32 import TENSORS
 
 _COLUMNS = (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from cubic_cli.analysis.describe import as_scaled
+from cubic_cli.analysis.scaled import as_scaled
 from cubic_cli.analysis.shape import share
 from cubic_cli.cli.views.blocks import BAD, Column, Grid, fit
 from cubic_cli.cli.views.format import Axis, bar, common_axis, mean, number, percent, shape
