@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cubic_cli.cli.settings import SETTINGS
+from cubic_cli.config import SETTINGS
 
 _ROOT = Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable]

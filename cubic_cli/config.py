@@ -63,7 +63,8 @@ class Device(StrEnum):
     tpu = "tpu"
 
 
-DATA, NETWORK, RUN, CHECKS, MACHINES = "Data", "Network", "Run", "Checks", "Many machines"  # what a setting is about
+# What a setting is about.
+DATA, NETWORK, RUN, SHOW, CHECKS, MACHINES = "Data", "Network", "Run", "Show", "Checks", "Many machines"
 
 
 class Setting(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from cubic_cli.cli import app as cli
-from cubic_cli.cli import settings as options
+from cubic_cli.config import SETTINGS
 from cubic_cli.engine import compiler
 
 settings.register_profile("developer", max_examples=25, deadline=None)
@@ -82,7 +82,7 @@ def pytest_make_parametrize_id(val, argname):
 @pytest.fixture(autouse=True)
 def clean_folder(tmp_path, monkeypatch):
     """Every test runs in an empty folder, without the settings of whoever runs it, and leaves none of a .env."""
-    for name in options.SETTINGS:
+    for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)

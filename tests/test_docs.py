@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cubic_cli.analysis import limits
-from cubic_cli.cli import settings as options
+from cubic_cli.config import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
@@ -118,7 +118,7 @@ def test_the_readme_names_every_room():
 
 def test_every_setting_has_its_row():
     text = read("docs/commands.md")
-    assert not [name for name in options.SETTINGS if f"`{name}`" not in text]
+    assert not [name for name in SETTINGS if f"`{name}`" not in text]
 
 
 def test_the_limits_are_those_of_the_code():

@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 
 from cubic_cli.cli import app as cli
-from cubic_cli.cli import settings as options
+from cubic_cli.config import SETTINGS
 from cubic_cli.engine import compiler
 
 WORDS = [
@@ -70,7 +70,7 @@ def spoil(rng: random.Random) -> None:
             rng.choice(["x,y\n", "x,y\n", "y,x\n", "x,y,note\n", "a,x\n", ""]) + rng.choice([rows, good, good + rows])
         )
     elif kind == 1:
-        names = rng.sample(sorted(options.SETTINGS), 2)
+        names = rng.sample(sorted(SETTINGS), 2)
         Path(".env").write_text("".join(f"{name}={rng.choice(WORDS)}\n" for name in names), encoding="utf-8")
     elif kind == 2:
         remove(Path(".env"))

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cubic_cli.cli import app as cli
-from cubic_cli.cli import settings as options
+from cubic_cli.config import SETTINGS
 
 WIDTH = 100
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -145,7 +145,7 @@ def _place() -> Iterator[None]:
     before, folder = dict(os.environ), Path.cwd()
     with tempfile.TemporaryDirectory() as place:
         try:
-            for name in options.SETTINGS:
+            for name in SETTINGS:
                 os.environ.pop(name, None)
             os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="xterm")
             os.chdir(place)

@@ -10,7 +10,6 @@ import typer
 
 import cubic_cli
 from cubic_cli.cli import dotenv, library_variables, terminal
-from cubic_cli.cli import settings as options
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
 from cubic_cli.cli.help import Command, Group
 from cubic_cli.errors import NO_MEMORY, CubicError, is_no_memory
@@ -41,7 +40,7 @@ def main(
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
         raise typer.Exit(2)
-    ctx.obj = dotenv.load(options.SETTINGS, [name for name, known in options.SETTINGS.items() if known.is_path])
+    ctx.obj = dotenv.load()
 
 
 app.command(cls=Command)(generate.generate)

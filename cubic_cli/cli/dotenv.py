@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cubic_cli.config import SETTINGS
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
@@ -48,22 +49,17 @@ class DotEnv:
     error: CubicError | None = None
 
 
-def load(settings: Collection[str], paths: Collection[str], start: Path | None = None) -> DotEnv:
+def load(start: Path | None = None) -> DotEnv:
     """Lay the nearest `.env`, from `start` or the current folder upward, underneath the environment.
 
     What is wrong is not raised but returned, so that `--help` can be shown all the same.
-
-    Args:
-        settings: the variables that are ours.
-        paths: those of them that hold paths.
-        start: a folder.
     """
     notes: list[str] = []
     lines: dict[str, int] = {}
     try:
         folder = start or Path.cwd()
         path, raw = _find(folder, notes)
-        values = {} if path is None else _read(path, raw, settings, paths, folder, notes, lines)
+        values = {} if path is None else _read(path, raw, folder, notes, lines)
     except FileNotFoundError:
         gone = CubicError("the current folder is not there any more; change to another with `cd`")
         return DotEnv(error=gone)
@@ -107,15 +103,7 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
     return None, b""
 
 
-def _read(
-    path: Path,
-    raw: bytes,
-    settings: Collection[str],
-    paths: Collection[str],
-    start: Path,
-    notes: list[str],
-    lines: dict[str, int],
-) -> dict[str, str]:
+def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str, int]) -> dict[str, str]:
     """Return what takes effect of a file: the values of names that the environment does not set.
 
     What is to be told is added to `notes`, and the line of each name to `lines`.
@@ -125,7 +113,7 @@ def _read(
     """
     text = raw.decode("utf-8-sig", "surrogateescape")
     letters = re.sub("[\0\ud800-\udfff]", "", text)  # of a file in UTF-16, too
-    is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(settings)})\b", letters, re.MULTILINE) is not None
+    is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(SETTINGS)})\b", letters, re.MULTILINE) is not None
     if len(raw) > _MAX_SIZE:
         if is_ours:
             raise UsageError(f"{path} is larger than 1 MiB; a file of settings is smaller")
@@ -152,18 +140,18 @@ def _read(
             except KeyError as error:
                 values.pop(binding.key, None)
                 undefined[binding.key] = (line, error.args[0])
-    notes += _mistaken(path, [*values, *undefined], settings)
+    notes += _mistaken(path, [*values, *undefined])
     for name, (line, missing) in undefined.items():
-        if name in settings:
+        if name in SETTINGS:
             raise UsageError(
                 f"{path}, line {line}: {name} has ${{{missing}}}, which is set neither in the environment nor above "
                 "this line; single quotation marks keep a text as it is"
             )
-    taken = {name for name in values if name in settings or name in JAX_VARIABLES}
+    paths = {name for name, setting in SETTINGS.items() if setting.is_path}
     return {
-        name: _absolute(values[name], path, lines[name], start) if name in paths else values[name]
-        for name in taken
-        if values[name] and not os.environ.get(name)
+        name: _absolute(value, path, lines[name], start) if name in paths else value
+        for name, value in values.items()
+        if value and (name in SETTINGS or name in JAX_VARIABLES) and not os.environ.get(name)
     }
 
 
@@ -215,15 +203,15 @@ def _absolute(value: str, file: Path, line: int, start: Path) -> str:
     return path if file.parent == start else os.path.join(file.parent, path)
 
 
-def _mistaken(path: Path, names: Collection[str], settings: Collection[str]) -> Iterator[str]:
+def _mistaken(path: Path, names: Collection[str]) -> Iterator[str]:
     """Yield a line for each name that has no effect and looks as if it were to have one."""
     for name in names:
-        if name in settings or name in JAX_VARIABLES:
+        if name in SETTINGS or name in JAX_VARIABLES:
             continue
         if name.startswith(("JAX_", "XLA_")):
             yield f"{name} in {path} has no effect; set it in the environment"
         else:
-            near = [one for one in settings if _distance(name.upper(), one) <= (1 if len(one) <= 6 else 2)]
+            near = [one for one in SETTINGS if _distance(name.upper(), one) <= (1 if len(one) <= 6 else 2)]
             if near:
                 yield f"{name} in {path} has no effect; did you mean {near[0]}?"
 

@@ -9,13 +9,12 @@ from typer import Exit, TyperException
 from typer.core import TyperCommand, TyperGroup
 
 from cubic_cli.cli import library_variables, terminal
-from cubic_cli.config import CHECKS, DATA, MACHINES, NETWORK, RUN
+from cubic_cli.config import CHECKS, DATA, MACHINES, NETWORK, RUN, SHOW
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-SHOW = "Show"
 PANELS = (DATA, NETWORK, RUN, SHOW, CHECKS, MACHINES)
 _WIDEST = 100  # cells: longer lines are hard to read
 _LEAST = 12  # cells beside the flags: less than a word is no help

@@ -15,38 +15,14 @@ import typer
 
 from cubic_cli import config as cfg
 from cubic_cli.analysis.limits import LIMITS
-from cubic_cli.config import SETTINGS as SETTINGS
+from cubic_cli.config import SETTINGS
 from cubic_cli.errors import UsageError
 from cubic_cli.parsers import suggestion
 
 
-def option(
-    *flags: str,
-    help: str,
-    variable: str | None = None,
-    parse: Callable[[str], Any] | None = None,
-    metavar: str | None = None,
-    panel: str | None = None,
-    callback: Callable[..., Any] | None = None,
-    complete: Callable[..., Any] | None = None,
-) -> Any:
-    """Return an option; without `flags` its flag is the name of the parameter.
+def parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Return a parser for Typer; what `parse` refuses with a `ValueError` is told with the value that was found."""
 
-    What `parse` refuses with a `ValueError` is told with the value that was found.
-    """
-    return typer.Option(
-        *flags,
-        envvar=variable,
-        parser=None if parse is None else _parser(parse),
-        metavar=metavar,
-        help=help,
-        rich_help_panel=panel,
-        callback=callback,
-        autocompletion=complete,
-    )
-
-
-def _parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     def parsed(value: Any) -> Any:
         if not isinstance(value, str):  # the default
             return value
@@ -69,7 +45,7 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     if (
         given := ctx.get_parameter_source("artifact_dir")
     ) is None or given.name == "DEFAULT":  # nobody has read .env yet
-        dotenv.load(SETTINGS, [name for name, known in SETTINGS.items() if known.is_path])
+        dotenv.load()
         folder = os.environ.get("ARTIFACT_DIR") or folder
     if folder is None:  # a value that is refused
         return []
@@ -87,13 +63,13 @@ def _paths(ctx: typer.Context, parameter: typer.CallbackParam, values: list[str]
     source = ctx.get_parameter_source(str(parameter.name))
     if source is not None and source.name == "ENVIRONMENT":
         values = [os.environ[str(parameter.envvar)]]
-    one = _parser(SETTINGS[str(parameter.envvar)].parse)
+    one = parser(SETTINGS[str(parameter.envvar)].parse)
     return [one(value) for value in values]
 
 
 def _parts(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """Return a parser of one value, or of several with commas between them."""
-    one = _parser(parse)
+    one = parser(parse)
 
     def parts(text: str) -> list[Any]:
         words = [part.strip() for part in text.split(",") if part.strip()] if "," in text else []
@@ -132,15 +108,15 @@ def of(name: str, several: bool = False) -> Any:
         parse, help, callback = None, f"{help} Repeatable.", _paths
     elif several and parse is not None:
         parse, metavar, callback = _parts(parse), f"{metavar},...", _flatten
-    return option(
+    return typer.Option(
         *known.flags,
-        variable=name.upper(),
-        parse=parse,
+        envvar=name.upper(),
+        parser=None if parse is None else parser(parse),
         metavar=metavar,
-        panel=known.panel,
+        rich_help_panel=known.panel,
         help=help,
         callback=callback,
-        complete=complete_run if name == "run_name" else _complete(words) if words else None,
+        autocompletion=complete_run if name == "run_name" else _complete(words) if words else None,
     )
 
 
@@ -184,10 +160,13 @@ def takes(*kinds: type[Any], several: Collection[str] = ()) -> Callable[[Callabl
 ArtifactDir = Annotated[str, of("artifact_dir")]
 Device = Annotated[cfg.Device, of("device")]
 Distributed = Annotated[
-    bool,
-    option("--distributed", panel=cfg.MACHINES, help="Share the work with other processes."),
+    bool, typer.Option("--distributed", rich_help_panel=cfg.MACHINES, help="Share the work with other processes.")
 ]
-Json = Annotated[bool, option("--json", panel=cfg.RUN, help="Print one JSON document and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Save = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", rich_help_panel=cfg.SHOW, help="Keep it: a page (.html), or .md, .svg, .txt."),
+]
 
 Config = TypeVar("Config", cfg.ForwardConfig, cfg.GenerateConfig, cfg.ProcessConfig)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cubic_cli.cli.encoding import legible
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from cubic_cli.cli.views.blocks import Screen
 
 
-class Advance(Protocol):
-    """Takes how much more was done, and how much work that was."""
-
-    def __call__(self, more: int, effort: int = 0, /) -> None: ...
+Advance = Callable[[int, int], None]  # takes how much more was done, and how much work that was
 
 
 def console(stderr: bool = False) -> "Console":
@@ -95,7 +92,7 @@ def progress(
     wait for the compiler. When all is done the bar says what comes `then`, as verifying does.
     """
     if not _moves():
-        yield lambda more, effort=0: None
+        yield lambda more, effort: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -118,7 +115,7 @@ def progress(
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=total, said=said())
 
-        def advance(more: int, effort: int = 0) -> None:
+        def advance(more: int, effort: int) -> None:
             nonlocal done, work, shown, since, last, first, task
             last = clock()
             if not done:

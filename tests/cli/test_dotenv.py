@@ -10,13 +10,7 @@ import helpers
 import pytest
 
 from cubic_cli.cli import dotenv
-from cubic_cli.cli import settings as options
-
-PATHS = [name for name, known in options.SETTINGS.items() if known.is_path]
-
-
-def load(start=None):
-    return dotenv.load(options.SETTINGS, PATHS, start)
+from cubic_cli.cli.dotenv import load
 
 
 @pytest.fixture

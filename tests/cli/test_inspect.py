@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import cubic_cli
+from cubic_cli import config
 from cubic_cli.analysis import compare, iteration
 from cubic_cli.cli import app as cli
-from cubic_cli.cli import settings as options
 from cubic_cli.cli.views import blocks, format, listing
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import run as run_view
@@ -42,7 +42,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in options.SETTINGS:  # an earlier test's .env may have left some
+        for name in config.SETTINGS:  # an earlier test's .env may have left some
             patch.delenv(name, raising=False)
         assert cli.run(["generate", "--n", "300"]) == 0
         for name, arguments in SETTINGS.items():

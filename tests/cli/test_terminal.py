@@ -71,9 +71,9 @@ def test_the_rate_leaves_out_what_came_before_the_first_report(monkeypatch):
 def test_a_bar_says_what_comes_when_all_is_passed(monkeypatch):
     stderr = be_terminal(monkeypatch)
     with terminal.progress("passing", 2, then="verifying") as advance:
-        advance(1)
+        advance(1, 0)
         assert "verifying" not in stderr.getvalue()
-        advance(1)
+        advance(1, 0)
     assert re.search(r"verifying .*2/2 epochs", stderr.getvalue())
 
 
@@ -81,7 +81,7 @@ def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
     stderr = be_terminal(monkeypatch)
     monkeypatch.setattr(stderr, "encoding", "ascii", raising=False)
     with terminal.progress("n" * 90 + "[red]-h64", 2) as advance:
-        advance(1)
+        advance(1, 0)
     assert re.search(r" ?\.\.\.n{10,20}\[red\]-h64 ", stderr.getvalue())
     assert "-" * 20 in re.sub(r"\x1b\[[\d;]*m", "", stderr.getvalue())
 
@@ -89,10 +89,10 @@ def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
 def test_where_nothing_moves_nothing_is_shown(monkeypatch):
     stderr = be_terminal(monkeypatch, "dumb")
     with terminal.progress("reading", 10) as advance, terminal.status("checking"):
-        advance(10)
+        advance(10, 0)
     monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
     with terminal.progress("reading", 10) as advance, terminal.status("checking"):
-        advance(10)
+        advance(10, 0)
     assert stderr.getvalue() == plain.getvalue() == ""
 
 

@@ -20,13 +20,11 @@ def check(
     device: options.Device = Device.auto,
     seconds: Annotated[
         float,
-        options.option(parse=parse_size, metavar="N", help="Repeat it until N seconds have passed."),
+        typer.Option(parser=options.parser(parse_size), metavar="N", help="Repeat it until N seconds have passed."),
     ] = 0.0,
     distributed: options.Distributed = False,
     *,
-    save: Annotated[
-        str | None, options.option(metavar="FILE", help="Keep it: a page (.html), or .md, .svg, .txt.")
-    ] = None,
+    save: options.Save = None,
     json: options.Json = False,
 ) -> None:
     """Say whether this JAX installation computes right on these devices: exit 0 right, 1 wrong, 3 not checked.

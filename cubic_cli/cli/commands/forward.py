@@ -88,7 +88,9 @@ def _run(
     In a distributed run every process comes here, and process 0 alone saves and shows what all have computed.
     """
     config, origins, network = own_network.choose(ctx, config, origins)
-    _generate(data)
+    if data is not None:
+        summary = write_dataset(data, force=False)
+        terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
     from cubic_cli.experiments import run
     from cubic_cli.runs import names
     from cubic_cli.runs import store as runs
@@ -101,16 +103,11 @@ def _run(
             samples = run.read(config, scratch, terminal.tell, lambda rows: advance(rows, rows))
         then = "verifying" if config.verify else "finishing"
         with terminal.progress("passing", config.num_epochs, then=then) as advance:
-            rows = samples.source.count
-
-            def watch(epoch: int, loss: float) -> None:
-                advance(1, rows)
-
             record, losses = run.run(
                 config,
                 origins,
                 scratch,
-                progress=watch,
+                progress=lambda epoch, loss: advance(1, samples.source.count),
                 data=samples,
                 group=group,
                 tell=terminal.tell,
@@ -119,12 +116,6 @@ def _run(
     if saves:
         _show(record, losses, folder, json, earlier)
     return record
-
-
-def _generate(config: GenerateConfig | None) -> None:
-    if config is not None:
-        summary = write_dataset(config, force=False)
-        terminal.tell(f"generated {summary.rows:,} rows in {summary.path}")
 
 
 def _show(record: "Record", losses: "Float32", folder: Path, json: bool, earlier: datetime | None) -> None:

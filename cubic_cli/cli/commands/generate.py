@@ -18,7 +18,7 @@ def generate(
     ctx: typer.Context,
     *,
     force: Annotated[
-        bool, options.option("--force", panel=DATA, help="Replace a file that is not cubic's own.")
+        bool, typer.Option("--force", rich_help_panel=DATA, help="Replace a file that is not cubic's own.")
     ] = False,
     json: options.Json = False,
 ) -> None:

@@ -2,14 +2,13 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
-from cubic_cli.cli.help import SHOW
-from cubic_cli.config import RUN, ForwardConfig
+from cubic_cli.config import RUN, SHOW, ForwardConfig
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 from cubic_cli.parsers import parse_count_or_all, parse_integer, parse_size
 
@@ -18,6 +17,12 @@ if TYPE_CHECKING:
 
 
 UNITS = 8  # groups of units written out by --row
+_COUNT = options.parser(parse_integer(1))
+
+
+def _shown(*flags: str, **given: Any) -> Any:
+    """Return an option that says what is shown."""
+    return typer.Option(*flags, rich_help_panel=SHOW, **given)
 
 
 def _complete_column(incomplete: str) -> list[str]:
@@ -39,69 +44,47 @@ def inspect(
     ] = None,
     run_name: Annotated[str | None, options.of("run_name")] = None,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
-    list_: Annotated[bool, options.option("--list", panel=SHOW, help="List the runs.")] = False,
+    list_: Annotated[bool, _shown("--list", help="List the runs.")] = False,
     sort: Annotated[
         str | None,
-        options.option(
-            panel=SHOW,
+        _shown(
             metavar="COLUMN",
             help="With --list: sort by this column, -COLUMN downward.",
-            complete=_complete_column,
+            autocompletion=_complete_column,
         ),
     ] = None,
-    epoch: Annotated[
-        int | None,
-        options.option(panel=SHOW, parse=parse_integer(1), metavar="INT", help="With --batch: show one iteration."),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        options.option(panel=SHOW, parse=parse_integer(1), metavar="INT", help="With --epoch: show one iteration."),
-    ] = None,
+    epoch: Annotated[int | None, _shown(parser=_COUNT, metavar="INT", help="With --batch: show one iteration.")] = None,
+    batch: Annotated[int | None, _shown(parser=_COUNT, metavar="INT", help="With --epoch: show one iteration.")] = None,
     row: Annotated[
         int | None,
-        options.option(
-            panel=SHOW,
-            parse=parse_integer(1),
-            metavar="INT",
-            help="Write out the arithmetic of one sample, from 1 (--save .tex too).",
-        ),
+        _shown(parser=_COUNT, metavar="INT", help="Write out the arithmetic of one sample, from 1 (--save .tex too)."),
     ] = None,
     units: Annotated[
         int | None,
-        options.option(
-            panel=SHOW, parse=parse_count_or_all, metavar="K|all", help="With --row: write out so many units."
-        ),
+        _shown(parser=options.parser(parse_count_or_all), metavar="K|all", help="With --row: write out so many units."),
     ] = UNITS,
     blank: Annotated[
-        bool, options.option("--blank", panel=SHOW, help="With --row: leave the results out; --save keeps them apart.")
+        bool, _shown("--blank", help="With --row: leave the results out; --save keeps them apart.")
     ] = False,
-    formats: Annotated[
-        bool, options.option("--formats", panel=SHOW, help="Show what each tensor would lose in fewer bits.")
-    ] = False,
+    formats: Annotated[bool, _shown("--formats", help="Show what each tensor would lose in fewer bits.")] = False,
     compare: Annotated[
         list[str],
-        options.option(
-            panel=SHOW,
+        _shown(
             metavar="OTHER",
             help="Set this other run beside it: its name, or its folder's path; repeatable.",
-            complete=options.complete_run,
+            autocompletion=options.complete_run,
         ),
     ] = [],  # noqa: B006
     tolerance: Annotated[
         float | None,
-        options.option(
-            panel=SHOW,
-            parse=parse_size,
+        _shown(
+            parser=options.parser(parse_size),
             metavar="R",
             help="With --compare: exit 1 where a loss or a range differs by more than R, relatively.",
         ),
     ] = None,
-    save: Annotated[
-        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep it: a page (.html), or .md, .svg, .txt.")
-    ] = None,
-    plot: Annotated[
-        str | None, options.option(panel=SHOW, metavar="FILE", help="Draw the run (.png, .svg, .pdf).")
-    ] = None,
+    save: options.Save = None,
+    plot: Annotated[str | None, _shown(metavar="FILE", help="Draw the run (.png, .svg, .pdf).")] = None,
     json: options.Json = False,
 ) -> None:
     """Show a saved run, the list of runs, one iteration, or runs side by side. It starts no JAX.

@@ -8,8 +8,7 @@ import typer
 
 from cubic_cli.cli import library_variables, own_network, terminal
 from cubic_cli.cli import settings as options
-from cubic_cli.cli.help import SHOW
-from cubic_cli.config import AXES, RUN, ForwardConfig
+from cubic_cli.config import AXES, RUN, SHOW, ForwardConfig
 from cubic_cli.errors import CubicError, UsageError
 
 if TYPE_CHECKING:
@@ -25,15 +24,13 @@ def sweep(
     *,
     rerun: Annotated[
         bool,
-        options.option("--rerun", panel=RUN, help="Run what is saved already again, too."),
+        typer.Option("--rerun", rich_help_panel=RUN, help="Run what is saved already again, too."),
     ] = False,
     plot: Annotated[
         str | None,
-        options.option(panel=SHOW, metavar="FILE", help="Draw how the tensors grow with H (.png, .svg, .pdf)."),
+        typer.Option(rich_help_panel=SHOW, metavar="FILE", help="Draw how the tensors grow with H (.png, .svg, .pdf)."),
     ] = None,
-    save: Annotated[
-        str | None, options.option(panel=SHOW, metavar="FILE", help="Keep it: a page (.html), or .md, .svg, .txt.")
-    ] = None,
+    save: options.Save = None,
     json: options.Json = False,
 ) -> None:
     """Run the forward pass for each combination of settings, save each run as <RUN_NAME>-…, and rank them in a table.
