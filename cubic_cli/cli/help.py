@@ -9,6 +9,7 @@ from typer import Exit, TyperException
 from typer.core import TyperCommand, TyperGroup
 
 from cubic_cli.cli import library_variables, terminal
+from cubic_cli.cli.encoding import legible
 from cubic_cli.config import CHECKS, DATA, MACHINES, NETWORK, RUN, SHOW
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Group(TyperGroup):
 
 
 def _summary(command: Any) -> str:
-    return " ".join((command.help or "").split("\n\n")[0].split())
+    return _spell(" ".join((command.help or "").split("\n\n")[0].split()))
 
 
 def _flags(parameter: Any) -> "Text":
@@ -99,7 +100,7 @@ def _flags(parameter: Any) -> "Text":
 def _sentence(parameter: Any) -> "Text":
     from rich.text import Text
 
-    text = Text(parameter.help or "")
+    text = Text(_spell(parameter.help or ""))
     if not parameter.envvar:
         return text
     default = parameter.default
@@ -110,16 +111,24 @@ def _sentence(parameter: Any) -> "Text":
     return text.append(f" {parameter.envvar}" + ("" if default is None else f"={default}"), "dim")
 
 
+def _spell(text: str) -> str:
+    """Return text in what the terminal can show."""
+    return "\n".join(legible(line, terminal.encoding()) for line in text.split("\n"))
+
+
 def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text]]]", legend: str) -> str:
+    from rich import box
     from rich.panel import Panel
     from rich.table import Table
 
     console = terminal.console()
+    # Where an encoding lacks the round corners, Rich draws others.
+    edge = box.ASCII if terminal.encoding() == "ascii" else box.ROUNDED
     left = max(len(flags) for rows in panels.values() for flags, _ in rows)
     console.width = min(max(console.width, left + _LEAST), _WIDEST)
 
     def parts() -> "Iterator[RenderableType]":
-        yield from (usage, "", *_paragraphs(description, console.width))
+        yield from (usage, "", *_paragraphs(_spell(description), console.width))
         for name, rows in panels.items():
             if rows:
                 table = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -127,7 +136,7 @@ def _page(usage: str, description: str, panels: "dict[str, list[tuple[Text, Text
                 table.add_column(ratio=1, overflow="fold")
                 for row in rows:
                     table.add_row(*row)
-                yield Panel(table, title=name, title_align="left", border_style="dim")
+                yield Panel(table, edge, title=name, title_align="left", border_style="dim")
         yield legend
 
     with console.capture() as captured:

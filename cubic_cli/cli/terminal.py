@@ -31,12 +31,17 @@ def console(stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=width, highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None)
 
 
+def encoding() -> str:
+    """Return the encoding of standard output; a dumb terminal gets ASCII."""
+    return "ascii" if _is_dumb() else sys.stdout.encoding
+
+
 def show(screen: "Callable[[int], Screen]") -> None:
     """Print the screen that is made for the width of the terminal."""
     from cubic_cli.cli.views import blocks
 
-    out, encoding = console(), "ascii" if _is_dumb() else sys.stdout.encoding
-    out.print(blocks.render(screen(out.width), out.width, encoding), crop=False)  # a number is never cut
+    out = console()
+    out.print(blocks.render(screen(out.width), out.width, encoding()), crop=False)  # a number is never cut
 
 
 def give(
@@ -67,8 +72,8 @@ def tell(text: str) -> None:
         print(legible(text, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
-def _moves() -> bool:
-    """Return whether what moves can be shown on standard error."""
+def moves() -> bool:
+    """Return whether a progress bar can be shown on standard error."""
     return sys.stderr.isatty() and not _is_dumb()
 
 
@@ -91,7 +96,7 @@ def progress(
     samples/s`. Without a `total` there is a count alone. The rate is of what came after the first report, which had to
     wait for the compiler. When all is done the bar says what comes `then`, as verifying does.
     """
-    if not _moves():
+    if not moves():
         yield lambda more, effort: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -110,7 +115,7 @@ def progress(
         count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
         seconds = last - since
         rate = f", {_short((work - first) / seconds)} {per}/s" if work > first and seconds > 0 else ""
-        return f"{count} {unit}{rate}"
+        return f"{count} {unit}{rate}" if unit else ""
 
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=total, said=said())
@@ -145,16 +150,6 @@ def _short(rate: float) -> str:
         if rate >= size:
             return f"{rate / size:.3g}{letter}"
     return f"{rate:.3g}"
-
-
-@contextlib.contextmanager
-def status(description: str) -> Iterator[None]:
-    """Show on standard error, where that is a terminal, that work of unknown length is under way."""
-    if not _moves():
-        yield
-        return
-    with console(stderr=True).status(description):
-        yield
 
 
 def discard_stdout() -> None:

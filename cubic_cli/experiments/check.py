@@ -17,23 +17,26 @@ from cubic_cli.engine.devices import absent_platforms, failed_plugins, pick_devi
 from cubic_cli.errors import DeviceError, UsageError
 from cubic_cli.experiments.report import Check as Check
 from cubic_cli.experiments.report import CheckedDevice, Report, Row, attempt, ids, merge_alike, not_checked
+from cubic_cli.experiments.watch import Watch, unwatched
 
 
-def check(device: Device, seconds: float = 0.0) -> Report:
+def check(device: Device, seconds: float = 0.0, watch: Watch = unwatched) -> Report:
     """Check this process's devices of JAX's backend `device`, each alone and all together.
 
     It is repeated until `seconds` have passed, for the faults that come with heat and time. What JAX_PLATFORMS names
     and is not there makes it "not checked", and where neither it nor `device` chose, so does a plugin that is installed
-    and did not come up.
+    and did not come up. `watch` shows the progress of compiling, and of the checks.
     """
     started = time.perf_counter()
+    until = started + seconds if seconds else 0.0
     rows: list[Row] = []
     devices: list[Any] = []
     facts: dict[str, Any] = {"rounds": 0, "processes": 1}
     try:
-        devices = _own_devices(device)
+        with watch("starting JAX", None, ""):
+            devices = _own_devices(device)
         with without_compilation_cache():
-            rows, facts["rounds"] = run_checks(list_checks(devices), started + seconds)
+            rows, facts["rounds"] = run_checks(list_checks(devices), until, watch)
             facts |= _find_facts(devices[0])
     except UsageError:
         raise
@@ -90,20 +93,29 @@ def list_checks(devices: Sequence[Any]) -> list[Check]:
     return [*drawn, *check_pass.list_passes(devices), *under, *collectives]
 
 
-def run_checks(checks: Sequence[Check], until: float = 0.0) -> tuple[list[Row], int]:
+def run_checks(checks: Sequence[Check], until: float = 0.0, watch: Watch = unwatched) -> tuple[list[Row], int]:
     """Run all checks, in rounds until the time `until`, but once at least; return the rows and how many rounds.
 
     Threads compile side by side, for XLA compiles outside Python's lock.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        prepared = list(pool.map(_prepare, checks))
+    prepared: list[Callable[[], Iterable[Row]] | Row] = []
+    named = "checks", "checks"
+    with (
+        watch("compiling", len(checks), *named) as advance,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    ):
+        for ready in pool.map(_prepare, checks):
+            prepared.append(ready)
+            advance(1, 1)
     rows: list[Row] = []
     rounds = 0
-    while not rounds or time.perf_counter() < until:
-        for one, ready in zip(checks, prepared, strict=True):
-            rows += [ready] if isinstance(ready, Row) else attempt(one.what, ids(one.devices), ready)
-        rows = merge_alike(rows)
-        rounds += 1
+    with watch("checking", None if until else len(checks), *named) as advance:
+        while not rounds or time.perf_counter() < until:
+            for one, ready in zip(checks, prepared, strict=True):
+                rows += [ready] if isinstance(ready, Row) else attempt(one.what, ids(one.devices), ready)
+                advance(1, 1)
+            rows = merge_alike(rows)
+            rounds += 1
     return rows, rounds
 
 

@@ -13,7 +13,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cubic_cli.analysis import findings
 from cubic_cli.config import AXES, ForwardConfig
 from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
+from cubic_cli.experiments.watch import Watch
 from cubic_cli.parsers import MAX_RUN_NAME, check_run_name
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.record import Record
@@ -33,9 +33,6 @@ _MAKE_NETWORKS = ("initializer", "hidden_size", "seed")  # whose place a file of
 _ASCENDING = ("hidden_size", "batch_size")
 _SAME_SETTINGS = (*AXES, "num_epochs")
 _SAME_VERSIONS = ("cubic", "jax", "jaxlib")
-
-# From a description, a total and the names of what is counted to what is told how much more is done.
-Watch = Callable[..., AbstractContextManager[Callable[[int, int], None]]]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -484,3 +485,17 @@ def test_the_help_is_whole_at_any_width(cubic, monkeypatch, columns):
     status, out, err = cubic("inspect", "--help")
     assert (status, err) == (0, "")
     assert "…" not in out
+
+
+@pytest.mark.parametrize("command", [(), ("forward",), ("inspect",), ("sweep",)], ids=" ".join)
+@pytest.mark.parametrize(("term", "encoding"), [("dumb", "utf-8"), ("xterm", "ascii"), ("xterm", "cp1252")])
+def test_the_help_keeps_its_columns_where_there_are_no_boxes(monkeypatch, term, encoding, command):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    assert app.run([*command, "--help"]) == 0
+    sys.stdout.flush()
+    shown = sys.stdout.buffer.getvalue().decode(encoding)
+    assert shown.isascii() or encoding == "cp1252"
+    assert "\\u" not in shown
+    assert {len(line) for line in shown.splitlines() if line.startswith(("|", "+"))} == {80}

@@ -77,6 +77,14 @@ def test_a_bar_says_what_comes_when_all_is_passed(monkeypatch):
     assert re.search(r"verifying .*2/2 epochs", stderr.getvalue())
 
 
+def test_a_bar_without_a_unit_has_no_count(monkeypatch):
+    stderr = be_terminal(monkeypatch)
+    with terminal.progress("starting JAX", None, "") as advance:
+        advance(1, 0)
+    assert "starting JAX" in stderr.getvalue()
+    assert "1" not in re.sub(r"\x1b\[[\d;]*\w", "", stderr.getvalue())
+
+
 def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
     stderr = be_terminal(monkeypatch)
     monkeypatch.setattr(stderr, "encoding", "ascii", raising=False)
@@ -88,10 +96,10 @@ def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
 
 def test_where_nothing_moves_nothing_is_shown(monkeypatch):
     stderr = be_terminal(monkeypatch, "dumb")
-    with terminal.progress("reading", 10) as advance, terminal.status("checking"):
+    with terminal.progress("reading", 10) as advance:
         advance(10, 0)
     monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
-    with terminal.progress("reading", 10) as advance, terminal.status("checking"):
+    with terminal.progress("reading", 10) as advance:
         advance(10, 0)
     assert stderr.getvalue() == plain.getvalue() == ""
 

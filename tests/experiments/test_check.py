@@ -3,6 +3,7 @@
 The passes here are made of NumPy by `honest`, which is quick, and are then broken; a whole check runs what is compiled.
 """
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -621,6 +622,26 @@ def test_rounds_until_the_time_is_over_and_the_worst_is_kept(monkeypatch):
     assert count == next(rounds) - 1 == 6
     assert [(one.verdict, one.error, one.text) for one in found] == [(WRONG, 3.0, "off")]
     assert check.run_checks(checks)[1] == 1
+
+
+def test_compiling_and_checking_are_watched():
+    """Of several rounds it is not known how many checks they are."""
+    seen = []
+
+    @contextlib.contextmanager
+    def watch(description, total, *names):
+        seen.append([description, total, 0])
+
+        def advance(more, effort):
+            seen[-1][-1] += more
+
+        yield advance
+
+    checks = [Check(name, [], lambda: lambda: [row()]) for name in "abc"]
+    check.run_checks(checks, 0.0, watch)
+    assert seen == [["compiling", 3, 3], ["checking", 3, 3]]
+    check.run_checks(checks, 1e-9, watch)
+    assert seen[2:] == [["compiling", 3, 3], ["checking", None, 3]]
 
 
 @pytest.mark.parametrize(

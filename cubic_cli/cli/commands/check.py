@@ -46,8 +46,7 @@ def check(
         return
     from cubic_cli.experiments import check as checking
 
-    with terminal.status("checking"):
-        report = checking.check(device, seconds)
+    report = checking.check(device, seconds, terminal.progress)
     _give(report, json, save)
     _conclude(report.verdict, _failure(report))
 
@@ -69,8 +68,8 @@ def _share(
 
     try:
         with join.joined(where, device, {}, lambda message: terminal.fail(message, NotCheckedError.exit_code)) as group:
-            with terminal.status("checking"):
-                told = group.gather("check", reports.to_document(checking.check(device, seconds)))
+            report = checking.check(device, seconds, terminal.progress)
+            told = group.gather("check", reports.to_document(report))
             verdict = failure = None
             if told is not None:
                 report = reports.merge_reports([reports.from_document(document) for document in told])

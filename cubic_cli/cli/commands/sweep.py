@@ -62,13 +62,16 @@ def sweep(
     outcomes = []
     for outcome in grid.run_grid(points, base, sources, rerun, terminal.progress, terminal.tell):
         outcomes.append(outcome)
-        terminal.tell(f"{len(outcomes)}/{len(points)} {_news(outcome)}")
+        if terminal.moves():
+            terminal.tell(f"{len(outcomes)}/{len(points)} {_news(outcome)}")
     ranked = grid.rank(outcomes)
     grown = growth([outcome.record for outcome in outcomes if outcome.record is not None])
     document = {"runs": [_row(outcome) for outcome in ranked], "growth": grown}
     name = base.run_name
     page = functools.partial(view.as_page, document, name)
     terminal.give(document, lambda width: view.screen(document, name, width), json, save, f"cubic sweep {name}", page)
+    if not json:
+        terminal.tell(_sum_up(outcomes, Path(base.artifact_dir)))
     if plot is not None:
         from cubic_cli.cli.views.files import write_whole
         from cubic_cli.cli.views.plot import render
@@ -97,6 +100,14 @@ def _news(outcome: "Outcome") -> str:
     seconds = sum(epoch.seconds for epoch in outcome.record.epochs)
     how = "as saved" if outcome.kept else f"epochs in {duration(seconds)}"
     return f"{outcome.config.run_name}: loss {number(outcome.record.loss_in_data_units)}, {how}"
+
+
+def _sum_up(outcomes: "list[Outcome]", folder: Path) -> str:
+    """Return the line about all runs: how many are saved, were kept, and failed."""
+    failed = sum(outcome.record is None for outcome in outcomes)
+    kept = sum(outcome.kept for outcome in outcomes)
+    counts = {f"saved in {folder}": len(outcomes) - kept - failed, "kept as saved": kept, "failed": failed}
+    return "runs: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 def _row(outcome: "Outcome") -> dict[str, Any]:
