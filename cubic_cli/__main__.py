@@ -68,6 +68,8 @@ def main() -> None:
     """Run `cubic`."""
     # Imports make some hundred thousand objects, and all stay: to look for garbage there takes a tenth of `inspect`.
     gc.set_threshold(500_000, 20, 100)
+    # NumPy's own products are small; threads for them, a core each, take longer to start than they save.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     open_standard_streams()
     if os.environ.get("CUBIC_WORKER"):  # Ctrl-C is for its supervisor, with which a worker ends
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -50,4 +50,4 @@ Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=F
 class Part(BaseModel):
     """A part of the record; it does not change."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)  # of thirty, a command needs one or two
