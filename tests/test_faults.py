@@ -15,6 +15,7 @@ from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, needs_linux, outside, st
 from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import FILES
 from cubic_cli.runs.saved import load_history
 
 
@@ -346,7 +347,7 @@ class TestDamage:
             load(saved)
         assert name in str(caught.value)
 
-    @pytest.mark.parametrize("name", runs.FILES)
+    @pytest.mark.parametrize("name", FILES)
     @pytest.mark.parametrize("kind", ["folder", "pipe", "link to itself"])
     def test_what_is_no_file_is_named(self, saved, name, kind):
         path = saved / name
@@ -357,7 +358,7 @@ class TestDamage:
             load(saved)
 
     def test_cut_anywhere(self, saved):
-        for name in runs.FILES:
+        for name in FILES:
             path = saved / name
             raw = path.read_bytes()
             load = {"run.json": runs.load_record, "history.parquet": load_history}.get(name, runs.load_parameters)

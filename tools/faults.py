@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from cubic_cli.data.read import read_samples
-from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import FILES
 from cubic_cli.runs.run import load_run
 
 # In the background of a shell SIGINT is ignored, and in all that is started from there.
@@ -43,7 +43,7 @@ def check_run(allowed: set[int]) -> str:
     """Return what is wrong with the run that stands there, or nothing."""
     run = load_run(RUN)
     hidden = run.record["config"]["hidden_size"]
-    if sorted(os.listdir(RUN)) != sorted(runs.FILES):
+    if sorted(os.listdir(RUN)) != sorted(FILES):
         return f"the folder holds {os.listdir(RUN)}"
     if hidden not in allowed:
         return f"hidden size {hidden}, not of {allowed}"

@@ -21,8 +21,8 @@ from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
 from cubic_cli.parameters import Parameters, from_names
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
-from cubic_cli.runs import saved
-from cubic_cli.runs import store as runs
+from cubic_cli.runs import saved, store
+from cubic_cli.runs.files import HISTORY, PARAMETERS, near, rerun_hint
 from cubic_cli.runs.record import Record
 
 MOST_SAMPLES = 1000  # in JSON: of a larger batch the first
@@ -72,8 +72,8 @@ def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     size = min(largest, record.dataset.rows - (batch - 1) * largest)
     if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
         raise RunError(
-            f"{folder / runs.HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
-            + runs.rerun_hint(folder)
+            f"{folder / HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
+            + rerun_hint(folder)
         )
     return row
 
@@ -208,7 +208,7 @@ def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int6
 def _path(record: Record) -> Path:
     if record.dataset.path is None:
         raise DatasetError("its samples came from arrays")
-    return runs.near(record.dataset.path)
+    return near(record.dataset.path)
 
 
 def load_parameters(folder: Path, hidden: int) -> dict[str, Float32]:
@@ -217,7 +217,7 @@ def load_parameters(folder: Path, hidden: int) -> dict[str, Float32]:
     Raises:
         RunError: they are missing, or not those of a network of `hidden` units.
     """
-    values = runs.load_parameters(folder)
+    values = store.load_parameters(folder)
     shapes = {name: array.shape for name, array in values.items()}
     expected = {
         "input_layer.weight": (1, hidden),
@@ -227,8 +227,8 @@ def load_parameters(folder: Path, hidden: int) -> dict[str, Float32]:
     }
     if shapes != expected:
         raise RunError(
-            f"{folder / runs.PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
-            f"units; {runs.rerun_hint(folder)}"
+            f"{folder / PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
+            f"units; {rerun_hint(folder)}"
         )
     return values
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cubic_cli.config import SETTINGS, ForwardConfig
 from cubic_cli.errors import printable
+from cubic_cli.runs.files import PARAMETERS
 from cubic_cli.runs.record import Record
-from cubic_cli.runs.store import PARAMETERS
 
 
 def command(record: Record, folder: Path | None = None) -> str:

@@ -14,6 +14,7 @@ from cubic_cli.data.source import ingest
 from cubic_cli.errors import NO_MEMORY, CubicError, DeviceError, UsageError, is_no_memory
 from cubic_cli.experiments import adopted, run
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import SAMPLES
 from cubic_cli.runs.run import Run
 
 
@@ -118,7 +119,7 @@ def _forward(given: dict[str, Any]) -> Run:
             data = run.read(config, scratch)
         else:
             columns = _columns(x, y, config.num_samples)
-            data = ingest(iter([columns]), scratch / runs.SAMPLES)
+            data = ingest(iter([columns]), scratch / SAMPLES)
         run.run(config, sources, scratch, data=data, network=network, devices=devices)
         if not saves:
             return Run.detached(scratch)

@@ -24,6 +24,7 @@ from cubic_cli.parameters import Parameters, by_name
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import HISTORY, SAMPLES
 from cubic_cli.runs.history import History
 from cubic_cli.runs.record import Epoch, Record
 from cubic_cli.statistics import EMPTY, merge
@@ -92,7 +93,7 @@ def run(
     inputs = Inputs(config, sources, data, source, *scales, network, parameters)
     with History(scratch) as history:
         seen = observe(inputs, devices, history, progress)
-        history.write(scratch / runs.HISTORY)
+        history.write(scratch / HISTORY)
     runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
     record = describe_run(inputs, seen)
     runs.write_record(scratch, record)
@@ -117,7 +118,7 @@ def read(
             yield x, y
             progress(len(x))
 
-    return ingest(counted(), scratch / runs.SAMPLES)
+    return ingest(counted(), scratch / SAMPLES)
 
 
 def draw_parameters(config: ForwardConfig) -> Parameters:

@@ -23,6 +23,7 @@ from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_
 from cubic_cli.experiments.watch import Watch
 from cubic_cli.parsers import MAX_RUN_NAME, check_run_name
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import FILES
 from cubic_cli.runs.record import Record
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def find_saved(
         record = runs.load_record(folder)
     except RunError:
         return None
-    if not all((folder / name).is_file() for name in runs.FILES):
+    if not all((folder / name).is_file() for name in FILES):
         return None
     wanted, versions = config.as_json(), describe_versions()
     verification = record.verification

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cubic_cli.errors import RunError, UsageError
-from cubic_cli.runs.files import has_files
-from cubic_cli.runs.store import RECORD, recover, recover_all
+from cubic_cli.runs.files import RECORD, has_files
+from cubic_cli.runs.store import recover, recover_all
 
 _CREATED = re.compile(rb'"created"\s*:\s*"([^"]{1,40})"')
 _HEAD = 1 << 16  # bytes: a record says early when it was made

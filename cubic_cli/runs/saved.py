@@ -14,9 +14,8 @@ import polars as pl
 
 from cubic_cli.errors import RunError
 from cubic_cli.float32 import Float32
-from cubic_cli.runs import damage
-from cubic_cli.runs import store as runs
-from cubic_cli.runs.files import find_file
+from cubic_cli.runs import damage, store
+from cubic_cli.runs.files import HISTORY, PARAMETERS, RECORD, find_file, held, rerun_hint
 from cubic_cli.runs.record import Record
 
 _PARQUET = b"PAR1"  # the first and the last four bytes of a Parquet file
@@ -45,14 +44,14 @@ def inspect_run(folder: Path) -> Saved:
     Raises:
         RunError: there is no run, or nothing can be read of its record.
     """
-    with runs.held(folder):
+    with held(folder):
         return _inspect(folder)
 
 
 def _inspect(folder: Path) -> Saved:
-    document = runs.load_document(folder)
+    document = store.load_document(folder)
     record, places = damage.parse(document)
-    problems = [f"{folder / runs.RECORD} is damaged: {place}" for place in places]
+    problems = [f"{folder / RECORD} is damaged: {place}" for place in places]
     broken = frozenset(place.part for place in places)
     losses = None
     try:
@@ -72,7 +71,7 @@ def scan_history(folder: Path) -> pl.LazyFrame:
     Raises:
         RunError: the file is missing or cut off.
     """
-    path = folder / runs.HISTORY
+    path = folder / HISTORY
     source = find_file(path)
     try:
         with source.open("rb") as stream:
@@ -82,7 +81,7 @@ def scan_history(folder: Path) -> pl.LazyFrame:
     except OSError:
         whole = False
     if not whole:
-        raise RunError(f"{path} is damaged: it is no whole Parquet file; {runs.rerun_hint(folder)}")
+        raise RunError(f"{path} is damaged: it is no whole Parquet file; {rerun_hint(folder)}")
     return pl.scan_parquet(source, glob=False)
 
 
@@ -96,8 +95,8 @@ def first_epoch_losses(folder: Path, record: Record) -> Float32:
     frame = collect(folder, scan_history(folder).head(batches).select("epoch", "loss"))
     if frame.height != batches or (frame["epoch"] != 1).any() or frame["loss"].dtype != pl.Float32:
         raise RunError(
-            f"{folder / runs.HISTORY} does not hold the {batches:,} iterations an epoch that {runs.RECORD} speaks of; "
-            + runs.rerun_hint(folder)
+            f"{folder / HISTORY} does not hold the {batches:,} iterations an epoch that {RECORD} speaks of; "
+            + rerun_hint(folder)
         )
     return frame["loss"].to_numpy()
 
@@ -112,7 +111,7 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         return frame.collect()
     except _POLARS as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{folder / runs.HISTORY} is damaged: {what}; {runs.rerun_hint(folder)}") from None
+        raise RunError(f"{folder / HISTORY} is damaged: {what}; {rerun_hint(folder)}") from None
 
 
 def load_history(folder: Path) -> pl.DataFrame:
@@ -133,21 +132,21 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
             pl.len().alias("rows"), pl.col("epoch").max(), losses.min().alias("low"), losses.max().alias("high")
         )
         rows, epochs, low, high = collect(folder, frame).row(0)
-        found.append((runs.HISTORY, f"{rows:,} iterations in {epochs:,} epochs, losses from {low:.7g} to {high:.7g}"))
+        found.append((HISTORY, f"{rows:,} iterations in {epochs:,} epochs, losses from {low:.7g} to {high:.7g}"))
     except (RunError, TypeError, ValueError) as error:
-        found.append((runs.HISTORY, str(error) if isinstance(error, RunError) else "says nothing"))
+        found.append((HISTORY, str(error) if isinstance(error, RunError) else "says nothing"))
     try:
         check_parameters(folder)
-        shapes = (f"{name} {list(array.shape)}" for name, array in runs.load_parameters(folder).items())
-        found.append((runs.PARAMETERS, ", ".join(shapes)))
+        shapes = (f"{name} {list(array.shape)}" for name, array in store.load_parameters(folder).items())
+        found.append((PARAMETERS, ", ".join(shapes)))
     except RunError as error:
-        found.append((runs.PARAMETERS, str(error)))
+        found.append((PARAMETERS, str(error)))
     return found
 
 
 def check_parameters(folder: Path) -> None:
     """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
-    path = folder / runs.PARAMETERS
+    path = folder / PARAMETERS
     source = find_file(path)
     try:
         with source.open("rb") as stream:
@@ -160,4 +159,4 @@ def check_parameters(folder: Path) -> None:
                 return
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
-    raise RunError(f"{path} is damaged: it is no whole safetensors file; {runs.rerun_hint(folder)}")
+    raise RunError(f"{path} is damaged: it is no whole safetensors file; {rerun_hint(folder)}")

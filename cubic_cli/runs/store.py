@@ -15,15 +15,7 @@ from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
 from cubic_cli.errors import RunError
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage
-from cubic_cli.runs.files import FILES as FILES
-from cubic_cli.runs.files import HISTORY as HISTORY
-from cubic_cli.runs.files import PARAMETERS as PARAMETERS
-from cubic_cli.runs.files import RECORD as RECORD
-from cubic_cli.runs.files import SAMPLES as SAMPLES
-from cubic_cli.runs.files import find_file
-from cubic_cli.runs.files import held as held
-from cubic_cli.runs.files import near as near
-from cubic_cli.runs.files import rerun_hint as rerun_hint
+from cubic_cli.runs.files import FILES, PARAMETERS, RECORD, SAMPLES, find_file, rerun_hint
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
 

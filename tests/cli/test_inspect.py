@@ -26,6 +26,7 @@ from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
 from cubic_cli.runs import files, saved
 from cubic_cli.runs import store as runs
+from cubic_cli.runs.files import FILES, held
 from cubic_cli.runs.record import to_json
 from cubic_cli.runs.run import load_run
 from cubic_cli.runs.saved import load_history
@@ -586,13 +587,13 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(runs.FILES), st.integers(0, 3000), st.binary(max_size=3))
+@given(st.sampled_from(FILES), st.integers(0, 3000), st.binary(max_size=3))
 @example("run.json", 892, b" ")  # in the name of the dataset
 @example("history.parquet", 1100, b"\x00\x00\x80")  # in the size of a batch
 def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
     data = (made / "model" / "scaled" / name).read_bytes()
     folder = here / "model" / "scaled"
-    for file in runs.FILES:
+    for file in FILES:
         shutil.copy(made / "model" / "scaled" / file, folder / file)
     at = min(at, len(data))
     (folder / name).write_bytes(data[:at] + junk + (data[at + len(junk) :] if junk else b""))
@@ -796,7 +797,7 @@ def test_one_run_is_seen_whole_while_two_replace_each_other(cubic, here):
             assert (status, err) == (0, "")
             assert out in expected[given_]
         for _ in range(5):
-            with runs.held(place):
+            with held(place):
                 run = load_run(place)
                 assert run.parameters["input_layer.bias"].shape == (run.parsed.config.hidden_size,)
                 assert run.history.height == run.parsed.iterations

@@ -11,6 +11,7 @@ from cubic_cli.cli import terminal
 from cubic_cli.config import RUN, SHOW, ForwardConfig
 from cubic_cli.errors import CubicError, DatasetError, RunError, UsageError
 from cubic_cli.parsers import parse_count_or_all, parse_integer, parse_size
+from cubic_cli.runs.files import HISTORY, RECORD, has_files, held, rerun_hint
 
 if TYPE_CHECKING:
     from cubic_cli.runs.saved import Saved
@@ -101,7 +102,7 @@ def inspect(
 
     folder = _choose(ctx, run, Path(artifact_dir))
     runs.recover(folder)
-    with runs.held(folder):
+    with held(folder):
         if compare:
             _compare(folder, compare, Path(artifact_dir), tolerance, save, json)
         elif epoch is not None and batch is not None:
@@ -226,13 +227,13 @@ def _row(folder: Path, row: int, units: int | None, blank: bool, save: str | Non
 
 def _formats(folder: Path, save: str | None, json: bool) -> None:
     from cubic_cli.cli.views import formats as view
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.store import load_record
 
-    record = runs.load_record(folder)
+    record = load_record(folder)
     if record.formats is None:
         raise RunError(
-            f"{folder / runs.RECORD} does not say what its tensors lose in fewer bits, for an earlier version of cubic "
-            f"wrote it; {runs.rerun_hint(folder)}"
+            f"{folder / RECORD} does not say what its tensors lose in fewer bits, for an earlier version of cubic "
+            f"wrote it; {rerun_hint(folder)}"
         )
     entries = [entry.model_dump(mode="json") for entry in record.formats]
     document = {"run_name": record.run_name, "formats": entries}
@@ -242,9 +243,9 @@ def _formats(folder: Path, save: str | None, json: bool) -> None:
 def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
     from cubic_cli.analysis import iteration
     from cubic_cli.cli.views import iteration as view
-    from cubic_cli.runs import store as runs
+    from cubic_cli.runs.store import load_record
 
-    record = runs.load_record(folder)
+    record = load_record(folder)
     document = iteration.recorded(folder, record, epoch, batch)
     labels = {tensor.name: tensor.label for tensor in record.tensors}
     values: iteration.Values | None = None
@@ -258,8 +259,8 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
         values = found
         if found.check is not None and not found.check.agrees:
             problem = RunError(
-                f"{folder / runs.HISTORY} is damaged: {found.check.quantity} of epoch {epoch}, batch {batch} is not "
-                f"what the run's parameters and samples give; {runs.rerun_hint(folder)}"
+                f"{folder / HISTORY} is damaged: {found.check.quantity} of epoch {epoch}, batch {batch} is not "
+                f"what the run's parameters and samples give; {rerun_hint(folder)}"
             )
     except iteration.NoSamplesError as error:
         why = str(error)
@@ -275,7 +276,6 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
 def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     from cubic_cli.cli.views import run as view
     from cubic_cli.runs import saved
-    from cubic_cli.runs.files import has_files
     from cubic_cli.runs.run import load_run
 
     try:

@@ -13,8 +13,8 @@ from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
 from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared, shorten
 from cubic_cli.float32 import TENSORS
+from cubic_cli.runs.files import near
 from cubic_cli.runs.record import Record
-from cubic_cli.runs.store import near
 
 _NAME = 24  # cells: values of settings, and names where there is no room for more
 _BARS = (13, 43)  # cells of a histogram, an odd number: at least, and fewer than

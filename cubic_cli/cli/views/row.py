@@ -15,7 +15,7 @@ from cubic_cli.cli.views.format import GLUE, number, percent
 from cubic_cli.config import Activation
 from cubic_cli.errors import printable
 from cubic_cli.float32 import shortest
-from cubic_cli.runs.store import near
+from cubic_cli.runs.files import near
 
 _BLANK = "________"
 _FORMULAS = {

@@ -40,8 +40,8 @@ from cubic_cli.cli.views.format import (
 )
 from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS, table
 from cubic_cli.float32 import shortest
+from cubic_cli.runs.files import near
 from cubic_cli.runs.record import Record
-from cubic_cli.runs.store import near
 
 if TYPE_CHECKING:
     from cubic_cli.float32 import Float32
