@@ -4,7 +4,6 @@ The parameters never change, so a batch's tensors follow from the saved paramete
 one of the run. They are computed in float64 from the formulas, as `verify` does, and compared with the history.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cubic_cli.analysis import reread
 from cubic_cli.config import Activation
-from cubic_cli.data.read import read_chunks
-from cubic_cli.data.scaling import choose_scale
-from cubic_cli.data.source import in_turn, spread_indices
-from cubic_cli.errors import DatasetError, RunError
+from cubic_cli.data.source import spread_indices
+from cubic_cli.errors import RunError
 from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
-from cubic_cli.parameters import Parameters, from_names
+from cubic_cli.parameters import Parameters, by_name, from_names
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
 from cubic_cli.runs import saved, store
-from cubic_cli.runs.files import HISTORY, PARAMETERS, near, rerun_hint
+from cubic_cli.runs.files import HISTORY, PARAMETERS, rerun_hint
 from cubic_cli.runs.record import Record
 
 MOST_SAMPLES = 1000  # in JSON: of a larger batch the first
@@ -78,10 +76,6 @@ def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
     return row
 
 
-class NoSamplesError(RunError):
-    """A run came from arrays, and its record keeps none of a batch's samples: nothing is damaged or gone."""
-
-
 @dataclass(frozen=True)
 class Check:
     """How far the history is from the values computed again, relative to each quantity's own scale.
@@ -106,8 +100,7 @@ class Values:
     `rows [R]`, from 1 among the samples of the run, `x`, `y` and `z2 [R]` are of the first samples and an even spread,
     as the network got and gave them, scaled. The spread are those at `shown [S]`, with `z1` and `a1 [S, H]`. The batch
     has `size` samples; of a run from arrays there are those that the record keeps, and `check` is None where these are
-    not all. `unchanged` says whether the dataset's samples are those of the run, by their SHA-256, and is None where
-    there is nothing to tell it by.
+    not all. `unchanged` says that the dataset's samples are the run's, by their SHA-256; None where there is none.
     """
 
     rows: NDArray[np.int64]
@@ -121,7 +114,6 @@ class Values:
     size: int
     check: Check | None
     unchanged: bool | None
-    note: str = ""
     from_arrays: bool = False
 
     def samples(self) -> list[dict[str, Any]]:
@@ -157,22 +149,13 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int, most: int = 
     Raises:
         RunError: the history or the parameters are missing or damaged.
         NoSamplesError: the run came from arrays, and its record keeps no sample of this batch.
-        DatasetError: the dataset is missing, cannot be read, or ends before this batch.
+        DatasetError: the dataset is missing, cannot be read, or has changed since the run.
     """
-    config, data = record.config, record.dataset
-    row = read_row(folder, record, epoch, batch)
+    config, row = record.config, read_row(folder, record, epoch, batch)
     start, size = (batch - 1) * config.batch_size, row["size"]
-    unchanged, note = None, ""
-    if data.path is None:
-        rows, x, y = _from_record(record, start, start + size)
-    else:
-        try:
-            x, y, unchanged, note = read_samples(record, start, start + size)
-        except DatasetError as why:
-            raise DatasetError(f"the dataset of run {folder.name}: {why}") from None
-        rows = np.arange(start + 1, start + len(x) + 1)
-    x, y = (choose_scale(config.scaling, of).apply(values) for of, values in ((data.x, x), (data.y, y)))
-    parameters = from_names(load_parameters(folder, config.hidden_size))
+    found = reread.read(folder, record, start, start + size)
+    x, y = found.scaled_x, found.scaled_y
+    parameters = load_parameters(folder, config.hidden_size)
     check = None
     if len(x) == size:
         reference = expected.compute(parameters, x, y, len(x), config.activation)
@@ -183,7 +166,8 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int, most: int = 
         z1, a1, _ = forward(parameters, x[spread], config.activation)
         some = x[kept].astype(float), y[kept].astype(float), _answers(parameters, x[kept], config.activation)
     hidden = np.searchsorted(kept, spread), z1, a1
-    return Values(rows[kept], *some, *hidden, config.activation, size, check, unchanged, note, data.path is None)
+    from_arrays = record.dataset.path is None
+    return Values(found.rows[kept], *some, *hidden, config.activation, size, check, found.unchanged, from_arrays)
 
 
 def _answers(parameters: Parameters, x: Float32, activation: Activation) -> Float64:
@@ -192,73 +176,21 @@ def _answers(parameters: Parameters, x: Float32, activation: Activation) -> Floa
     return np.concatenate([forward(parameters, x[i : i + rows], activation)[2] for i in range(0, len(x), rows)])
 
 
-def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int64], Float32, Float32]:
-    """Return the rows, x and y of the samples from `start` to `stop` that the record of a run from arrays keeps."""
-    kept = [sample for sample in record.samples or () if start < sample.row <= stop]
-    if not kept:
-        many = len(record.samples or ())
-        known = f"its record keeps {many:,} of their rows, and none of this batch" if many else "its record keeps none"
-        raise NoSamplesError(f"run {record.run_name} came from arrays, and {known}")
-    rows, *columns = zip(*((sample.row, sample.x, sample.y) for sample in kept), strict=True)
-    with np.errstate(over="ignore"):
-        x, y = (np.array(column, np.float64).astype(np.float32) for column in columns)
-    return np.array(rows), x, y
-
-
-def _path(record: Record) -> Path:
-    if record.dataset.path is None:
-        raise DatasetError("its samples came from arrays")
-    return near(record.dataset.path)
-
-
-def load_parameters(folder: Path, hidden: int) -> dict[str, Float32]:
-    """Return the parameters of a run by name.
+def load_parameters(folder: Path, hidden: int) -> Parameters:
+    """Return the parameters of a run.
 
     Raises:
         RunError: they are missing, or not those of a network of `hidden` units.
     """
     values = store.load_parameters(folder)
-    shapes = {name: array.shape for name, array in values.items()}
-    expected = {
-        "input_layer.weight": (1, hidden),
-        "input_layer.bias": (hidden,),
-        "output_layer.weight": (hidden, 1),
-        "output_layer.bias": (1,),
-    }
-    if shapes != expected:
+    if {name: array.shape for name, array in values.items()} != by_name(
+        Parameters((1, hidden), (hidden,), (hidden, 1), (1,))
+    ):
         raise RunError(
             f"{folder / PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
             f"units; {rerun_hint(folder)}"
         )
-    return values
-
-
-def read_samples(record: Record, start: int, stop: int) -> tuple[Float32, Float32, bool | None, str]:
-    """Return the samples `start` to `stop`, whether all the run's samples are what they were, and what went wrong.
-
-    Raises:
-        DatasetError: the dataset is missing, cannot be read, or ends before `stop`.
-    """
-    data = record.dataset
-    digest, seen, note = hashlib.sha256(), 0, ""
-    kept: list[tuple[Float32, Float32]] = []
-    try:
-        columns = record.config.x_column, record.config.y_column
-        for x, y in read_chunks(_path(record), data.rows, columns):
-            digest.update(in_turn(x, y).data)
-            if start < seen + len(x) and seen < stop:
-                part = slice(max(0, start - seen), stop - seen)
-                kept.append((x[part], y[part]))
-            seen += len(x)
-        if seen < data.rows:
-            raise DatasetError(f"{_path(record)} has {seen:,} rows and the run had {data.rows:,}")
-    except DatasetError as error:
-        if seen < stop:
-            raise
-        note = str(error)
-    expected = data.sha256 or data.digest
-    unchanged = None if expected is None else seen == data.rows and digest.hexdigest() == expected
-    return np.concatenate([x for x, _ in kept]), np.concatenate([y for _, y in kept]), unchanged, note
+    return from_names(values)
 
 
 def _distance(row: dict[str, Any], reference: expected.Reference) -> tuple[float, str]:

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cubic_cli.analysis import iteration
+from cubic_cli.analysis import iteration, reread
 from cubic_cli.analysis.row import Arithmetic, write_out
 from cubic_cli.config import Activation
-from cubic_cli.data.scaling import choose_scale
-from cubic_cli.errors import DatasetError, RunError
+from cubic_cli.errors import RunError
 from cubic_cli.float32 import shortest
-from cubic_cli.parameters import NAMES, from_names
+from cubic_cli.parameters import NAMES
 from cubic_cli.reference.rounding import tolerance
 from cubic_cli.runs.record import Record
 
@@ -89,29 +88,20 @@ def read_sample(folder: Path, record: Record, row: int) -> Sample:
     data, config = record.dataset, record.config
     if not 1 <= row <= data.rows:
         raise RunError(f"run {record.run_name} has the rows 1 to {data.rows:,}; there is no row {row:,}")
-    line, path = None, None
-    if data.path is None:
-        x, y = _from_record(record, row)
-    else:
-        path = Path(data.path)
-        x, y = _from_dataset(folder, record, row)
-        line = find_line(path, row) if path.suffix.lower() == ".csv" else None
-    scaled = [
-        float(choose_scale(config.scaling, column).apply(np.array([value], np.float32))[0])
-        for column, value in ((data.x, x), (data.y, y))
-    ]
-    parameters = from_names(iteration.load_parameters(folder, config.hidden_size))
-    arithmetic = write_out(parameters, config.activation, scaled[0], scaled[1])
+    found = reread.read(folder, record, row - 1, row)
+    path = None if data.path is None else Path(data.path)
+    parameters = iteration.load_parameters(folder, config.hidden_size)
+    arithmetic = write_out(parameters, config.activation, float(found.scaled_x[0]), float(found.scaled_y[0]))
     batch = (row - 1) // config.batch_size + 1
     history = iteration.read_row(folder, record, 1, batch)
     return Sample(
         run_name=record.run_name,
         row=row,
-        line=line,
+        line=find_line(path, row) if path is not None and path.suffix.lower() == ".csv" else None,
         path=path,
         batch=batch,
-        x=shortest(x),
-        y=shortest(y),
+        x=shortest(found.x[0]),
+        y=shortest(found.y[0]),
         scaling=config.scaling,
         activation=config.activation,
         arithmetic=arithmetic,
@@ -125,28 +115,6 @@ def read_sample(folder: Path, record: Record, row: int) -> Sample:
 def _share(square: float, loss: float, count: int) -> float | None:
     total = loss * count
     return square / total if math.isfinite(total) and total > 0 and math.isfinite(square) else None
-
-
-def _from_record(record: Record, row: int) -> tuple[float, float]:
-    there = {sample.row: (sample.x, sample.y) for sample in record.samples or ()}
-    if row not in there:
-        near = sorted(there, key=lambda other: abs(other - row))[:3]
-        raise RunError(
-            f"run {record.run_name} came from arrays, and its record keeps {len(there):,} of their rows, not row "
-            f"{row:,}" + (f"; the nearest are {', '.join(map(str, sorted(near)))}" if near else "")
-        )
-    return there[row]
-
-
-def _from_dataset(folder: Path, record: Record, row: int) -> tuple[float, float]:
-    try:
-        x, y, unchanged, note = iteration.read_samples(record, row - 1, row)
-    except DatasetError as error:
-        raise DatasetError(f"the dataset of run {folder.name}: {error}") from None
-    if unchanged is False:
-        why = note or "its samples are not those of the run, by their SHA-256"
-        raise DatasetError(f"the dataset of run {folder.name} has changed since the run: {why}")
-    return float(x[0]), float(y[0])
 
 
 def find_line(path: Path, row: int) -> int:

@@ -185,7 +185,7 @@ def test_where_the_record_of_arrays_keeps_no_sample_of_a_batch_it_says_so(cubic)
     batch = min(set(range(1, 301)) - there)
     status, out, err = cubic("inspect", "arrays", "--epoch", 1, "--batch", batch)
     assert (status, err) == (0, "")
-    assert "came from arrays, and its record keeps 200 of their rows, and none of this batch" in " ".join(out.split())
+    assert "came from arrays, and its record keeps 200 of their rows, none of" in " ".join(out.split())
     document = json.loads(cubic("inspect", "arrays", "--epoch", 1, "--batch", batch, "--json")[1])
     assert (document["samples"], document["check"]) == (None, None)
 
@@ -193,7 +193,7 @@ def test_where_the_record_of_arrays_keeps_no_sample_of_a_batch_it_says_so(cubic)
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda lines: [*lines[:5], "1.5,2.5\n", *lines[6:]], "has changed since, by their SHA-256"),
+        (lambda lines: [*lines[:5], "1.5,2.5\n", *lines[6:]], "has changed since, by the SHA-256 of its samples"),
         (lambda lines: lines[:31], "has changed since: data.csv has 30 rows"),  # the batch's own are there
         (lambda lines: lines[:15], "data.csv has 14 rows"),
         (None, "there is no dataset data.csv"),

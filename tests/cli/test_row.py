@@ -137,7 +137,7 @@ def test_row_of_data_that_have_changed(cubic):
     Path("data.csv").write_text("x,y\n13.5,100\n-2.25,-3\n0.5,0.25\n")
     status, out, err = cubic("inspect", "--row", 1)
     assert (status, out) == (1, "")
-    assert "changed since the run" in err
+    assert "the dataset of run default_run has changed since" in " ".join(err.split())
     Path("data.csv").unlink()
     assert cubic("inspect", "--row", 1)[0] == 1
 

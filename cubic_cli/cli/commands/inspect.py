@@ -242,6 +242,7 @@ def _formats(folder: Path, save: str | None, json: bool) -> None:
 
 def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: bool) -> None:
     from cubic_cli.analysis import iteration
+    from cubic_cli.analysis.reread import NoSamplesError
     from cubic_cli.cli.views import iteration as view
     from cubic_cli.runs.store import load_record
 
@@ -252,17 +253,13 @@ def _iteration(folder: Path, epoch: int, batch: int, save: str | None, json: boo
     why = ""
     problem: CubicError | None = None
     try:
-        found = iteration.recompute(folder, record, epoch, batch)
-        if found.unchanged is False:
-            note = f": {found.note}" if found.note else ", by their SHA-256"
-            raise DatasetError(f"the dataset of run {folder.name} has changed since{note}")
-        values = found
-        if found.check is not None and not found.check.agrees:
+        values = iteration.recompute(folder, record, epoch, batch)
+        if values.check is not None and not values.check.agrees:
             problem = RunError(
-                f"{folder / HISTORY} is damaged: {found.check.quantity} of epoch {epoch}, batch {batch} is not "
+                f"{folder / HISTORY} is damaged: {values.check.quantity} of epoch {epoch}, batch {batch} is not "
                 f"what the run's parameters and samples give; {rerun_hint(folder)}"
             )
-    except iteration.NoSamplesError as error:
+    except NoSamplesError as error:
         why = str(error)
     except (DatasetError, RunError) as error:
         why, problem = str(error), error
