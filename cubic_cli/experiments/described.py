@@ -1,10 +1,12 @@
 """What a run starts from and what it saw, and the record that is made of both."""
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cubic_cli.analysis import describe, distribution, findings, formats, learning_rate
 from cubic_cli.analysis.scaled import scale_summary
@@ -12,14 +14,19 @@ from cubic_cli.analysis.units import describe_units
 from cubic_cli.config import ForwardConfig
 from cubic_cli.data.parameters_file import NetworkFile
 from cubic_cli.data.scaling import Scale
-from cubic_cli.data.source import Ingested, Source, spread
+from cubic_cli.data.source import Arrays, Ingested, Source, spread
 from cubic_cli.experiments import adopted
-from cubic_cli.float32 import Float32
+from cubic_cli.float32 import TENSORS, shortest
 from cubic_cli.parameters import Parameters, by_name
-from cubic_cli.reference.verify import Verdict
+from cubic_cli.reference import verify
 from cubic_cli.runs import record as parts
+from cubic_cli.runs.history import History
 from cubic_cli.runs.record import Epoch, Record
-from cubic_cli.statistics import Statistics
+from cubic_cli.statistics import EMPTY, Statistics, merge
+
+if TYPE_CHECKING:
+    from cubic_cli.engine.observed import Chunk
+    from cubic_cli.engine.passes import Pass
 
 
 @dataclass(frozen=True)
@@ -40,39 +47,63 @@ class Inputs:
     parameters: Parameters
 
 
-@dataclass(frozen=True)
+@dataclass
 class Observations:
-    """What a run saw.
+    """What a run sees, from epoch to epoch.
 
-    `batch` is B, no more than there are samples; `losses [K]` and the `tensors` are of the first epoch, after which
-    nothing changes; `first_nonfinite` is the first batch, from 0, that holds a value that is not finite. `verdict` and
-    `gradients` are None where they were not asked for.
+    The `tensors`, and the first batch, from 0, that holds a value that is not finite, are of the first epoch: nothing
+    changes after it. `verdict` and `gradients` are None where they were not asked for.
     """
 
-    devices: list[Any]
-    batch: int
-    compile_seconds: float
-    epochs: tuple[Epoch, ...]
-    losses: Float32
-    tensors: dict[str, Statistics]
-    first_nonfinite: int | None
-    verdict: Verdict | None
-    gradients: Parameters | None
+    passing: "Pass"
+    history: History
+    epochs: list[Epoch] = field(default_factory=list)
+    tensors: dict[str, Statistics] = field(default_factory=lambda: dict.fromkeys(TENSORS, EMPTY))
+    first_nonfinite: int | None = None
+    verdict: verify.Verdict | None = None
+    gradients: Parameters | None = None
+
+    def record(self, number: int, chunks: "Iterable[Chunk]") -> float:
+        """Record the chunks of an epoch, and return its loss."""
+        total, seconds = 0.0, 0.0
+        for chunk in chunks:
+            self.history.add(number, chunk.columns)
+            seconds += chunk.seconds
+            with np.errstate(over="ignore"):
+                total += float(chunk.squared_error.sum())
+            if chunk.tensors is not None:
+                self.tensors = {name: merge(seen, chunk.tensors[name]) for name, seen in self.tensors.items()}
+                if self.first_nonfinite is None and chunk.columns["nonfinite"].any():
+                    self.first_nonfinite = chunk.first_batch + int(np.argmax(chunk.columns["nonfinite"] > 0))
+        with np.errstate(over="ignore"):
+            loss = shortest(total / self.passing.source.count)
+        self.epochs.append(Epoch(epoch=number, loss=loss, seconds=seconds))
+        return loss
+
+    def of_batches(self, batches: NDArray[np.int64], samples: Arrays) -> verify.Seen:
+        """Return what the devices said of some batches; `samples` are those of them."""
+        every = len(batches) == self.history.batches
+        # The statistics of a spread of batches: they once more, alone, through the same program.
+        tensors = self.tensors if every else self.passing.observe(samples.x, samples.y)
+        loss = self.epochs[0].loss if every else None
+        alike = self.history.deterministic and len({repr(epoch.loss) for epoch in self.epochs}) == 1
+        return verify.Seen(self.history.take(batches), tensors, loss, alike)
 
 
 def describe_run(inputs: Inputs, seen: Observations) -> Record:
     """Return the record, with its findings."""
     config, data, source, parameters = inputs.config, inputs.data, inputs.source, inputs.parameters
-    scale_x, scale_y, devices = inputs.scale_x, inputs.scale_y, seen.devices
+    scale_x, scale_y, devices = inputs.scale_x, inputs.scale_y, seen.passing.devices
+    batch, losses = seen.passing.batch, seen.history.losses
     square = scale_y.factor**2
     loss = seen.epochs[0].loss
     seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))
     spread_x, _ = spread(source)
     spreads = distribution.take_tensors(parameters, config.activation, spread_x)
-    flops = describe.count_flops(seen.batch, config.hidden_size)
+    flops = describe.count_flops(batch, config.hidden_size)
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
     tensors = [
-        describe.describe_tensor(name, (seen.batch, width), flops[name], seen.tensors[name], spreads[name])
+        describe.describe_tensor(name, (batch, width), flops[name], seen.tensors[name], spreads[name])
         for name, width in widths.items()
     ]
     arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
@@ -119,11 +150,11 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
             matmul_precision="highest",
         ),
         versions=describe.describe_versions(),
-        iterations=config.num_epochs * seen.losses.size,
-        epochs=seen.epochs,
+        iterations=config.num_epochs * losses.size,
+        epochs=tuple(seen.epochs),
         loss=loss,
         loss_in_data_units=loss * square,  # not rounded to float32, which might not hold it
-        tensors=(*tensors, describe.describe_losses(seen.losses, flops["loss"])),
+        tensors=(*tensors, describe.describe_losses(losses, flops["loss"])),
         parameters=tuple(arrays),
         units=describe_units(parameters, config.activation, ends, spread_x),
         first_nonfinite=nonfinite,
@@ -145,7 +176,7 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
         ),
         samples=describe.take_samples(data.source, source, parameters, config.activation, scale_y),
         timing=parts.Timing(
-            compile_seconds=seen.compile_seconds,
+            compile_seconds=seen.passing.clock.compile_seconds,
             epoch_seconds=seconds,
             samples_per_second=source.count / seconds,
         ),

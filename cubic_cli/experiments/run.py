@@ -1,11 +1,11 @@
 """A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +19,19 @@ from cubic_cli.engine.compiler import undisturbed
 from cubic_cli.engine.devices import keep_compiled, pick_devices
 from cubic_cli.experiments import adopted
 from cubic_cli.experiments.described import Inputs, Observations, describe_run
-from cubic_cli.float32 import TENSORS, Float32, shortest
+from cubic_cli.float32 import Float32
 from cubic_cli.parameters import Parameters, by_name
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.files import HISTORY, SAMPLES
 from cubic_cli.runs.history import History
-from cubic_cli.runs.record import Epoch, Record
-from cubic_cli.statistics import EMPTY, merge
+from cubic_cli.runs.record import Record
 
 if TYPE_CHECKING:
     from cubic_cli.cluster.join import Group
-    from cubic_cli.engine.observed import Chunk
-    from cubic_cli.engine.passes import Pass
 
 Progress = Callable[[int, float], None]
-
-
-class Finished(NamedTuple):
-    """The record of a run, and the losses of the batches of its first epoch, `[K]`."""
-
-    record: Record
-    losses: Float32
 
 
 def run(
@@ -55,8 +45,10 @@ def run(
     tell: Tell = quietly,
     network: NetworkFile | None = None,
     devices: list[Any] | None = None,
-) -> Finished:
+) -> tuple[Record, Float32]:
     """Run the forward pass as `config` asks, and write the run's files to `scratch`.
+
+    Returns the record of the run, and the losses of the batches of its first epoch, `[K]`.
 
     A distributed run is this same run in every process of its group: all have the samples and see every figure, and
     each passes over its part on its own devices.
@@ -94,10 +86,10 @@ def run(
     with History(scratch) as history:
         seen = observe(inputs, devices, history, progress)
         history.write(scratch / HISTORY)
+        record, losses = describe_run(inputs, seen), history.losses
     runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
-    record = describe_run(inputs, seen)
     runs.write_record(scratch, record)
-    return Finished(record, seen.losses)
+    return record, losses
 
 
 def read(
@@ -135,41 +127,6 @@ def _sha256(parameters: Parameters) -> str:
     return hashlib.sha256(b"".join(array.astype("<f4").tobytes() for array in parameters)).hexdigest()
 
 
-class EpochRecorder:
-    """What is seen of the epochs as they pass; the first one gives the statistics, for nothing changes after it."""
-
-    def __init__(self, passing: "Pass", samples: int, history: History) -> None:
-        self.passing, self.samples, self.history = passing, samples, history
-        self.epochs: list[Epoch] = []
-        self.tensors = dict.fromkeys(TENSORS, EMPTY)
-        self.first_nonfinite: int | None = None  # the batch, from 0
-
-    def record(self, number: int, chunks: "Iterable[Chunk]") -> float:
-        """Record the chunks of an epoch, and return its loss."""
-        total, seconds = 0.0, 0.0
-        for chunk in chunks:
-            self.history.add(number, chunk.columns)
-            seconds += chunk.seconds
-            with np.errstate(over="ignore"):
-                total += float(chunk.squared_error.sum())
-            if chunk.tensors is not None:
-                self.tensors = {name: merge(seen, chunk.tensors[name]) for name, seen in self.tensors.items()}
-                if self.first_nonfinite is None and chunk.columns["nonfinite"].any():
-                    self.first_nonfinite = chunk.first_batch + int(np.argmax(chunk.columns["nonfinite"] > 0))
-        with np.errstate(over="ignore"):
-            self.epochs.append(Epoch(epoch=number, loss=shortest(total / self.samples), seconds=seconds))
-        return self.epochs[-1].loss
-
-    def of_batches(self, batches: NDArray[np.int64], samples: Arrays) -> verify.Seen:
-        """Return what the devices said of some batches; `samples` are those of them."""
-        every = len(batches) == self.history.batches
-        # The statistics of a spread of batches: they once more, alone, through the same program.
-        tensors = self.tensors if every else self.passing.observe(samples.x, samples.y)
-        loss = self.epochs[0].loss if every else None
-        alike = self.history.deterministic and len({repr(epoch.loss) for epoch in self.epochs}) == 1
-        return verify.Seen(self.history.take(batches), tensors, loss, alike)
-
-
 def observe(inputs: Inputs, devices: list[Any], history: History, progress: Progress) -> Observations:
     """Run the epochs, verify them, and measure the gradients, as the settings ask.
 
@@ -188,38 +145,25 @@ def observe(inputs: Inputs, devices: list[Any], history: History, progress: Prog
     batch, activation = config.batch_size, config.activation
     batches = verify.choose_batches(source.count, batch)
     samples = _read_batches(source, batch, batches) if config.verify else None
-    verdict = gradients = None
     with ThreadPoolExecutor(1) as pool:  # the reference is computed while XLA compiles
         reference = (
             pool.submit(expected.compute, parameters, samples.x, samples.y, batch, activation) if samples else None
         )
-        passing = Pass(parameters, source, batch, activation, devices)
-        seen = EpochRecorder(passing, source.count, history)
-        for number, chunks in groupby(passing.run(config.num_epochs), lambda chunk: chunk.epoch):
+        seen = Observations(Pass(parameters, source, batch, activation, devices), history)
+        for number, chunks in groupby(seen.passing.run(config.num_epochs), lambda chunk: chunk.epoch):
             progress(number, seen.record(number, chunks))
         if samples and reference:
-            verdict = verify.verify(reference.result(), seen.of_batches(batches, samples), batches)
+            seen.verdict = verify.verify(reference.result(), seen.of_batches(batches, samples), batches)
     if config.gradients:
         from cubic_cli.engine.gradients import measure
 
-        gradients = measure(parameters, source, activation, devices)
-        if samples and verdict:
-            of_samples = (
-                gradients if samples.count == source.count else measure(parameters, samples, activation, devices)
-            )
+        seen.gradients = measure(parameters, source, activation, devices)
+        if samples and seen.verdict:
+            every = samples.count == source.count
+            of_samples = seen.gradients if every else measure(parameters, samples, activation, devices)
             by_hand = reference_gradients.compute(parameters, samples.x, samples.y, activation)
-            verdict = verdict.joined(*reference_gradients.verify(of_samples, by_hand))
-    return Observations(
-        devices=passing.devices,
-        batch=passing.batch,
-        compile_seconds=passing.clock.compile_seconds,
-        epochs=tuple(seen.epochs),
-        losses=history.losses,
-        tensors=seen.tensors,
-        first_nonfinite=seen.first_nonfinite,
-        verdict=verdict,
-        gradients=gradients,
-    )
+            seen.verdict = seen.verdict.joined(*reference_gradients.verify(of_samples, by_hand))
+    return seen
 
 
 def _read_batches(source: Source, batch_size: int, batches: NDArray[np.int64]) -> Arrays:
