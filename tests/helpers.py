@@ -14,6 +14,9 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs what Lin
 # A shell ignores SIGINT in what it runs in the background; Python's own handling is what a user's terminal gives.
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 MAIN = INTERRUPTIBLE + "from cubic_cli.__main__ import main; main()"
+# The shape of whatever asks for no other, on all devices: XLA compiles its programs once for all tests. The last batch
+# is short, and of the units one is left over by the steps of four.
+N, B, H = 1_003, 10, 9
 QUICK = ("--num-samples", "20", "--num-epochs", "2", "--hidden-size", "3")  # of `forward`: small and soon done
 
 
