@@ -3,6 +3,7 @@
 To add a setting, add its field to a dataclass here: flag, variable, help and the check of its value follow from it.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 
 from cubic_cli.errors import UsageError
 from cubic_cli.parsers import (
-    Word,
     check_address,
     check_column,
     check_dataset,
@@ -83,20 +83,19 @@ class Setting(NamedTuple):
     words: tuple[str, ...] = ()  # all that is accepted, where these are words
 
 
-def _setting(default: Any, parse: Callable[[str], Any], metavar: str, panel: str, help: str, *flags: str) -> Any:
-    return field(default=default, metadata={"setting": Setting(parse, metavar, panel, help, flags)})
+def _setting(
+    default: Any, parse: Callable[[str], Any], metavar: str, panel: str, help: str, *flags: str, **more: Any
+) -> Any:
+    return field(default=default, metadata={"setting": Setting(parse, metavar, panel, help, flags, **more)})
 
 
-def _path(default: str | None, parse: Callable[[str], Any], metavar: str, panel: str, help: str) -> Any:
-    return field(default=default, metadata={"setting": Setting(parse, metavar, panel, help, is_path=True)})
+_path = functools.partial(_setting, is_path=True)
 
 
-def _choice(default: Word, panel: str, help: str) -> Any:
+def _choice(default: StrEnum, panel: str, help: str) -> Any:
     words = tuple(type(default))
     help = f"{help} {', '.join(words[:-1])} or {words[-1]}."
-    return field(
-        default=default, metadata={"setting": Setting(parse_choice(type(default)), "NAME", panel, help, words=words)}
-    )
+    return _setting(default, parse_choice(type(default)), "NAME", panel, help, words=words)
 
 
 def _switch(default: bool, panel: str, help: str, flag: str) -> Any:

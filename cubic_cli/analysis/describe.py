@@ -22,7 +22,6 @@ from cubic_cli.reference.verify import Verdict
 from cubic_cli.runs.record import (
     Column,
     Context,
-    Failure,
     FirstNonfinite,
     Parameter,
     Sample,
@@ -222,16 +221,7 @@ def _first_beyond(
 
 def describe_verdict(verdict: Verdict) -> Verification:
     """Return the record's `verification`."""
-    failure = verdict.failure
-    return Verification(
-        reference=verdict.reference,
-        batches=verdict.batches,
-        max_relative_error=verdict.max_relative_error,
-        tolerance=verdict.tolerance,
-        deterministic=verdict.deterministic,
-        passed=verdict.passed,
-        failure=None if failure is None else Failure(**dataclasses.asdict(failure)),
-    )
+    return Verification.model_validate(dataclasses.asdict(verdict) | {"passed": verdict.passed})
 
 
 _LEAST_VARIANCE = 2.0**-100  # smaller squares reach the end of float32

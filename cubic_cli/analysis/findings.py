@@ -5,62 +5,43 @@ Every limit stands in `limits.LIMITS`, with its source; no finding is made that 
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from cubic_cli.analysis.limits import LIMITS
+from cubic_cli.analysis.scaled import as_scaled
 from cubic_cli.config import Activation, Scaling
 from cubic_cli.errors import five_digits
-
-if TYPE_CHECKING:
-    from cubic_cli.runs.record import Finding, Histogram, Parameter, Record, Summary, Tensor
-
+from cubic_cli.runs.record import Finding, Histogram, Parameter, Record, Summary, Tensor
 
 _SATURATED_TANH = math.atanh(0.99)  # |z1| beyond which tanh is within 1 % of ±1, and its slope below 0.02
 _ROUNDING = 1e-6  # of R²: a float32 loss that equals the variance of y may round to either side of it
 
 
-class _Finding(NamedTuple):
-    """A finding as a rule makes it; `limit` None stands for the one in `LIMITS`."""
-
-    id: str
-    tensor: str | None
-    value: float
-    text: str
-    limit: float | None = None
-
-
-def find(record: "Record") -> "tuple[Finding, ...]":
+def find(record: Record) -> tuple[Finding, ...]:
     """Return the findings of `record`, most important first.
 
     The order is that of `LIMITS`, a considered one, for figures of different kinds do not compare: errors come first,
     for nothing else can be believed before them; then what the numbers do from layer to layer, what the units do, what
     comes of it, and the data as they came. Findings of one id are in the order of the data flow.
     """
-    from cubic_cli.runs.record import Finding
-
-    found = [finding for rule in _RULES for finding in rule(record)]
     order = list(LIMITS)
-    return tuple(
-        Finding(
-            id=finding.id,
-            level=LIMITS[finding.id].level,
-            tensor=finding.tensor,
-            value=float(finding.value),
-            limit=float(LIMITS[finding.id].limit if finding.limit is None else finding.limit),
-            text=finding.text,
-        )
-        for finding in sorted(found, key=lambda finding: order.index(finding.id))
-    )
+    return tuple(sorted((f for rule in _RULES for f in rule(record)), key=lambda finding: order.index(finding.id)))
 
 
-def refused(record: "Record", fail_on: Sequence[str]) -> "tuple[list[Finding], list[Finding]]":
+def _finding(id: str, tensor: str | None, value: float, text: str, limit: float | None = None) -> Finding:
+    """Return a finding; its limit is that in `LIMITS`, where no other is given."""
+    rule = LIMITS[id]
+    limit = rule.limit if limit is None else limit
+    return Finding(id=id, level=rule.level, tensor=tensor, value=float(value), limit=float(limit), text=text)
+
+
+def refused(record: Record, fail_on: Sequence[str]) -> tuple[list[Finding], list[Finding]]:
     """Return the findings that make a command fail: those of a failed verification, and those that `fail_on` names."""
     verified = record.verification is None or record.verification.passed
     failing = [f for f in record.findings if not verified and f.id in LIMITS and LIMITS[f.id].fails]
     return failing, [f for f in record.findings if f not in failing and f.id in fail_on]
 
 
-def _nonfinite(record: "Record") -> Iterator[_Finding]:
+def _nonfinite(record: Record) -> Iterator[Finding]:
     count = sum(tensor.nonfinite for tensor in record.tensors)
     first = record.first_nonfinite
     if count <= LIMITS["nonfinite"].limit or first is None:
@@ -77,7 +58,7 @@ def _nonfinite(record: "Record") -> Iterator[_Finding]:
             "try --scaling standard" + _advice(record, "or --initializer he_normal", ", "),
         ),
     }.get(first.cause, (first.cause, f"`--row {first.row}` shows it"))
-    yield _Finding(
+    yield _finding(
         "nonfinite",
         first.tensor,
         count,
@@ -90,19 +71,19 @@ def _limit(id: str) -> str:
     return f"(limit {five_digits(LIMITS[id].limit)})"
 
 
-def _advice(record: "Record", initializer: str, before: str = "; ", file: str = "") -> str:
+def _advice(record: Record, initializer: str, before: str = "; ", file: str = "") -> str:
     """Return what to do about an initialiser; of a network from a file, which has none, what there is to say."""
     advice = initializer if record.config.initializer is not None else file
     return before + advice if advice else ""
 
 
-def _verification(record: "Record") -> Iterator[_Finding]:
+def _verification(record: Record) -> Iterator[Finding]:
     check = record.verification
     if check is None:
         return
     if (failure := check.failure) is not None:
         where = "" if failure.batch is None else f" of batch {failure.batch:,}"
-        yield _Finding(
+        yield _finding(
             "unverified",
             failure.quantity.split("_")[0],
             failure.relative_error,
@@ -113,7 +94,7 @@ def _verification(record: "Record") -> Iterator[_Finding]:
         )
     if not check.deterministic:
         losses = len({epoch.loss for epoch in record.epochs})
-        yield _Finding(
+        yield _finding(
             "nondeterministic",
             "loss",
             losses,
@@ -123,10 +104,8 @@ def _verification(record: "Record") -> Iterator[_Finding]:
         )
 
 
-def _growth(record: "Record") -> Iterator[_Finding]:
+def _growth(record: Record) -> Iterator[Finding]:
     """The range from layer to layer; where the input is zero throughout, there is nothing to multiply."""
-    from cubic_cli.analysis.scaled import as_scaled
-
     sizes = [_magnitude(as_scaled(record).x), *(_magnitude(record.tensor(name)) for name in ("z1", "z2"))]
     for layer, name in enumerate(("z1", "z2"), 1):
         before, after = sizes[layer - 1], sizes[layer]
@@ -137,17 +116,17 @@ def _growth(record: "Record") -> Iterator[_Finding]:
         beyond = {"explodes": ratio > LIMITS["explodes"].limit, "vanishes": ratio < LIMITS["vanishes"].limit}
         for id in (id for id, there in beyond.items() if there):
             text = f"layer {layer} multiplies the range by {five_digits(ratio)} {_limit(id)}: {change}"
-            yield _Finding(id, name, ratio, text)
+            yield _finding(id, name, ratio, text)
 
 
-def _units(record: "Record") -> Iterator[_Finding]:
+def _units(record: Record) -> Iterator[Finding]:
     units, config, first = record.units, record.config, record.first_nonfinite
     if first is not None and first.cause == "parameters":
         return  # of units that are NaN there is nothing to say
     count, distinct, dead, rank = units.count, units.distinct, units.dead, units.rank
     initializer = config.initializer
     if dead > LIMITS["dead_units"].limit:
-        yield _Finding(
+        yield _finding(
             "dead_units",
             "a1",
             dead,
@@ -165,7 +144,7 @@ def _units(record: "Record") -> Iterator[_Finding]:
         how = "some repeat others"
         if kinds == 1 and initializer in (None, "ones", "zeros"):
             how = f"with `{initializer}` they all compute the same" if initializer else "they all compute the same"
-        yield _Finding(
+        yield _finding(
             "identical_units",
             "a1",
             alive / kinds,
@@ -179,7 +158,7 @@ def _units(record: "Record") -> Iterator[_Finding]:
         and units.switching < LIMITS["linear"].limit
         and record.tensor("z1").min is not None
     ):
-        yield _Finding(
+        yield _finding(
             "linear",
             "z1",
             units.switching,
@@ -187,10 +166,10 @@ def _units(record: "Record") -> Iterator[_Finding]:
             "a straight line; try --scaling standard, for x of both signs",
         )
     if distinct and min(count, record.dataset.rows) > LIMITS["low_rank"].limit >= rank:  # no rank exceeds the rows
-        yield _Finding("low_rank", "a1", rank, f"a1 has rank {rank} {_limit('low_rank')}: {_what_rank_means(record)}")
+        yield _finding("low_rank", "a1", rank, f"a1 has rank {rank} {_limit('low_rank')}: {_what_rank_means(record)}")
 
 
-def _what_rank_means(record: "Record") -> str:
+def _what_rank_means(record: Record) -> str:
     units, activation = record.units, record.config.activation
     drawn = record.config.initializer is not None
     count, rank = f"the {units.count:,} units", record.units.rank
@@ -209,12 +188,12 @@ def _what_rank_means(record: "Record") -> str:
     )
 
 
-def _saturated(record: "Record") -> Iterator[_Finding]:
+def _saturated(record: Record) -> Iterator[Finding]:
     units, activation = record.units, record.config.activation
     limit = LIMITS["saturated_units"].limit
     share = units.always_on / units.count
     if activation in (Activation.relu, Activation.leaky_relu) and share > limit:
-        yield _Finding(
+        yield _finding(
             "saturated_units",
             "a1",
             share,
@@ -224,7 +203,7 @@ def _saturated(record: "Record") -> Iterator[_Finding]:
     if activation == Activation.tanh:
         share = _share_beyond(record.tensor("z1").histogram, _SATURATED_TANH)
         if share > limit:
-            yield _Finding(
+            yield _finding(
                 "saturated_units",
                 "a1",
                 share,
@@ -233,7 +212,7 @@ def _saturated(record: "Record") -> Iterator[_Finding]:
             )
 
 
-def _share_beyond(histogram: "Histogram | None", bound: float) -> float:
+def _share_beyond(histogram: Histogram | None, bound: float) -> float:
     """Return the share of values that a histogram shows to be beyond ±`bound`: of bins that are so altogether."""
     if histogram is None or not sum(histogram.counts):
         return 0.0
@@ -242,13 +221,13 @@ def _share_beyond(histogram: "Histogram | None", bound: float) -> float:
     return float(beyond / sum(counts))
 
 
-def _outcome(record: "Record") -> Iterator[_Finding]:
+def _outcome(record: Record) -> Iterator[Finding]:
     context, loss = record.context, record.loss
     r_squared, floor = context.r_squared, context.noise_floor
     if r_squared is None or not math.isfinite(r_squared) or r_squared >= LIMITS["worse_than_mean"].limit - _ROUNDING:
         return
     best = f"; the true cubic has {five_digits(floor)}" if floor is not None and math.isfinite(floor) else ""
-    yield _Finding(
+    yield _finding(
         "worse_than_mean",
         "loss",
         r_squared,
@@ -256,12 +235,12 @@ def _outcome(record: "Record") -> Iterator[_Finding]:
     )
 
 
-def _data(record: "Record") -> Iterator[_Finding]:
+def _data(record: Record) -> Iterator[Finding]:
     if record.config.scaling != Scaling.none:
         return
     largest, column = max((_magnitude(record.dataset.x), "x"), (_magnitude(record.dataset.y), "y"))
     if largest > LIMITS["unscaled_data"].limit:
-        yield _Finding(
+        yield _finding(
             "unscaled_data",
             column,
             largest,
@@ -269,13 +248,13 @@ def _data(record: "Record") -> Iterator[_Finding]:
         )
 
 
-def _formats(record: "Record") -> Iterator[_Finding]:
+def _formats(record: Record) -> Iterator[Finding]:
     """The first of the tensors, in the order of the data flow, that float16 cannot hold."""
     ends = {tensor.name: _magnitude(tensor) for tensor in record.tensors}
     ends |= {parameter.name: _magnitude(parameter) for parameter in record.parameters}
     for entry in record.formats or ():
         if entry.format == "float16" and entry.scale is not None and entry.scale < 1:
-            yield _Finding(
+            yield _finding(
                 "overflows_format",
                 entry.tensor,
                 ends.get(entry.tensor, math.nan),
@@ -288,7 +267,7 @@ def _formats(record: "Record") -> Iterator[_Finding]:
 _RULES = (_nonfinite, _verification, _growth, _units, _outcome, _data, _formats)
 
 
-def _magnitude(summary: "Summary | Tensor | Parameter") -> float:
+def _magnitude(summary: Summary | Tensor | Parameter) -> float:
     if summary.min is None or summary.max is None or math.isnan(summary.min):
         return 0.0
     return max(abs(summary.min), abs(summary.max))

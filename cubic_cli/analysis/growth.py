@@ -1,6 +1,7 @@
 """What a grid of runs says: the figures and the verdict of each, and how the tensors grow with the width."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,9 +86,7 @@ def _spread(tensor: Tensor) -> float | None:
 
 def exponent(points: Sequence[tuple[float, float]]) -> float | None:
     """Return the slope of the least-squares line through `(log h, log size)`, None for fewer than two different h."""
-    logs = [(math.log(h), math.log(size)) for h, size in points]
-    if len({h for h, _ in logs}) < 2:
+    if len({h for h, _ in points}) < 2:
         return None
-    mean_h, mean_size = (math.fsum(column) / len(logs) for column in zip(*logs, strict=True))
-    covariance = math.fsum((h - mean_h) * (size - mean_size) for h, size in logs)
-    return covariance / math.fsum((h - mean_h) ** 2 for h, _ in logs)
+    logs = [[math.log(number) for number in column] for column in zip(*points, strict=True)]
+    return statistics.linear_regression(*logs).slope
