@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import polars as pl
 
 from cubic_cli.atomic import Check, replacing_file, system_errors
 from cubic_cli.config import GenerateConfig
+from cubic_cli.data import parquet_file
 from cubic_cli.data.problem import X_LIMIT, cubic, draw, draw_x
 from cubic_cli.data.read import panicked, read_samples
 from cubic_cli.errors import DatasetError
@@ -85,7 +85,7 @@ def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path
     try:
         with system_errors(), replacing_file(path, check) as stream:
             if path.suffix.lower() == ".parquet":
-                _write_parquet(stream, chunks)
+                parquet_file.write(stream, chunks, _SCHEMA)
             else:
                 stream.write(b"x,y\n")
                 for chunk in chunks:
@@ -100,17 +100,6 @@ def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path
         raise DatasetError(f"cannot write {path}: {error.strerror or error}; an earlier file is untouched") from None
     except pl.exceptions.PanicException as panic:
         raise panicked(path, panic) from None
-
-
-def _write_parquet(stream: IO[bytes], chunks: Iterator[pl.DataFrame]) -> None:
-    from polars.io.plugins import register_io_source
-
-    def source(
-        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
-        yield from chunks
-
-    register_io_source(source, schema=_SCHEMA).sink_parquet(stream)
 
 
 def refuse_strangers(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:

@@ -1,8 +1,8 @@
-"""Two columns of numbers from a Parquet file, by polars."""
+"""Parquet files, by polars: two columns of numbers are read, and frames are written as they come."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 
@@ -61,3 +61,15 @@ def _to_float32(path: Path, column: pl.Series, seen: int) -> Float32:
     values = column.cast(pl.Float32)
     refuse(values.is_infinite() & ~column.is_infinite(), "is outside the range of float32")
     return values.to_numpy()
+
+
+def write(stream: IO[bytes], frames: Iterable[pl.DataFrame], schema: pl.Schema, **options: Any) -> None:
+    """Write the rows of all `frames`, with what polars' `sink_parquet` takes; few of them are in memory at a time."""
+    from polars.io.plugins import register_io_source
+
+    def source(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        yield from frames
+
+    register_io_source(source, schema=schema).sink_parquet(stream, **options)

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cubic_cli.atomic import system_errors
+from cubic_cli.data import parquet_file
 from cubic_cli.float32 import EXTREMES, Float32
 
 Columns = Mapping[str, NDArray[Any]]  # those of SCHEMA but for epoch and batch; extremes without values are infinite
@@ -107,17 +108,9 @@ class History:
         Raises:
             OSError: the file cannot be written.
         """
-        from polars.io.plugins import register_io_source
-
-        def source(
-            with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-        ) -> Iterator[pl.DataFrame]:
-            yield from self._frames()
-
         with system_errors(), path.open("wb") as stream:  # polars takes no path that is no text
-            register_io_source(source, schema=SCHEMA).sink_parquet(
-                stream, compression="lz4", row_group_size=_GROUP, statistics=False
-            )
+            options = {"compression": "lz4", "row_group_size": _GROUP, "statistics": False}
+            parquet_file.write(stream, self._frames(), SCHEMA, **options)
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         """Yield all rows in their order; many short epochs that are alike are repeated at once."""
