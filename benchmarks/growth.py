@@ -1,19 +1,16 @@
 """Memory and time against samples: generate, and forward over all of them, as CSV and as Parquet.
 
-    python -m benchmarks.growth [--full] [--rows N …] [--rounds R] [--folder FOLDER] [--json FILE] [--plot FILE]
+    python -m benchmarks.growth [--full] [--rows N …] [--rounds R] [--folder FOLDER] [--json FILE]
 
 At 100 million rows it needs about 8 GB in FOLDER.
 """
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measure
@@ -49,9 +46,8 @@ def measure_all(rows: list[int], rounds: int, folder: Path) -> list[dict[str, An
 
 def draw_table(found: list[dict[str, Any]]) -> Table:
     """Return the table of all costs, with the time of each further million rows: constant where time is linear."""
-    table = Table(title="Peak memory, and time of each further million rows", title_justify="left")
-    for column in ("command", "format", "rows", "seconds", "s/million", "MB", "limit", ""):
-        table.add_column(column, justify="left" if column in ("command", "format") else "right")
+    names = ("command", "format", "rows", "seconds", "s/million", "MB", "limit", "")
+    table = measure.columns("Peak memory, and time of each further million rows", names, left=("command", "format"))
     before: dict[str, Any] | None = None
     for row in sorted(found, key=lambda row: (row["command"], row["format"], row["rows"])):
         same = before is not None and before["command"] == row["command"] and before["format"] == row["format"]
@@ -59,48 +55,23 @@ def draw_table(found: list[dict[str, Any]]) -> Table:
         if same and before is not None:
             slope = f"{(row['seconds'] - before['seconds']) / (row['rows'] - before['rows']) * 1e6:.3f}"
         limit, memory = MOST_MEMORY[row["command"]], row["memory"] / _MEGABYTE
-        met = "[green]met[/]" if memory < limit else "[red]not met[/]"
-        cells = f"{row['rows']:,}", f"{row['seconds']:.2f}", slope, f"{memory:,.0f}", f"{limit:,}", met
-        table.add_row(row["command"], row["format"], *cells)
+        cells = f"{row['rows']:,}", f"{row['seconds']:.2f}", slope, f"{memory:,.0f}", f"{limit:,}"
+        table.add_row(row["command"], row["format"], *cells, measure.met(memory < limit))
         before = row
     return table
 
 
-def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """Draw time and memory by rows."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, field, label in zip(figure.subplots(1, 2), ("seconds", "memory"), ("seconds", "peak MB"), strict=True):
-        for command in MOST_MEMORY:
-            for kind in ("csv", "parquet"):
-                here = [row for row in found if (row["command"], row["format"]) == (command, kind)]
-                values = [row[field] / (_MEGABYTE if field == "memory" else 1) for row in here]
-                axes.loglog([row["rows"] for row in here], values, "o-", label=f"{command}, {kind}")
-        axes.set(xlabel="rows", ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-
-
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = measure.options(__doc__, rounds=3)
     parser.add_argument("--rows", type=int, nargs="+", default=list(_SMALL))
     parser.add_argument("--full", action="store_true", help="1, 10 and 100 million rows; takes minutes")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each command runs")
     parser.add_argument("--folder", type=Path, help="where the files go meanwhile (default: the system's)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them (needs matplotlib)")
     given = parser.parse_args()
     machine = measure.machine()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         found = measure_all(list(_FULL) if given.full else given.rows, given.rounds, Path(name))
-    Console().print(measure.describe(machine), draw_table(found), sep="\n")
-    if given.json:
-        given.json.write_text(json.dumps({"machine": machine, "rows": found}, indent=1) + "\n")
-    if given.plot:
-        plot(found, given.plot)
+    measure.report({"machine": machine, "rows": found}, [draw_table(found)], given.json)
 
 
 if __name__ == "__main__":

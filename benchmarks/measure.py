@@ -1,5 +1,7 @@
 """Timing side by side: every round runs all contenders in turn, so that drift and load hit all alike."""
 
+import argparse
+import json
 import os
 import platform
 import time
@@ -7,6 +9,9 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 _PAUSE = 0.005  # seconds in which the threads of one library stop spinning before the next one starts
 
@@ -58,4 +63,34 @@ def machine(packages: tuple[str, ...] = ("jax", "jaxlib", "numpy", "polars", "to
 def describe(of: dict[str, Any]) -> str:
     """Return one line about the machine."""
     versions = ", ".join(f"{name} {number}" for name, number in of["versions"].items())
-    return f"{of['processor']}, {of['cores']} cores, {of['system']}; {versions}; load {of['load']:.1f} at the start"
+    device = f"; {of['device']}" if "device" in of else ""
+    load = f"load {of['load']:.1f} at the start"
+    return f"{of['processor']}, {of['cores']} cores, {of['system']}; {versions}; {load}{device}"
+
+
+def options(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return the options that every benchmark has; the first line of `description` stands above them."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    return parser
+
+
+def columns(title: str, names: tuple[str, ...], left: tuple[str, ...] = ("",)) -> Table:
+    """Return an empty table; all columns but those of `left` are numbers."""
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right")
+    return table
+
+
+def met(reached: bool) -> str:
+    """Return whether a goal is met, in its colour."""
+    return "[green]met[/]" if reached else "[red]not met[/]"
+
+
+def report(document: dict[str, Any], tables: list[Table], path: Path | None) -> None:
+    """Print the machine and the tables, and write all figures to `path`, if it is given."""
+    Console().print(describe(document["machine"]), *tables, sep="\n")
+    if path:
+        path.write_text(json.dumps(document, indent=1) + "\n")

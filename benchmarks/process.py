@@ -3,15 +3,10 @@
 python -m benchmarks.process [--rounds R] [--only WORD] [--json FILE]
 """
 
-import argparse
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import measure
 from benchmarks.processes import CUBIC, PYTHON, Paired, paired, run
@@ -35,6 +30,9 @@ pl.DataFrame({"x": x, "y": y}).write_csv("floor.csv")
 _JAX = "import jax, jax.numpy as jnp; jax.jit(lambda x: x @ x)(jnp.ones((8, 8))).block_until_ready()"
 
 
+_ALL = ("forward", "--num-samples", "all", "--initializer", "he_normal")
+
+
 @dataclass(frozen=True)
 class Case:
     """A command of cubic, Python's arguments for its floor, and the largest ratio of their times."""
@@ -50,7 +48,7 @@ class Case:
 CASES = (
     Case("forward, warm cache", ("forward",), ("-c", _JAX), 1.35),
     Case("forward, no cache", ("forward",), ("-c", _JAX), 2.0, cold=True),
-    Case("check", ("check",), ("-c", _JAX), 2.0),
+    Case("forward, verified", (*_ALL, "--verify"), ("-m", "cubic_cli", *_ALL, "--no-verify"), 1.10),
     Case("--help", ("--help",), ("two.py", "--help"), 1.25),
     Case("inspect", ("inspect",), ("-c", "import typer, rich, polars, pydantic"), 1.6),
     Case("generate --n 100000", ("generate", "--n", "100000"), ("-c", "import typer, rich, polars, numpy"), 2.0),
@@ -80,15 +78,12 @@ def measure_case(case: Case, folder: Path, rounds: int) -> Paired:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = measure.options(__doc__, rounds=9)
     parser.add_argument("--only", default="", metavar="WORD", help="only the cases whose name has this word")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     given = parser.parse_args()
-    console, machine = Console(), measure.machine()
-    table = Table(title="Seconds of whole processes: medians, and medians of paired ratios", title_justify="left")
-    for column in ("", "cubic", "floor", "goal", "ratio", "from – to", ""):
-        table.add_column(column, justify="right" if column else "left")
+    machine = measure.machine()
+    title = "Seconds of whole processes: medians, and medians of paired ratios"
+    table = measure.columns(title, ("", "cubic", "floor", "goal", "ratio", "from – to", ""))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -102,11 +97,8 @@ def main() -> None:
             met = found.ratio <= case.most
             rows.append({"name": case.name, "most": case.most, **found._asdict(), "met": met})
             times = f"{found.a:.3f}", f"{found.b:.3f}", f"≤ {case.most:.2f}", f"{found.ratio:.2f}"
-            verdict = "[green]met[/]" if met else "[red]not met[/]"
-            table.add_row(case.name, *times, f"{found.low:.2f} – {found.high:.2f}", verdict)
-    console.print(measure.describe(machine), table, sep="\n")
-    if given.json:
-        given.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+            table.add_row(case.name, *times, f"{found.low:.2f} – {found.high:.2f}", measure.met(met))
+    measure.report({"machine": machine, "rows": rows}, [table], given.json)
 
 
 if __name__ == "__main__":

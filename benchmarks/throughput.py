@@ -6,17 +6,13 @@ On a GPU, which is used if JAX uses it, the contenders are those of a GPU, and t
 beside that until the figures are on the host.
 """
 
-import argparse
-import json
 import os
 import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import c_loop, measure, with_cuda, with_numpy, with_torch
@@ -179,9 +175,8 @@ def tables(found: dict[str, Any]) -> list[Table]:
     where = f"B = {found['batch']}, H = {found['hidden']}, N = {found['samples']:,}"
     speeds = []
     for at in (ON_DEVICE, HOST):
-        speed = Table(title=f"Million samples/s, {where}, {at}: median of the rounds (best)", title_justify="left")
-        for column in ("", LOSS, HISTORY, ALL):
-            speed.add_column(column, justify="right" if column else "left")
+        title = f"Million samples/s, {where}, {at}: median of the rounds (best)"
+        speed = measure.columns(title, ("", LOSS, HISTORY, ALL))
         by_name: dict[str, dict[str, str]] = {}
         for row in found["throughput"]:
             if row["time"] == at:
@@ -193,30 +188,21 @@ def tables(found: dict[str, Any]) -> list[Table]:
                 speed.add_row(name, *(by_name[name].get(level, "") for level in (LOSS, HISTORY, ALL)))
         if any(row["time"] == at for row in found["throughput"]):
             speeds.append(speed)
-    goals = Table(title=f"cubic against the others, {where}: ratio of speeds", title_justify="left")
-    for column in ("cubic", "against", "goal", "ratio", "of bests", ""):
-        goals.add_column(column, justify="right" if column in ("goal", "ratio", "of bests") else "left")
+    names = ("cubic", "against", "goal", "ratio", "of bests", "")
+    goals = measure.columns(f"cubic against the others, {where}: ratio of speeds", names, left=("cubic", "against", ""))
     for row in found["ratios"]:
-        met = "[green]met[/]" if row["met"] else "[red]not met[/]"
-        goals.add_row(
-            row["ours"],
-            f"{row['other']}, {row['other_level']}",
-            f"≥ {row['least']:.2f}",
-            f"{row['ratio']:.2f}",
-            f"{row['of_bests']:.2f}",
-            met,
-        )
+        against, least = f"{row['other']}, {row['other_level']}", f"≥ {row['least']:.2f}"
+        ratios = f"{row['ratio']:.2f}", f"{row['of_bests']:.2f}"
+        goals.add_row(row["ours"], against, least, *ratios, measure.met(row["met"]))
     return [*speeds, goals]
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = measure.options(__doc__, rounds=7)
     parser.add_argument("--samples", type=int, help="default: 1,000,000, and 16,384,000 on a GPU")
     parser.add_argument("--batch", type=int, nargs="+", default=[10, 1000])
     parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--no-torch", action="store_true", help="leave torch out; compiling it takes minutes")
     given = parser.parse_args()
     # The cores are JAX devices only if that is said before its first use.
@@ -226,16 +212,11 @@ def main() -> None:
     samples = given.samples or (16_384_000 if gpu else 1_000_000)
     without = {COMPILED, EAGER} if given.no_torch else set()
     document: dict[str, Any] = {"machine": measure.machine() | {"device": device.device_kind}, "batches": []}
-    console = Console()
-    console.print(measure.describe(document["machine"]) + (f"; {device.device_kind}" if gpu else ""))
     for batch in given.batch:
         problem = make(samples, batch, given.hidden)
         found = compare(problem, given.rounds, gpu, without, lambda text: print(text, file=sys.stderr))
         document["batches"].append(found)
-        for table in tables(found):
-            console.print(table)
-        if given.json:
-            given.json.write_text(json.dumps(document, indent=1) + "\n")
+    measure.report(document, [table for found in document["batches"] for table in tables(found)], given.json)
 
 
 if __name__ == "__main__":

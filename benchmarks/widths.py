@@ -1,16 +1,12 @@
 """Does cubic's pass fall off a cliff? Values a second (samples/s times H) by hidden size and by activation.
 
-python -m benchmarks.widths [--samples N] [--batch B] [--rounds R] [--json FILE] [--plot FILE]
+python -m benchmarks.widths [--samples N] [--batch B] [--rounds R] [--json FILE]
 """
 
-import argparse
-import json
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measure
@@ -57,9 +53,8 @@ def measure_all(samples: int, batch: int, rounds: int) -> list[dict[str, Any]]:
 
 def draw_table(rows: list[dict[str, Any]], batch: int) -> Table:
     """Return the table of all rows."""
-    table = Table(title=f"Million values of z1 a second, B = {batch}: median (best)", title_justify="left")
-    for column in ("H", "activation", "samples", HISTORY, ALL):
-        table.add_column(column, justify="left" if column == "activation" else "right")
+    title = f"Million values of z1 a second, B = {batch}: median (best)"
+    table = measure.columns(title, ("H", "activation", "samples", HISTORY, ALL), left=("activation",))
     cells: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
         key = f"{row['hidden']:,}", row["activation"], f"{row['samples']:,}"
@@ -69,39 +64,15 @@ def draw_table(rows: list[dict[str, Any]], batch: int) -> Table:
     return table
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw values a second by hidden size."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for level in (HISTORY, ALL):
-        here = [row for row in rows if row["level"] == level and row["activation"] == "relu"]
-        axes.loglog([row["hidden"] for row in here], [row["median"] for row in here], "o-", label=level)
-    axes.set_xticks(WIDTHS, [f"{hidden:,}" for hidden in WIDTHS])
-    axes.minorticks_off()
-    axes.set(xlabel="H, hidden units", ylabel="million values of z1 a second")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-
-
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = measure.options(__doc__, rounds=7)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them (needs matplotlib)")
     given = parser.parse_args()
     pick_devices(Device.auto)  # the cores are JAX devices only if that is said before its first use
     document = {"machine": measure.machine(), "rows": measure_all(given.samples, given.batch, given.rounds)}
-    Console().print(measure.describe(document["machine"]), draw_table(document["rows"], given.batch), sep="\n")
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
-    if given.plot:
-        plot(document["rows"], given.plot)
+    measure.report(document, [draw_table(document["rows"], given.batch)], given.json)
 
 
 if __name__ == "__main__":
