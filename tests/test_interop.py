@@ -45,7 +45,7 @@ def saved(tmp_path_factory):
         initializer=config.Initializer.he_normal,
     )  # fmt: skip
     with runs.replacing(folder / FOLDER) as scratch:
-        run.run(settings, {}, scratch)
+        run.run(settings, {}, scratch, run.read(settings, scratch))
     return folder
 
 

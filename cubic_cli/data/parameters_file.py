@@ -266,9 +266,6 @@ def _read_json(path: Path, stream: IO[bytes]) -> NetworkFile:
             f"{path} holds {there or 'nothing'}; expected the keys w1, b1, w2 and b2, each with a shape and its values"
         )
     values = {name: _json_array(path, name, document[name]) for name in _JSON_NAMES}
-    arrays = {name: _Array(name, array.shape, "F32") for name, array in values.items()}
-    hidden = _Layer(arrays["w1"], arrays["b1"])
-    output = _Layer(arrays["w2"], arrays["b2"])
     width = values["b1"].size
     for name, expected in (("w1", (1, width)), ("b1", (width,)), ("w2", (width, 1)), ("b2", (1,))):
         if values[name].shape != expected or not width:
@@ -276,9 +273,8 @@ def _read_json(path: Path, stream: IO[bytes]) -> NetworkFile:
     lost = sum(int(np.count_nonzero(np.isnan(array))) for array in values.values())
     some = "1 value is null" if lost == 1 else f"{lost:,} values are null"
     notes = (f"{path}: {some}, which stands for NaN or an infinity, and read as NaN",)
-    parameters = _parameters((hidden, output), values)
     digest = hashlib.sha256(raw).hexdigest()
-    return NetworkFile(path, digest, "float32", parameters, {}, notes if lost else ())
+    return NetworkFile(path, digest, "float32", Parameters(*values.values()), {}, notes if lost else ())
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -120,7 +120,7 @@ def _forward(given: dict[str, Any]) -> Run:
         else:
             columns = _columns(x, y, config.num_samples)
             data = ingest(iter([columns]), scratch / SAMPLES)
-        run.run(config, sources, scratch, data=data, network=network, devices=devices)
+        run.run(config, sources, scratch, data, network=network, devices=devices)
         if not saves:
             return Run.detached(scratch)
     return Run(folder)

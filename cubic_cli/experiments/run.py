@@ -38,9 +38,9 @@ def run(
     config: ForwardConfig,
     sources: dict[str, str],
     scratch: Path,
+    data: Ingested,
     *,
     progress: Progress = lambda epoch, loss: None,
-    data: Ingested | None = None,
     group: "Group | None" = None,
     tell: Tell = quietly,
     network: NetworkFile | None = None,
@@ -57,19 +57,17 @@ def run(
         config: the settings; where there is a `network`, as `adopted.adopt` returns them.
         sources: where each came from.
         scratch: the folder for the run's files.
+        data: the samples, as `read` gives them.
         progress: called with the number and the loss of each epoch.
-        data: the samples, where they are read already; else they are read from the dataset of `config`.
         group: the processes of a distributed run.
         tell: takes lines for people.
         network: the parameters, where they are not those of the initialiser.
         devices: JAX's; where they are None, JAX is prepared and asked for them.
 
     Raises:
-        DatasetError: the dataset cannot be read.
         DeviceError: the device is not there.
         PeerError: another process has other samples or parameters.
     """
-    data = data or read(config, scratch, tell)
     scales = choose_scale(config.scaling, data.x), choose_scale(config.scaling, data.y)
     source = data.source if config.scaling is Scaling.none else Scaled(data.source, *scales)
     if devices is None:

@@ -218,8 +218,8 @@ def _attempt(
                 config,
                 sources,
                 scratch,
+                data,
                 progress=lambda epoch, loss: advance(1, rows),
-                data=data,
                 tell=tell,
                 network=network,
             )

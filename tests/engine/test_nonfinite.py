@@ -104,7 +104,7 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
     config = ForwardConfig(hidden_size=H, batch_size=BATCH, num_epochs=2, num_samples=N, activation=activation)
     scratch = Path("scratch")
     scratch.mkdir()
-    record, _ = run.run(config, {}, scratch)
+    record, _ = run.run(config, {}, scratch, run.read(config, scratch))
     written = record.as_dict()
     assert written["verification"]["passed"], written["verification"]
     tensors = compute(parameters, x, activation)
