@@ -17,6 +17,11 @@ class Parameters(NamedTuple):
         return int(self.b1.size)
 
 
+def shapes(hidden_size: int) -> Parameters:
+    """Return the shapes of the parameters of H hidden units."""
+    return Parameters((1, hidden_size), (hidden_size,), (hidden_size, 1), (1,))
+
+
 # What files, records and screens call them, in the order of the tuple.
 NAMES = Parameters("input_layer.weight", "input_layer.bias", "output_layer.weight", "output_layer.bias")
 

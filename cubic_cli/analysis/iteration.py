@@ -16,7 +16,7 @@ from cubic_cli.config import Activation
 from cubic_cli.data.source import spread_indices
 from cubic_cli.errors import RunError
 from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
-from cubic_cli.parameters import Parameters, by_name, from_names
+from cubic_cli.parameters import Parameters, by_name, from_names, shapes
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
 from cubic_cli.runs import saved, store
@@ -183,9 +183,7 @@ def load_parameters(folder: Path, hidden: int) -> Parameters:
         RunError: they are missing, or not those of a network of `hidden` units.
     """
     values = store.load_parameters(folder)
-    if {name: array.shape for name, array in values.items()} != by_name(
-        Parameters((1, hidden), (hidden,), (hidden, 1), (1,))
-    ):
+    if {name: array.shape for name, array in values.items()} != by_name(shapes(hidden)):
         raise RunError(
             f"{folder / PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
             f"units; {rerun_hint(folder)}"

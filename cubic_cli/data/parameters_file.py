@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 
 from cubic_cli.errors import ParametersError
 from cubic_cli.float32 import FLOAT32_MAX
-from cubic_cli.parameters import Parameters
+from cubic_cli.parameters import Parameters, shapes
 from cubic_cli.parsers import conversion
 
 _MAX_JSON = 1 << 29  # bytes: some ten million units
 _DTYPES = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_JSON_NAMES = ("w1", "b1", "w2", "b2")
 
 
 @dataclass(frozen=True)
@@ -260,16 +259,16 @@ def _read_json(path: Path, stream: IO[bytes]) -> NetworkFile:
     except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ParametersError(f"{path} cannot be read as JSON: {what}") from None
-    if not isinstance(document, dict) or set(document) != set(_JSON_NAMES):
+    if not isinstance(document, dict) or set(document) != set(Parameters._fields):
         there = _shortened(", ".join(map(repr, document))) if isinstance(document, dict) else type(document).__name__
         raise ParametersError(
             f"{path} holds {there or 'nothing'}; expected the keys w1, b1, w2 and b2, each with a shape and its values"
         )
-    values = {name: _json_array(path, name, document[name]) for name in _JSON_NAMES}
+    values = {name: _json_array(path, name, document[name]) for name in Parameters._fields}
     width = values["b1"].size
-    for name, expected in (("w1", (1, width)), ("b1", (width,)), ("w2", (width, 1)), ("b2", (1,))):
-        if values[name].shape != expected or not width:
-            _refuse(path, f"{name} is {list(values[name].shape)}, where b1 has {width:,} values")
+    for (name, array), expected in zip(values.items(), shapes(width), strict=True):
+        if array.shape != expected or not width:
+            _refuse(path, f"{name} is {list(array.shape)}, where b1 has {width:,} values")
     lost = sum(int(np.count_nonzero(np.isnan(array))) for array in values.values())
     some = "1 value is null" if lost == 1 else f"{lost:,} values are null"
     notes = (f"{path}: {some}, which stands for NaN or an infinity, and read as NaN",)

@@ -27,7 +27,7 @@ from cubic_cli.engine.compiler import Options, compile_ahead, options_by_unit, o
 from cubic_cli.engine.layout import Layout, Tuning, choose_tuning, lay_out, lay_out_plain, place, spans
 from cubic_cli.engine.observed import Chunk, Observed, collect, join
 from cubic_cli.float32 import Float32
-from cubic_cli.parameters import Parameters
+from cubic_cli.parameters import Parameters, shapes
 from cubic_cli.statistics import EMPTY, Statistics, merge
 
 _AHEAD = 2  # chunks on their way
@@ -109,8 +109,7 @@ def _compile(
     def shaped(shape: tuple[int, ...], kind: Any, spec: PartitionSpec) -> Any:
         return jax.ShapeDtypeStruct(shape, kind, sharding=NamedSharding(row, spec))
 
-    shapes = Parameters((1, hidden), (hidden,), (hidden, 1), (1,))
-    parameters = Parameters(*(shaped(shape, np.float32, everywhere) for shape in shapes))
+    parameters = Parameters(*(shaped(shape, np.float32, everywhere) for shape in shapes(hidden)))
     samples, sizes = shaped(layout.shape, np.float32, over), shaped((layout.blocks, layout.pieces), np.int32, over)
     options = how.options(devices[0])
     return compile_ahead(jax.jit(loop), (parameters, samples, samples, sizes), options), row
