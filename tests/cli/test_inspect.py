@@ -409,6 +409,13 @@ def test_save(cubic, here, arguments):
     ]  # fmt: skip
 
 
+def test_the_page_of_the_list_has_whole_names(cubic, here):
+    name = "a" * 90
+    assert cubic("forward", "--num-samples", 20, "--run-name", name)[0] == 0
+    assert cubic("inspect", "--list", "--save", "out.html")[0] == 0
+    assert name in Path("out.html").read_text(encoding="utf-8")
+
+
 def test_save_follows_no_link_and_says_what_cannot_be_written(cubic, here):
     Path("precious.md").write_text("three years")
     Path("link.md").symlink_to("precious.md")

@@ -99,7 +99,7 @@ def test_a_screen_becomes_tables_lists_and_headings():
     made = page.from_screen([
         blocks.Heading("name", Text("note")),
         blocks.Facts([("label", Text.assemble("a", ("b", blocks.BAD), ("c", "on #123456")))]),
-        blocks.Grid("title", [blocks.Column("n"), blocks.Column("p", False, True)], [["1\u00a0s", "▁ ▂"]], "n", "b"),
+        blocks.Grid("title", [blocks.Column("n"), blocks.Column("p", False, True)], [["1\u00a0s", "▁ ▂"]], (), "b"),
         blocks.Lines(["1  < 2"]),
         blocks.Heading("second"),
     ])  # fmt: skip
@@ -114,6 +114,17 @@ def test_a_screen_becomes_tables_lists_and_headings():
     assert "background-color: #123456" in made
     assert [e["text"] for e in found.find("pre")] == ["1  < 2"]
     assert pages.check(page.from_screen([blocks.Lines(["a"])], "all of them")).find("h1")
+
+
+def test_a_table_begins_with_what_a_narrow_terminal_keeps():
+    columns = [blocks.Column(name) for name in "abcd"]
+    made = page.from_screen([blocks.Grid("title", columns, [["1", "2", "3", "4"]], ("b", ("c", "x")))])
+    assert pages.check(made).rows("title") == [["a", "d", "c", "b"], ["1", "4", "3", "2"]]
+
+
+def test_the_lines_of_a_long_head_may_break_and_those_of_a_short_one_not():
+    made = page.table([blocks.Column(""), blocks.Column("b")], [["a" * 24, "1"], ["a" * 25, "2"]])
+    assert [len(e["text"]) for e in pages.check(made).find("th", class_="long")] == [25]
 
 
 @pytest.mark.parametrize(

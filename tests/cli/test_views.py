@@ -4,6 +4,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pages
 import pytest
 import records
 from hypothesis import given
@@ -244,12 +245,46 @@ def test_a_part_that_is_broken_is_left_out_and_the_rest_is_there():
     assert "verified" in some
 
 
-def test_wrapping_loses_no_word_and_parts_no_glued_ones():
+def test_wrapping_loses_no_word_and_parts_what_is_glued_only_where_it_is_too_wide():
     words = [f"a{format.GLUE}b", "ccc", "d" * 30, "e"]
     for width in range(1, 50):
         lines = [line.plain for line in blocks.wrap(Text(" ".join(words)), width)]
-        assert " ".join(lines).split(" ") == words
+        assert " ".join(lines).split(" ") == (words if width >= 3 else ["a", "b", *words[1:]])
         assert all(len(line) <= width or " " not in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 44, 48, 52])
+def test_a_narrow_screen_has_room_for_what_is_needed_most(width):
+    for name in ("run", "exploding", "list", *(["compare"] if width >= 52 else [])):
+        for line in text(screens(width)[name], width).splitlines():
+            assert cell_len(line) <= width, (name, line)
+    assert "verified" in text(screens(width)["list"], width)
+
+
+def test_the_page_of_runs_side_by_side_has_a_cell_for_each_value_and_each_change():
+    runs = [exploding(), records.RECORD, other(1)]
+    html = compare_view.as_page(compare.document(runs[0], runs[1:], 0.5), runs)
+    found = pages.check(html)
+    head, first = found.rows("Figures that differ")[:2]
+    names = [format.shorten(run.run_name, 24) for run in runs]
+    assert head == ["figure", names[0], names[1], "change", names[2], "change"]
+    assert first[:3] == ["loss", *(format.number(run.loss) for run in runs[:2])]
+    assert all(re.fullmatch(r"[+-].*%|=|×.*|", cell) for cell in (first[3], first[5]))
+    assert found.rows("Settings that differ")[0] == ["setting", *names]
+    assert [row[0][:2] for row in found.rows("Histograms")[1:]] == ["z1", "a1", "z2"]
+    assert len(found.find("td", class_="picture")) == 9
+    said = [e["text"] for kind in ("bad", "good") for e in found.find("p", class_=f"verdict {kind}")]
+    assert {text.split()[1] for text in said} == {run.run_name for run in runs[1:]}
+
+
+def test_braille_has_a_place_for_each_cell_in_a_picture(tmp_path):
+    """A viewer may find braille in another font alone, in which it is wider."""
+    picture = blocks.Picture("fit", [Text.assemble("9 │", ("⠉⠑ ⢀", "green"), ("⣀", "red"), " y")], ())
+    save.save(path := tmp_path / "a.svg", lambda width: [picture], 80, "a")
+    texts = [
+        "".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert [text for text in texts if re.search("[⠁-⣿]", text)] == ["⠉", "⠑", "⢀", "⣀"]
 
 
 def test_the_axis_is_common_and_growth_is_seen():

@@ -174,7 +174,19 @@ def _list(artifact_dir: Path, sort: str | None, save: str | None, json: bool) ->
 
     runs.recover_all(artifact_dir)
     rows = listing.rows(artifact_dir, sort)
-    terminal.give({"runs": rows}, lambda width: listing.screen(rows, width), json, save, "cubic inspect --list")
+    title = "cubic inspect --list"
+    terminal.give(
+        {"runs": rows}, lambda width: listing.screen(rows, width), json, save, title, lambda: _list_page(rows, title)
+    )
+
+
+def _list_page(rows: list[dict[str, Any]], title: str) -> str:
+    from cubic_cli.cli.views import listing, page
+
+    return page.document(title, page.from_screen(listing.screen(rows, _NO_END), title))
+
+
+_NO_END = 1000  # cells: room for whole names
 
 
 def _compare(
@@ -192,7 +204,9 @@ def _compare(
         others.append(load_record(other).model_copy(update={"run_name": other.resolve().name}))
     document = compare.document(record, others, tolerance)
     title = " ".join(["cubic inspect", folder.name, *(f"--compare {name}" for name in names)])
-    terminal.give(document, lambda width: view.screen(document, [record, *others], width), json, save, title)
+    records = [record, *others]
+    page = functools.partial(view.as_page, document, records)
+    terminal.give(document, lambda width: view.screen(document, records, width), json, save, title, page)
     if document["within_tolerance"] is False:
         apart = [f"{one['run_name']} ({', '.join(one['beyond'])})" for one in document["others"] if one["beyond"]]
         raise CubicError(f"{record.run_name} is not within {tolerance:g} of {'; '.join(apart)}")

@@ -40,7 +40,7 @@ def sweep(
         cubic sweep --parameters epoch1.safetensors --parameters epoch9.safetensors
 
     A saved run is kept if running it again would give the same numbers: an interrupted sweep goes on where it stopped.
-    Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient.
+    Where the table is too wide, these go first: rank, dead, distinct, range, rate, gradient, R².
     """
     library_variables.refuse_bad_flags()
     from cubic_cli.analysis.growth import growth

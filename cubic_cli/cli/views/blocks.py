@@ -1,7 +1,7 @@
 """What a screen is made of: facts, tables, findings and pictures, laid out for a width, or as Markdown.
 
 A screen is a list of blocks. Lines end where words end; what `format.GLUE` joins, and so every number with its unit and
-every shape, is never parted, and what is wider than the screen stands on a line of its own, whole.
+every shape, is parted only where it is wider than the screen; no number and no word ever is.
 """
 
 import re
@@ -170,7 +170,7 @@ def _lines(block: Block, width: int) -> list[Text]:
     if isinstance(block, Bullets):
         heads = [Text(item.head, LEVELS.get(item.level, "bold")) for item in block.items]
         label = max(cell_len(head.plain) for head in heads) + 2
-        lines = [Text(block.title, "bold")]
+        lines = wrap(Text(block.title, "bold"), width)
         if 2 * label > width:  # the sentences stand below their heads
             label = 2
         for head, item in zip(heads, block.items, strict=True):
@@ -192,10 +192,13 @@ def _lines(block: Block, width: int) -> list[Text]:
 
 
 def wrap(text: Text, width: int) -> list[Text]:
-    """Return the lines of `text`, parted at spaces; a word that is wider than `width` is a line of its own."""
+    """Return the lines of `text`, parted at spaces, and at `GLUE` in what is wider than `width`; no word is parted."""
     lines: list[Text] = []
     length = 0
-    for word in text.split(" "):
+    words = [
+        word for glued in text.split(" ") for word in (glued.split(GLUE) if cell_len(glued.plain) > width else [glued])
+    ]
+    for word in words:
         needed = cell_len(word.plain)
         if lines and length + 1 + needed <= width:
             lines[-1].append(" ").append_text(word)
@@ -225,7 +228,7 @@ def _widths(grid: Grid) -> list[int]:
 
 def _grid(grid: Grid, width: int) -> list[Text]:
     shown, widths = fit(grid, width), _widths(grid)
-    lines = [Text(grid.title, "bold")] if grid.title else []
+    lines = wrap(Text(grid.title, "bold"), width) if grid.title else []
     header = [Text(grid.columns[i].name, HEAD) for i in shown]
     for row in (
         header,

@@ -1,5 +1,6 @@
 """The screen of runs side by side: one table, a column a run, what differs in how they were made first."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
+from cubic_cli.cli.views import page
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
 from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared, shorten
 from cubic_cli.float32 import TENSORS
@@ -17,12 +19,13 @@ from cubic_cli.runs.files import near
 from cubic_cli.runs.record import Record
 
 _NAME = 24  # cells: values of settings, and names where there is no room for more
-_BARS = (13, 43)  # cells of a histogram, an odd number: at least, and fewer than
+_BARS = (9, 43)  # cells of a histogram, an odd number: at least, and fewer than
+_DRAWN = 31  # cells of a histogram on a page
 _COUNTS = {"nan": "NaN", "posinf": "+∞", "neginf": "−∞"}
 _NOT_COMPARED = ("dataset", "run_name", "artifact_dir", "fail_on", "parameters")  # `compare` says why
 _NOTE = (
-    "changes are against the first: of a loss and a std relative to it, of the other figures of a tensor relative to "
-    "its largest magnitude there, of R², shares and counts the difference"
+    "A change is against the first run: of a loss or a std relative to it, of another figure of a tensor relative to "
+    "the tensor's largest magnitude there, of R², a share or a count the difference."
 )
 
 
@@ -59,6 +62,41 @@ def screen(document: dict[str, Any], records: Sequence[Record], width: int) -> S
         ]
         blocks.append(Facts(said))
     return blocks
+
+
+def as_page(document: dict[str, Any], records: Sequence[Record]) -> str:
+    """Return the page of the same: the verdict first, where a tolerance was given, and a table for each kind of row."""
+    names = [document["run_name"], *(other["run_name"] for other in document["others"])]
+    figures = list(_figures(document["others"], records))
+    title = f"{names[0]} against {', '.join(names[1:])}"
+    parts = [page.from_screen([Heading(title)])]
+    if (tolerance := document["tolerance"]) is not None:
+        for name, other in zip(names[1:], document["others"], strict=True):
+            kind, word = ("bad", "is not") if other["beyond"] else ("good", "is")
+            said = f": {', '.join(other['beyond'])} differ by more." if other["beyond"] else ": every figure."
+            parts.append(page.verdict(kind, f"{name} {word} within {tolerance:g}", said))
+    shown = [shorten(name, _NAME) for name in names]
+    if settings := list(_settings(document["others"])):
+        columns = [Column(name, right=False) for name in ("setting", *shown)]
+        parts.append(page.table(columns, [[row.name, *row.values] for row in settings], "Settings that differ"))
+    if different := [row for row in figures if not row.equal]:
+        columns = [Column("figure", right=False), Column(shown[0])]
+        columns += [column for name in shown[1:] for column in (Column(name), Column("change"))]
+        cells: list[list[page.Cell]] = [[row.name, row.values[0], *itertools.chain(*_pairs(row))] for row in different]
+        parts.append(page.table(columns, cells, "Figures that differ", _NOTE))
+        tensors = [tensor for tensor in TENSORS if tensor in {row.group for row in different}]
+        if pictures := [row for tensor in tensors for row in _histograms(tensor, records, range(len(names)), _DRAWN)]:
+            columns = [Column("histogram", right=False), *(Column(name, right=False, picture=True) for name in shown)]
+            parts.append(page.table(columns, pictures, "Histograms"))
+    parts.append(page.facts([("equal", _equal(document["others"], records, figures))]))
+    return page.document(f"cubic: {title}", "\n".join(parts))
+
+
+def _pairs(row: _Row) -> Iterator[tuple[Text, Text]]:
+    """Yield the value and the change of each run but the first."""
+    for index, (value, change) in enumerate(zip(row.values[1:], row.changes, strict=True)):
+        style = BAD if row.beyond and row.beyond[index] else ""
+        yield Text(value, style), Text(change, style)
 
 
 def _settings(others: list[dict[str, Any]]) -> Iterator[_Row]:
@@ -206,7 +244,7 @@ def _cell(row: _Row, column: int, rows: list[_Row]) -> Text:
     return Text.assemble(value, "  ", (change, BAD if beyond else ""), style=BAD if beyond else "")
 
 
-def _histograms(tensor: str, records: Sequence[Record], shown: list[int], width: int) -> list[list[str | Text]]:
+def _histograms(tensor: str, records: Sequence[Record], shown: Sequence[int], width: int) -> list[list[str | Text]]:
     """Return the row of a tensor's histograms, on one axis for all runs; none where no record has one."""
     found = [record.tensor(tensor) for record in records]
     if not any(one.histogram for one in found):

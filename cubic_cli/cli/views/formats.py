@@ -42,8 +42,8 @@ def screen(record: Record) -> Screen:
     ends = [Column("tensor", right=False), *map(Column, ("min", "max", "smallest", "powers of two"))]
     return [
         Heading(f"formats of run {record.run_name}"),
-        Grid("ranges", ends, ranges, (), "smallest: the smallest magnitude that is not 0."),
-        Grid("in fewer bits", columns, rows, ("then to 0", "error"), note),
+        Grid("ranges", ends, ranges, ("powers of two", "smallest"), "smallest: the smallest magnitude that is not 0."),
+        Grid("in fewer bits", columns, rows, ("then to 0", "error", "scale", "overflow"), note),
     ]
 
 

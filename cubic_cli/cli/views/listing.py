@@ -33,8 +33,8 @@ COLUMNS = {
     "device": "device",
     "verified": "verified",
 }
-# Columns that are left out where they do not fit, in this order; the run, its loss, R² and the verdict always stay.
-DROP = ("device", "created", "samples", "epochs", "seed", "B", "scaling", "activation", "H", "initializer")
+# Columns that are left out where they do not fit, in this order; the run, its loss and the verdict always stay.
+DROP = ("device", "created", "samples", "epochs", "seed", "B", "scaling", "activation", "H", "initializer", "R²")
 _OWN = ("run", "created", "loss", "R²", "verified")  # of a run, and no setting
 _LEFT = ("run", "created", "initializer", "activation", "scaling", "device", "verified")
 _FILE = 20  # cells: of a file's name in the place of an initialiser

@@ -79,15 +79,17 @@ STYLE = """.cubic { color: var(--ink); overflow-wrap: break-word; }
 .cubic .good { color: var(--green); } .cubic .bad { color: var(--red); font-weight: 600; }
 .cubic .warning { color: var(--orange); font-weight: 600; } .cubic .quiet { color: var(--quiet); }
 .cubic .scroll { overflow-x: auto; margin: .5rem 0; }
-.cubic table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; color: inherit; }
+.cubic table { border-collapse: separate; border-spacing: 0; color: inherit; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
 .cubic caption { text-align: left; font-weight: 600; padding: .25rem 0; white-space: nowrap; }
 .cubic th, .cubic td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; white-space: pre;
   border-bottom: 1px solid var(--line); background: none; }
 .cubic thead th { color: var(--quiet); font-weight: 400; border-bottom-width: 2px; }
-.cubic tbody th { font-weight: 600; white-space: normal; max-width: 14rem; }
+.cubic tbody th { font-weight: 600; }
+.cubic tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: min(14rem, 45vw);
+  max-width: min(14rem, 45vw); }
 .cubic .right { text-align: right; }
-.cubic td.long { white-space: normal; min-width: 16rem; }
-.cubic .picture, .cubic pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
+.cubic td.picture, .cubic pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
 .cubic pre { background: var(--card); padding: .75rem; border-radius: .25rem; font-size: .9rem; line-height: 1.4; }
 .cubic pre.command { white-space: pre-wrap; }
 .cubic code { white-space: nowrap; }
@@ -166,9 +168,7 @@ def _attribute(style: str | Style) -> str:
     return f'style="{html.escape(css)}"' if css else ""
 
 
-def table(
-    columns: Sequence[Column], rows: Iterable[Sequence[Cell]], title: str = "", note: str = "", long: str = ""
-) -> str:
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], title: str = "", note: str = "") -> str:
     """Return a table that scrolls where it is too wide; the first cell of a row is its head.
 
     Args:
@@ -176,21 +176,24 @@ def table(
         rows: a cell a column.
         title: its caption.
         note: a line below it.
-        long: the name of a column of sentences, whose lines may break.
     """
-    kinds = ["picture" if c.picture else "right" if c.right else "long" if c.name == long else "" for c in columns]
+    kinds = ["picture" if c.picture else "right" if c.right else "" for c in columns]
     marks = [f' class="{kind}"' if kind else "" for kind in kinds]
     head = "".join(f'<th scope="col"{mark}>{escape(c.name)}</th>' for c, mark in zip(columns, marks, strict=True))
     lines = []
     for row in rows:
         first, *rest = (render(cell) for cell in row)
         cells = "".join(f"<td{mark}>{cell}</td>" for mark, cell in zip(marks[1:], rest, strict=True))
-        lines.append(f'<tr><th scope="row"{marks[0]}>{first}</th>{cells}</tr>')
+        mark = ' class="long"' if len(row[0]) > _HEAD else marks[0]
+        lines.append(f'<tr><th scope="row"{mark}>{first}</th>{cells}</tr>')
     caption = f"<caption>{escape(title)}</caption>" if title else ""
     body = f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table>"
     label = escape(title or "table")
     below = f'\n<p class="quiet">{escape(note)}</p>' if note else ""
     return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{body}</div>{below}'
+
+
+_HEAD = 24  # letters of a row's head: the lines of a longer one may break
 
 
 def facts(rows: Iterable[tuple[str, Cell]]) -> str:
@@ -269,6 +272,10 @@ def _block(block: Block, level: int) -> str:
     if isinstance(block, Picture):
         lines = "\n".join(map(render, block.lines))
         return f'<pre class="scroll" role="img" aria-label="{escape(block.title)}">{lines}</pre>'
-    if isinstance(block, Grid):
-        return table(block.columns, block.rows, block.title, block.note)
+    if isinstance(block, Grid):  # what a narrow terminal leaves out stands last, where a narrow page scrolls
+        dropped = ["", *(name for names in block.drop for name in ([names] if isinstance(names, str) else names))]
+        last = {name: -place for place, name in enumerate(dropped)}
+        order = sorted(range(len(block.columns)), key=lambda index: last.get(block.columns[index].name, -len(last)))
+        rows = [[row[index] for index in order] for row in block.rows]
+        return table([block.columns[index] for index in order], rows, block.title, block.note)
     return '<pre class="scroll" tabindex="0">' + "\n".join(map(escape, block.lines)) + "</pre>"

@@ -257,7 +257,8 @@ def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
     if found.logarithmic:
         axes.set_xscale("symlog", linthresh=found.smallest, linscale=0.3)
         axes.set(xlabel=f"{tensor.name} (logarithmic)", ylabel="share per decade")
-        axes.tick_params(axis="x", labelsize=7, rotation=45)
+        if len(found.bins) > 1:  # near zero the powers of both signs are close to each other
+            axes.tick_params(axis="x", labelsize=8, rotation=45)
     else:
         axes.set_ylabel("share of the values")
     axes.locator_params(axis="y", nbins=6)  # whatever the size: the layout, which measures them, changes it

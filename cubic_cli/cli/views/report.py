@@ -66,7 +66,7 @@ def notebook(run: Run) -> str:
     parts = [f"<p><strong>{_text(run.parsed.run_name)}</strong> · {page.escape(where)}</p>"]
     parts += [section(view) for section in (_about, _verdict, _findings, _loss, _tensors)]
     own = "; ".join(f"--{name}: {_AROUND.get(name, 'currentColor')}" for name in page.LIGHT)
-    style = f"<style>.cubic {{ {own}; }}\n{page.STYLE}</style>"
+    style = f"<style>.cubic {{ {own}; }}\n{page.STYLE}</style>".replace(".cubic", ".cubic" * 3)  # above Jupyter's own
     return f'{style}\n<div class="cubic">{"".join(parts)}</div>'
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Span
 
 from cubic_cli.cli.views import blocks, page
 from cubic_cli.cli.views.blocks import Screen
@@ -24,6 +25,7 @@ _SVG = (
     .replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas")
     .replace("<svg ", '<svg xml:space="preserve" ', 1)
 )
+_ASPECT_RATIO = 0.602  # of DejaVu Sans Mono and Menlo
 
 
 def check_path(path: str, also: tuple[str, ...] = ()) -> str:
@@ -57,8 +59,15 @@ def save(
         console = Console(
             file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor", no_color=False
         )
-        console.print(blocks.render(_at_home(screen(width)), width), crop=False)
-        content = console.export_svg(title=printable(page.tilde(title)), code_format=_SVG)
+        lines = blocks.layout(_at_home(screen(width)), width)
+        for place in (index for index, letter in enumerate(lines.plain) if "\u2800" < letter <= "\u28ff"):
+            lines.spans.append(
+                Span(place, place + 1, "")
+            )  # braille may come from a wider font: each cell has its place
+        console.print(Group(lines), crop=False)  # which leaves the lines as they are
+        content = console.export_svg(
+            title=printable(page.tilde(title)), code_format=_SVG, font_aspect_ratio=_ASPECT_RATIO
+        )
     write_whole(path, content.encode(), "--save")
 
 

@@ -25,8 +25,8 @@ _COLUMNS = (
     Column("rate"),
     Column("verdict", right=False),
 )
-# What is left out where the table does not fit, in this order; the run, its loss, R² and the verdict always stay.
-DROP = ("rank", "dead", "distinct", "range", "rate", "gradient")
+# What is left out where the table does not fit, in this order; the run, its loss and the verdict always stay.
+DROP = ("rank", "dead", "distinct", "range", "rate", "gradient", "R²")
 _MEASURED = ("gradient", "rate")  # under --gradients alone
 _FEWEST_LETTERS = 16  # of a run's name
 _NOTES = {
@@ -102,12 +102,12 @@ def _fullest(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:
             return grid
     rooms = [max(cell_len(_say(row["verdict"], words)) for row in rows) for words in (2, 1)]
     spares = [width - _width(_grid(rows, ends, room), width) for room in rooms]
-    # What was asked for and takes long is worth more than a second word.
-    for asked in (True, False):
+    # What was asked for and takes long is worth more than a second word, and so is R².
+    for worth in ({*_MEASURED, "R²"}, {"R²"}, set()):
         for room, spare in zip(rooms, spares, strict=True):
             grid = _grid(rows, ends, room)
-            shown = [grid.columns[index].name for index in fit(grid, width)]
-            if spare >= 0 and (set(_MEASURED) <= set(shown) or not asked):
+            left_out = {column.name for column in grid.columns} - {grid.columns[i].name for i in fit(grid, width)}
+            if spare >= 0 and not worth & left_out:
                 return _grid(rows, ends, room + spare)
     name = max(_FEWEST_LETTERS, max(map(cell_len, ends)) + spares[-1])
     return _grid(rows, [shorten(end, name) for end in ends], rooms[-1])
