@@ -130,21 +130,45 @@ def slopes(activation, z):
     return np.ones_like(z)
 
 
+def of_slopes(activation, z, of_z):
+    """Return how far a float32 slope may lie from f′(z): by trying the ends of what z may be, and by its own terms."""
+    f = slopes(activation, z)
+    off = np.maximum(np.abs(slopes(activation, z + of_z) - f), np.abs(slopes(activation, z - of_z) - f))
+    saturated = np.abs(z) > 9
+    if activation == "tanh":  # 1 − tanh²
+        terms = 1 + 2 * ROUNDINGS["tanh"] * np.tanh(z) ** 2
+        off = off + np.where(saturated, np.abs(f), U * terms)
+    if activation == "gelu":  # 1 + tanh, and z (1 − tanh²) times the derivative of what tanh is of
+        inner = np.minimum(np.abs(z), 9)
+        terms = ROUNDINGS["gelu"] * (0.5 + inner * (1 + 0.134145 * inner**2) * 0.8)
+        off = off + np.where(saturated, np.where(z < 0, np.abs(f), 0.0), U * terms)
+    return off + U * np.abs(f) + TINY
+
+
 def gradients(parameters, x, y, activation):
-    """Return the gradients of mean((z2 − y)²) by W1, b1, W2 and b2, each `[H]` or `[1]`, and the sums of magnitudes."""
-    w1, b1, w2, b2 = (wide(array).reshape(-1) for array in parameters)
-    x, y = wide(x)[:, None], wide(y)
+    """Return the gradients of mean((z2 − y)²) by W1, b1, W2 and b2, each `[H]` or `[1]`, and how far each may be off.
+
+    Roundings of samples add up to the sum of their magnitudes; those of a sum to a few for each of its terms.
+    """
+    seen = tensors(parameters, x, activation)
+    w2 = wide(parameters.w2).reshape(-1)
+    x, y = wide(x)[:, None], wide(y)[:, None]
     with np.errstate(all="ignore"):
-        z1 = x * w1 + b1
-        a1 = FUNCTIONS[activation](z1)
-        r = (2 * (a1 @ w2 + b2[0] - y) / len(y))[:, None]
-        size = (2 * (np.abs(a1) @ np.abs(w2) + abs(b2[0]) + np.abs(y)) / len(y))[:, None]
-        delta, rough = r * w2 * slopes(activation, z1), size * np.abs(w2)
-        values = ((x * delta).sum(axis=0), delta.sum(axis=0), (a1 * r).sum(axis=0), r.sum(axis=0))
-        sizes = (
-            (np.abs(x) * rough).sum(axis=0),
-            rough.sum(axis=0),
-            (np.abs(a1) * size).sum(axis=0),
-            size.sum(axis=0),
-        )
-    return [v.astype(float) for v in values], [s.astype(float) for s in sizes]
+        z1, a1, z2 = (seen[name].values for name in ("z1", "a1", "z2"))
+        slope, of_slope = slopes(activation, z1), of_slopes(activation, z1, seen["z1"].bound)
+        r = 2 * (z2 - y) / len(y)
+        of_r = 2 * (seen["z2"].bound + U * np.abs(z2 - y) + TINY) / len(y)
+        delta = r * w2 * slope
+        of_delta = np.abs(w2) * (of_r * np.abs(slope) + np.abs(r) * of_slope) + 2 * U * np.abs(delta)
+        of_delta = of_delta + TINY * (3 + np.abs(r) + np.abs(w2))  # each product, r and W2
+        found = []
+        for terms, bound in (
+            (x * delta, np.abs(x) * of_delta + TINY * (1 + np.abs(delta))),
+            (delta, of_delta),
+            (a1 * r, np.abs(a1) * of_r + np.abs(r) * seen["a1"].bound + TINY),
+            (r, of_r),
+        ):
+            value = terms.sum(axis=0)
+            of_sum = U * (3 * np.sqrt((terms * terms).sum(axis=0)) + min(len(y), 256) / 8 * np.abs(value))
+            found.append((value.astype(float), (bound.sum(axis=0) + of_sum).astype(float)))
+    return [value for value, _ in found], [bound for _, bound in found]

@@ -1,6 +1,6 @@
 """The gradients of an epoch's loss, mean((z2 − y)²) over the samples, by `jax.grad`.
 
-S samples of a block, H hidden
+S samples of a piece, H hidden
 """
 
 import functools
@@ -23,16 +23,18 @@ from cubic_cli.parameters import Parameters
 
 _BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
 _BLOCKS = 32  # blocks of one device dispatched at a time
+_PIECE = 256  # samples that a device adds up, whatever the order: a sum of n numbers alike may lose n/4 roundings
 _MAX_EXPONENT = 126  # of what sums of doubled errors may reach
 
 
 def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> Parameters:
     """Return the gradient of the loss over all samples by each parameter, in its shape: units of the loss over its own.
 
-    Blocks are differentiated in float32 on the devices and added in float64 on the host.
+    Pieces of blocks are differentiated in float32 on the devices and added in float64 on the host.
     """
-    hidden = parameters.hidden_size
-    samples = max(1, min(source.count, _BLOCK_VALUES // hidden))
+    piece = max(1, min(source.count, _PIECE, _BLOCK_VALUES // parameters.hidden_size))
+    pieces = max(1, min(-(-source.count // piece), _BLOCK_VALUES // (parameters.hidden_size * piece)))
+    samples = pieces * piece
     blocks = len(devices) * min(_BLOCKS, -(-source.count // (samples * len(devices))))
     run, over = _compile(activation, tuple(devices))
     given = put(Parameters(*map(np.asarray, parameters)), NamedSharding(over.mesh, PartitionSpec()))
@@ -41,16 +43,16 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
         x, y = source.read(start, min(start + blocks * samples, source.count))
         largest = float(np.max(np.abs(y), initial=0, where=np.isfinite(y)))
         # By no more than it takes: the smaller the errors, the more of their products fall below 2⁻¹²⁶, to zero.
-        excess = math.frexp(2 * largest * samples)[1] - _MAX_EXPONENT
+        excess = math.frexp(2 * largest * piece)[1] - _MAX_EXPONENT
         scale = 2.0 ** -max(0, -(-excess // 2))
         used = np.zeros(blocks * samples, np.float32)
         used[: len(x)] = scale
         padded = (np.pad(column, (0, used.size - len(x)), mode="edge") for column in (x, y))
         with undisturbed():
-            arrays = put([column.reshape(blocks, samples) for column in (*padded, used)], over)
+            arrays = put([column.reshape(blocks, pieces, piece) for column in (*padded, used)], over)
             found = fetch(run(given, *arrays))
         for total, parts in zip(totals, found, strict=True):
-            total += parts.sum(axis=0, dtype=np.float64) / scale**2
+            total += parts.sum(axis=(0, 1), dtype=np.float64) / scale**2
     return Parameters(*(total / source.count for total in totals))
 
 
@@ -68,7 +70,7 @@ def squared_error(
 
 @functools.lru_cache(16)
 def _compile(activation: Activation, devices: tuple[Any, ...]) -> tuple[Callable[..., Parameters], NamedSharding]:
-    slope = jax.grad(functools.partial(squared_error, activation))
+    slope = jax.vmap(jax.grad(functools.partial(squared_error, activation)), in_axes=(None, 0, 0, 0))
 
     def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, used: jax.Array) -> Any:
         return jax.lax.map(lambda block: slope(parameters, *block), (x, y, used))

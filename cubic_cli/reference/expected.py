@@ -150,13 +150,11 @@ class _Look:
         self._see_overflow(x, bounded, edges, batches)
         self._see_zeros(x, bounded)
         tensors, k, bias = self.reference.tensors, bounded.operations, bounded.largest_bias
-        sizes = tensors["a1"].magnitude[batches] + bias / k
-        if self.activation in (Activation.tanh, Activation.gelu):
-            within = np.where(bounded.sizes <= self.limit, bounded.sizes, 0.0)
-            sizes = np.maximum.reduceat(within.max(axis=1), edges)
+        sizes = bounded.sizes if bounded.sizes.max() <= self.limit else _within(bounded.sizes, self.limit)
+        sizes = np.maximum.reduceat(sizes.max(axis=1), edges)
         for name, rounding in (
             ("z1", 2 * UNIT * (tensors["z1"].magnitude[batches] + bias / 2) + bounded.flushed),
-            ("a1", k * UNIT * sizes + bounded.flushed + SMALLEST_NORMAL),
+            ("a1", k * UNIT * sizes + bounded.flushed * (sizes > 0) + SMALLEST_NORMAL),
             ("z2", np.maximum.reduceat(np.where(np.abs(bounded.z2) <= self.limit, bounded.of_z2, 0.0), edges)),
         ):
             known = tensors[name].rounding
@@ -237,6 +235,10 @@ class _Look:
         ):
             tensor = self.reference.tensors[name]
             tensor.zeros = (tensor.zeros[0] + int(least), tensor.zeros[1] + int(most))
+
+
+def _within(values: Float64, limit: float) -> Float64:
+    return np.where(values <= limit, values, 0.0)
 
 
 def _magnitude(low: Float64, high: Float64) -> Float64:

@@ -17,10 +17,10 @@ from cubic_cli.config import Activation
 from cubic_cli.float32 import FLOAT32_MAX, SMALLEST_NORMAL, Float32, Float64
 from cubic_cli.parameters import NAMES, Parameters
 from cubic_cli.reference.network import differentiate, in_float64
-from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, surely_zero, tolerance
+from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, is_normal, surely_zero, tolerance
 from cubic_cli.reference.verify import Failure
 
-_BLOCK_VALUES = 1 << 20  # of z1 in a block, whose samples the device adds up in float32
+_PIECE = 256  # samples that the device adds up in float32, at most
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
 
 
@@ -53,8 +53,8 @@ def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activati
         told = Parameters(*(magnitude <= FLOAT32_MAX * (1 - allowed) for magnitude in reach))
         # A sum over samples loses what a sum over units does (`rounding`): of like samples a quarter of N roundings one
         # way, and of others the norm of the partial sums, which are about as large as that of the terms.
-        block = min(len(x), max(1, _BLOCK_VALUES // wide.hidden_size))
-        lost = (block / 4 * np.abs(v) + 2 * np.sqrt(block * s) for v, s in zip(value, squares, strict=True))
+        piece = min(len(x), _PIECE)
+        lost = (piece / 4 * np.abs(v) + 2 * np.sqrt(piece * s) for v, s in zip(value, squares, strict=True))
         rounding = Parameters(*((r + UNIT * one) / len(x) for r, one in zip(rounding, lost, strict=True)))
         value = Parameters(*(total / len(x) for total in value))
     return Gradients(value, rounding, told, allowed)
@@ -88,7 +88,9 @@ def _of_samples(
     delta = (slope.T @ (r[:, None] * ones_and_x)) * w2[:, None]
     off = np.abs(slope).T @ ((of_r + 4 * UNIT * size)[:, None] * both) + of_slope.T @ (size[:, None] * both)
     off = off * np.abs(w2)[:, None] + tiny * ((3 + np.abs(w2))[:, None] * both.sum(axis=0) + (size @ both))
-    off[:, 1] += tiny * (len(x) + size.sum() * np.abs(w2))
+    off[:, 1] += tiny * len(x)
+    if not is_normal(x):
+        off[:, 1] += tiny * (np.abs(slope).T @ size) * np.abs(w2)
     reached = float(size.sum() + bounded.reach.sum() + (both[:, 1:] * np.abs(w1)).max(initial=0.0))
     backward = reached * (1 + np.abs(w2))
     of_w2 = np.abs(a1).T @ (of_r + 2 * UNIT * size) + bounded.of_a1.T @ size + tiny * len(x)

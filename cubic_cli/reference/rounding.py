@@ -67,7 +67,7 @@ class Bounded(NamedTuple):
     @property
     def of_a1(self) -> Float64:
         """The bound of each value of a1, `[N, H]`."""
-        return self.operations * UNIT * self.sizes + (self.flushed + SMALLEST_NORMAL)
+        return self.operations * UNIT * self.sizes + (self.flushed * (self.sizes > 0) + SMALLEST_NORMAL)
 
 
 def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded:
@@ -86,6 +86,8 @@ def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded
         sizes = np.where(z1 > SATURATED, (2 * z1 + bias) / k, sizes)
     elif activation is Activation.tanh:
         sizes = np.abs(a1) + (1 - a1 * a1) * (bias / k)
+    elif activation is Activation.leaky_relu:
+        sizes = np.abs(a1) + np.where(z1 < -near, 0.01, 1.0) * (bias / k)
     else:
         sizes = np.abs(a1) + bias / k
     weight = np.abs(w2)

@@ -10,7 +10,7 @@ from cubic_cli import network
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine import gradients
-from cubic_cli.parameters import Parameters, by_name, from_names
+from cubic_cli.parameters import NAMES, Parameters, by_name, from_names
 from cubic_cli.reference import gradients as verify_gradients
 from cubic_cli.reference import verify
 from cubic_cli.reference.network import activate
@@ -103,9 +103,23 @@ def test_blocks_do_not_matter(drawn, monkeypatch):
     whole = gradients.measure(drawn, Arrays(x, y), Activation.tanh, jax.devices())
     monkeypatch.setattr(gradients, "_BLOCK_VALUES", 7 * H)
     monkeypatch.setattr(gradients, "_BLOCKS", 2)
+    monkeypatch.setattr(gradients, "_PIECE", 3)
     parts = gradients.measure(drawn, Arrays(x, y), Activation.tanh, jax.devices())
     for part, gradient in zip(parts, whole, strict=True):
         np.testing.assert_allclose(part, gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [300, 4_096, 5_000])
+def test_many_samples_alike_lose_no_digits(count):
+    """One after the other in float32, a sum of n numbers alike is off by n/4 roundings: of 5,000 by 7e-5."""
+    x, y = np.full(count, 0.3, np.float32), np.full(count, 0.1, np.float32)
+    parameters = Parameters(*(np.full(shape, 0.7, np.float32) for shape in ((1, 1), (1,), (1, 1), (1,))))
+    found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices())
+    expected = by_hand_of(parameters, x, y, Activation.relu)
+    for name, one, other, rounding in zip(NAMES, found, expected.value, expected.rounding, strict=True):
+        # A quarter of 256 roundings, and a few of each sample.
+        assert one.item() == pytest.approx(other.item(), rel=80 * 2.0**-24), name
+        assert rounding.item() < 1e-5 * other.item(), name
 
 
 def test_forward_measures_and_verifies_them(cubic):
