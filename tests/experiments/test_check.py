@@ -502,7 +502,7 @@ DEVICES = tuple(CheckedDevice(number, "H100", 0) for number in (0, 1))
     ids=["right", "not checked", "wrong before not checked", "nothing", "a plugin"],
 )
 def test_verdict_exit_status_and_json(cubic, monkeypatch, rows, verdict, status):
-    monkeypatch.setattr(check, "check", lambda device, seconds: Report(DEVICES, tuple(rows), {"seconds": 1.0}))
+    monkeypatch.setattr(check, "check", lambda device, seconds, watch: Report(DEVICES, tuple(rows), {"seconds": 1.0}))
     ended, out, err = cubic("check", "--json")
     document = json.loads(out)
     assert (ended, document["verdict"]) == (status, verdict)
@@ -518,7 +518,9 @@ def test_verdict_exit_status_and_json(cubic, monkeypatch, rows, verdict, status)
 def test_the_screen_of_what_is_not_right(cubic, monkeypatch, tmp_path, width):
     monkeypatch.setenv("COLUMNS", width)
     rows = (row("relu against float64", 2.0, "z1_max of batch 2 is 3 and float64 says 4", wrong=[1]), raised("psum"))
-    monkeypatch.setattr(check, "check", lambda device, seconds: Report(DEVICES, rows, {"jax": "0.1", "rounds": 3}))
+    monkeypatch.setattr(
+        check, "check", lambda device, seconds, watch: Report(DEVICES, rows, {"jax": "0.1", "rounds": 3})
+    )
     status, out, err = cubic("check", "--save", "kept.md")
     words = " ".join(out.split())
     assert status == 1
