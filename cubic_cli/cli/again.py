@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from cubic_cli.config import SETTINGS, ForwardConfig
@@ -20,8 +21,13 @@ def command(record: Record, folder: Path | None = None) -> str:
     if record.config.dataset is None:
         settings = {name: value for name, value in given.items() if name != "fail_on"}
         return f"cubic_cli.forward({', '.join(['x', 'y', *(f'{name}={value!r}' for name, value in settings.items())])})"
+    return spell(given)
+
+
+def spell(settings: Mapping[str, object]) -> str:
+    """Return the `cubic forward` with these settings, by their names, as a line for a shell."""
     words = ["cubic", "forward"]
-    for name, value in given.items():
+    for name, value in settings.items():
         spelt = flag(name)
         if isinstance(value, bool):
             words.append(spelt.split("/")[0 if value else 1])

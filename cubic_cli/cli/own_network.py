@@ -4,7 +4,6 @@ A file beats `INITIALIZER` and `HIDDEN_SIZE`, unless one of these comes from a s
 file's displaces nothing.
 """
 
-import shlex
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -90,8 +89,9 @@ def _tell_displaced(ctx: typer.Context, sources: dict[str, str], name: str, valu
     terminal.tell(f"note: {of[sources[name]]} takes the place of PARAMETERS in {where}")
 
 
-def refuse_original(ctx: typer.Context, folder: Path) -> None:
-    """Raise `RunError` if `folder` is that of a network of the original's; names the command that looks at it."""
+def refuse_original(ctx: typer.Context, config: ForwardConfig) -> None:
+    """Raise `RunError` if the run's folder is that of a network of the original's; names the command that runs it."""
+    folder = Path(config.artifact_dir) / config.run_name
     try:
         if not (folder / ORIGINAL).is_file() or folder.is_symlink():
             return
@@ -99,10 +99,13 @@ def refuse_original(ctx: typer.Context, folder: Path) -> None:
         return
     names = (f"{folder.name[:90]}-cubic{number}" for number in ("", *range(2, 1000)))
     free = next(name for name in names if not (folder.parent / name).exists())
-    without = ("parameters", "initializer", "hidden_size", "run_name", "generate")
-    command = ["cubic", "forward", *options.flags(ctx, without), "--parameters", str(folder / ORIGINAL)]
+    from cubic_cli.cli.again import spell
+
+    displaced = ("parameters", "initializer", "hidden_size", "run_name")
+    given = {name: value for name, value in config.as_json().items() if options.source(ctx, name) == "flag"}
+    given = {name: value for name, value in given.items() if name not in displaced}
     raise RunError(
         f"{folder} holds {ORIGINAL!r}, a network of the program that cubic follows, and no run is saved over it; "
         f"this command runs that network, and saves the run beside it:\n"
-        f"{shlex.join([*command, '--run-name', free])}"
+        f"{spell({**given, 'parameters': str(folder / ORIGINAL), 'run_name': free})}"
     )

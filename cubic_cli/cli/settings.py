@@ -196,22 +196,6 @@ def source(ctx: typer.Context, name: str) -> str:
     return ".env" if name.upper() in ctx.obj.names else "environment"
 
 
-def flags(ctx: typer.Context, without: Collection[str]) -> list[str]:
-    """Return the flags with which the command was called, but those of the parameters `without`."""
-    words: list[str] = []
-    for parameter in ctx.command.params:
-        name = str(parameter.name)
-        if name in without or source(ctx, name) != "flag":
-            continue
-        value = ctx.params[name]
-        if isinstance(value, bool):
-            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
-        else:
-            values = value if isinstance(value, list) else ["all" if value is None else value]
-            words += [word for one in values for word in (max(parameter.opts, key=len), str(one))]
-    return words
-
-
 def process_address(ctx: typer.Context, distributed: bool) -> cfg.ProcessAddress | None:
     """Return the place of this process in a distributed run; None where there is none, or JAX is to detect it.
 

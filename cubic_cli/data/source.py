@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +17,7 @@ RESIDENT = 1 << 24  # samples kept in memory; more are kept in a file of raw flo
 _PIECE = 1 << 15  # samples described at a time: their float64 stay in the cache
 
 
-class Source(Protocol):
-    """Samples that can be read again and again: how many there are, and any run of them as `(x [n], y [n])`."""
-
-    @property
-    def count(self) -> int:
-        """N, the number of samples."""
-        ...
-
-    def read(self, start: int, stop: int) -> tuple[Float32, Float32]:
-        """Return the samples from `start` up to `stop`."""
-        ...
-
-    def take(self, indices: NDArray[np.int64]) -> tuple[Float32, Float32]:
-        """Return the samples at `indices`."""
-        ...
+Source: TypeAlias = "Arrays | RawFile | Scaled"  # samples that can be read again and again
 
 
 class Arrays:
@@ -147,7 +133,7 @@ def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
             for chunk in kept:
                 raw.append(*chunk)
             kept.clear()
-    source: Source = raw or Arrays(*(np.concatenate(column) for column in zip(*kept, strict=True)))
+    source = raw or Arrays(*(np.concatenate(column) for column in zip(*kept, strict=True)))
     return Ingested(source, x_seen, y_seen, digest.hexdigest(), noise / max(count, 1))
 
 

@@ -42,7 +42,7 @@ def forward(
     if distributed:
         _share(ctx, config, origins, data, where, json)
     else:
-        own_network.refuse_original(ctx, Path(config.artifact_dir) / config.run_name)
+        own_network.refuse_original(ctx, config)
         refuse(_run(ctx, config, origins, data, json))
 
 
