@@ -24,9 +24,9 @@ from cubic_cli.runs.record import to_json
 from cubic_cli.runs.run import load_run
 
 SHAPES = {
-    "input_layer.weight": (1, 4),
-    "input_layer.bias": (4,),
-    "output_layer.weight": (4, 1),
+    "input_layer.weight": (1, 3),
+    "input_layer.bias": (3,),
+    "output_layer.weight": (3, 1),
     "output_layer.bias": (1,),
 }
 FOLDER = Path("model/exp1")
@@ -41,7 +41,7 @@ def saved(tmp_path_factory):
     lines[11:21] = ["nan,1"] * 10
     (folder / "data.csv").write_text("\n".join(lines) + "\n")
     settings = config.ForwardConfig(
-        num_samples=None, hidden_size=4, num_epochs=2, dataset=str(folder / "data.csv"), run_name="exp1",
+        num_samples=None, hidden_size=3, num_epochs=2, dataset=str(folder / "data.csv"), run_name="exp1",
         initializer=config.Initializer.he_normal,
     )  # fmt: skip
     with runs.replacing(folder / FOLDER) as scratch:
@@ -118,7 +118,7 @@ def test_parameters_in_pytorch():
 
     parameters = load_torch("model/exp1/params.safetensors")
     check_parameters({name: tensor.numpy() for name, tensor in parameters.items()})
-    network = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    network = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
     for layer, name in ((network[0], "input_layer"), (network[2], "output_layer")):
         layer.weight.data = parameters[f"{name}.weight"].T  # PyTorch keeps [out, in]
         layer.bias.data = parameters[f"{name}.bias"]
@@ -139,7 +139,7 @@ def test_load_run():
     check_parameters(loaded.parameters)
     assert loaded.history is loaded.history
     assert loaded.parameters is loaded.parameters
-    assert repr(loaded) == "<Run 'model/exp1': N = 25, H = 4, loss nan, verified>"
+    assert repr(loaded) == "<Run 'model/exp1': N = 25, H = 3, loss nan, verified>"
 
 
 @pytest.mark.parametrize(("check", "said"), [(None, "not verified"), ({"passed": False}, "NOT VERIFIED")])

@@ -140,8 +140,8 @@ def test_one_iteration_as_json_has_the_samples_as_the_network_has_them_and_the_c
 
 
 def test_one_iteration_of_infinities_warns_of_nothing(cubic):
-    Path("n.csv").write_text("x,y\ninf,1\n-inf,2\nnan,3\n0,4\n")
-    arguments = ("--num-samples", "all", "--initializer", "zeros", "--num-epochs", 1)
+    Path("n.csv").write_text("x,y\n" + "inf,1\n-inf,2\nnan,3\n0,4\n" * 5)
+    arguments = (*helpers.QUICK, "--initializer", "zeros")
     assert cubic("forward", "--dataset", "n.csv", *arguments)[0] == 0
     status, out, err = cubic("inspect", "default_run", "--epoch", 1, "--batch", 1)
     assert (status, err) == (0, "")
@@ -172,7 +172,7 @@ def test_of_a_run_from_arrays_the_samples_of_a_batch_are_those_in_the_record(cub
     assert [sample["row"] for sample in document["samples"]] == [sample.row for sample in kept]
     assert [sample["x"] for sample in document["samples"]] == [sample.x for sample in kept]
     assert document["check"] is None
-    cubic_cli.forward(x[:25], y[:25], run_name="few", scaling="standard", num_epochs=1, hidden_size=5)
+    cubic_cli.forward(x[:25], y[:25], run_name="few", scaling="standard", num_epochs=1, hidden_size=3)
     document = json.loads(cubic("inspect", "few", "--epoch", 1, "--batch", 3, "--json")[1])
     assert [sample["row"] for sample in document["samples"]] == [21, 22, 23, 24, 25]
     assert document["check"]["passed"]

@@ -24,8 +24,8 @@ from cubic_cli.runs.saved import Saved, inspect_run
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "schema1"
 OWN = {
-    "input_layer.weight": [[1.5, -2]], "input_layer.bias": [0, 1],
-    "output_layer.weight": [[2], [0.5]], "output_layer.bias": [3],
+    "input_layer.weight": [[1.5, -2, 1]], "input_layer.bias": [0, 1, 2],
+    "output_layer.weight": [[2], [0.5], [-1]], "output_layer.bias": [3],
 }  # fmt: skip
 SECTIONS = ("What the numbers say", "Loss", "Tensors", "Parameters", "Make it again", "Where it came from")
 drawn = pytest.mark.skipif(not plot.available(), reason="needs matplotlib")
@@ -199,12 +199,12 @@ def test_of_a_run_whose_record_cannot_be_read_the_page_says_what_remains(cubic, 
 
 
 def test_a_run_without_finite_values(cubic):
-    Path("data.csv").write_text("x,y\n" + "nan,inf\n" * 3)
-    assert cubic("forward", "--num-samples", 3)[0] == 0
+    Path("data.csv").write_text("x,y\n" + "nan,inf\n" * 20)
+    assert cubic("forward", *helpers.QUICK)[0] == 0
     found, _ = kept(cubic)
     rows = found.rows("Tensors")
     shown = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows}
-    assert (shown["z1"]["min"], shown["z1"]["NaN"], shown["z1"]["±∞"]) == ("–", "192", "0")
+    assert (shown["z1"]["min"], shown["z1"]["NaN"], shown["z1"]["±∞"]) == ("–", "60", "0")
     assert "error: nonfinite" in " ".join(e["text"] for e in found.find("li"))
 
 
@@ -362,7 +362,7 @@ def test_where_the_folder_of_the_command_is_not_known_its_files_are_absolute(dat
 
 
 def test_samples_and_parameters_from_arrays(cubic):
-    x, y = np.arange(5.0), np.arange(5.0) ** 2
+    x, y = np.arange(20.0), np.arange(20.0) ** 2
     run = cubic_cli.forward(x, y, parameters=OWN, num_epochs=2, run_name="arrays")
     found = pages.check(report.document(inspect_run(run.folder)))
     (line,) = [e["text"] for e in found.find("pre", class_="command")]
@@ -393,7 +393,7 @@ def test_a_notebook_shows_a_run_in_its_own_colours(made):
 
 
 def test_a_notebook_shows_a_run_that_is_not_saved():
-    run = cubic_cli.forward([1.0, 2.0, np.nan], [1.0, 2.0, 3.0], hidden_size=2)
+    run = cubic_cli.forward([1.0, np.nan] * 10, [1.0, 2.0] * 10, hidden_size=3)
     found = pages.check(run._repr_html_())
     assert "not saved" in found.find("p")[0]["text"]
     assert "error: nonfinite" in " ".join(e["text"] for e in found.find("li"))

@@ -104,7 +104,7 @@ def forward(cubic, *arguments):
 def test_the_record_holds_the_scales_and_the_loss_in_the_units_of_the_data(cubic, kind, unit):
     """Also where the loss in the units of the data is a number that float32 does not hold."""
     rng = np.random.default_rng(4)
-    x, y = (unit * (5 + rng.normal(0, 2, (2, 57)))).astype(np.float32).astype(np.float64)
+    x, y = (unit * (5 + rng.normal(0, 2, (2, 37)))).astype(np.float32).astype(np.float64)
     write(x, y)
     record = forward(cubic, "--scaling", kind)
     assert record["scaling"]["statistics_of"] == "the samples used"
@@ -120,7 +120,7 @@ def test_the_record_holds_the_scales_and_the_loss_in_the_units_of_the_data(cubic
 
 
 def test_without_scaling_the_losses_are_one(cubic):
-    write(np.linspace(-1, 1, 57), np.linspace(0, 3, 57))
+    write(np.linspace(-1, 1, 37), np.linspace(0, 3, 37))
     record = forward(cubic)
     assert record["loss_in_data_units"] == record["loss"]
     assert record["scaling"]["x"] == record["scaling"]["y"] == {"shift": 0.0, "factor": 1.0}
@@ -129,7 +129,7 @@ def test_without_scaling_the_losses_are_one(cubic):
 @pytest.mark.parametrize("kind", ["minmax", "standard"])
 def test_a_constant_target_has_no_loss_in_the_units_of_the_data(cubic, kind):
     """Whatever the network answers, scaled back it is the constant."""
-    write(np.linspace(-1, 1, 57), np.full(57, 7.0))
+    write(np.linspace(-1, 1, 37), np.full(37, 7.0))
     record = forward(cubic, "--scaling", kind)
     assert record["loss"] > 0
     assert record["loss_in_data_units"] == 0

@@ -16,6 +16,7 @@ from cubic_cli.reference import verify
 from cubic_cli.reference.network import activate
 
 N, H = 203, 5
+SMALL = ("--hidden-size", 3)
 
 
 def on_host(parameters):
@@ -123,22 +124,23 @@ def test_many_samples_alike_lose_no_digits(count):
 
 
 def test_forward_measures_and_verifies_them(cubic):
-    cubic("generate", "--n", 100)
-    plain = json.loads(cubic("forward", "--json")[1])
+    cubic("generate", "--n", 40)
+    plain = json.loads(cubic("forward", *SMALL, "--json")[1])
     assert plain["gradients"] is None
-    record = json.loads(cubic("forward", "--gradients", "--json")[1])
+    record = json.loads(cubic("forward", *SMALL, "--gradients", "--json")[1])
     assert record["verification"]["passed"]
     measured = record["gradients"]
     assert [row["name"] for row in measured["parameters"]] == [row["name"] for row in record["parameters"]]
     assert 0 < measured["largest_learning_rate"] < 1e-3
     # With ones, every hidden unit has one and the same gradient.
     row = measured["parameters"][1]
-    assert row["min"] == row["max"] == pytest.approx(row["norm"] / 8, rel=1e-6)
-    assert row["step_ratio"] == pytest.approx(0.01 * row["norm"] / 8, rel=1e-6)
+    assert row["min"] == row["max"]
+    assert abs(row["max"]) == pytest.approx(row["norm"] / np.sqrt(3), rel=1e-6)
+    assert row["step_ratio"] == pytest.approx(0.01 * row["norm"] / np.sqrt(3), rel=1e-6)
 
 
 def test_a_wrong_gradient_makes_forward_fail(cubic, monkeypatch):
-    cubic("generate", "--n", 100)
+    cubic("generate", "--n", 40)
     original = gradients.measure
 
     def wrong(*arguments):
@@ -146,16 +148,16 @@ def test_a_wrong_gradient_makes_forward_fail(cubic, monkeypatch):
         return found._replace(b1=found.b1 * 1.01)
 
     monkeypatch.setattr(gradients, "measure", wrong)
-    status, _, err = cubic("forward", "--gradients")
+    status, _, err = cubic("forward", *SMALL, "--gradients")
     assert status == 1
     assert "gradient of input_layer.bias" in err
 
 
 def test_gradients_over_a_spread_where_not_every_batch_is_verified(cubic, monkeypatch):
-    cubic("generate", "--n", 100)
-    monkeypatch.setattr(verify, "MAX_SAMPLES", 50)
-    record = json.loads(cubic("forward", "--gradients", "--json")[1])
-    assert record["verification"]["batches"] == 5
+    cubic("generate", "--n", 40)
+    monkeypatch.setattr(verify, "MAX_SAMPLES", 20)
+    record = json.loads(cubic("forward", *SMALL, "--gradients", "--json")[1])
+    assert record["verification"]["batches"] == 2
     assert record["verification"]["passed"]
 
 

@@ -18,7 +18,7 @@ from cubic_cli.parameters import Parameters, from_names
 from cubic_cli.runs.record import to_json
 from cubic_cli.runs.saved import load_history
 
-N, H, BATCH = 40, 4, 10
+N, H, BATCH = 40, 3, 10
 ONE, X = np.ones(H), np.linspace(-50, 50, N)
 Y = 2 * X
 
@@ -37,7 +37,7 @@ CASES = {
     "z2 overflows": ((ONE * 1e30, ONE, put(ONE, 1, 1e9), 0), X, Y, ("z2", 21, "overflow")),
     "only the sum in z2 overflows": ((ONE, ONE, ONE * 2e38, 0), 0 * X, Y, ("z2", 1, "overflow")),
     "only the loss overflows": ((ONE * 1e20, ONE, ONE, 0), X, Y, ("loss", 21, "overflow")),
-    "the largest loss that does not": ((ONE, ONE * 0, ONE * 4e17, 0), 0 * X + 10, Y, None),
+    "the largest loss that does not": ((ONE, ONE * 0, ONE * 5e17, 0), 0 * X + 10, Y, None),
     "NaN in y": ((ONE, ONE, ONE, 0), X, put(Y, 13, np.nan), ("loss", 14, "data")),
     "inf in y": ((ONE, ONE, ONE, 0), X, put(Y, 13, np.inf), ("loss", 14, "data")),
     "-inf in y": ((ONE, ONE, ONE, 0), X, put(Y, 39, -np.inf), ("loss", 40, "data")),
@@ -49,7 +49,7 @@ CASES = {
     "inf in W2": ((ONE, ONE, put(ONE, 2, np.inf), 0), X, Y, ("z2", 1, "parameters")),
     "NaN in b2": ((ONE, ONE, ONE, np.nan), X, Y, ("z2", 1, "parameters")),
     "large y": ((ONE, ONE, ONE, 0), X, Y * 3e36, ("loss", 1, "overflow")),
-    "large x": ((ONE, ONE, ONE, 0), X * 6e36, Y, ("z2", 27, "overflow")),
+    "large x": ((ONE, ONE, ONE, 0), X * 6e36, Y, ("z2", 28, "overflow")),
     "nothing but NaN": ((ONE, ONE, ONE, 0), X * np.nan, Y * np.nan, ("z1", 1, "data")),
     "the smallest numbers": ((ONE * 1e-45, ONE * 0, ONE * 1e-45, 0), X * 1e-44, Y * 1e-45, None),
 }
@@ -187,9 +187,9 @@ def test_the_row_is_that_of_the_sample_in_the_file(cubic):
     Path("data.csv").write_text("\n".join(lines) + "\n")
     pl.DataFrame({"x": [1.0] * 12 + [np.nan] + [1.0] * 7, "y": [2.0] * 20}).cast(pl.Float32).write_parquet("d.parquet")
     for dataset in ("data.csv", "d.parquet"):
-        _, out, _ = cubic("forward", "--num-samples", 20, "--batch-size", 5, "--json", "--dataset", dataset)
+        _, out, _ = cubic("forward", "--num-samples", 20, "--hidden-size", H, "--json", "--dataset", dataset)
         first = json.loads(out)["first_nonfinite"]
-        assert (first["batch"], first["row"], first["cause"]) == (3, 13, "data")
+        assert (first["batch"], first["row"], first["cause"]) == (2, 13, "data")
 
 
 def test_the_row_is_found_in_pieces_of_a_large_batch(monkeypatch):

@@ -18,7 +18,7 @@ from cubic_cli.errors import CubicError
 from cubic_cli.parameters import by_name
 from cubic_cli.runs.record import Config
 
-X, Y = helpers.samples(50)
+X, Y = helpers.samples(40)
 SMALL = {"hidden_size": 3, "num_epochs": 2}
 
 
@@ -27,11 +27,11 @@ def test_arrays_give_the_figures_of_the_formulas(capfd, tmp_path):
     z2 = 3 * np.maximum(X.astype(float) + 1, 0) + 1
     assert run.record["loss"] == pytest.approx(np.mean((z2 - Y) ** 2), rel=1e-6)
     assert (run.folder, run.record["dataset"]["path"], run.record["config"]["dataset"]) == (None, None, None)
-    assert (run.record["dataset"]["rows"], run.record["config"]["num_samples"]) == (50, "all")
+    assert (run.record["dataset"]["rows"], run.record["config"]["num_samples"]) == (40, "all")
     assert run.record["verification"]["passed"]
     assert not {"dataset", "num_samples"} & set(run.record["sources"])
     assert run.record["sources"]["hidden_size"] == "argument"
-    assert run.history.height == 10
+    assert run.history.height == 8
     assert run.parameters["input_layer.bias"].tolist() == [1.0] * 3
     assert "not saved" in repr(run)
     assert "Layer 1 activation" in run._repr_html_()
@@ -41,19 +41,19 @@ def test_arrays_give_the_figures_of_the_formulas(capfd, tmp_path):
 
 def test_dataset_gives_the_run_of_the_command_line(cubic):
     cubic("generate", "--n", 1200)
-    assert cubic("forward", "--hidden-size", 3, "--num-epochs", 2, "--initializer", "he_normal")[0] == 0
+    assert cubic("forward", "--num-epochs", 2, "--initializer", "he_normal")[0] == 0
     by_hand = cubic_cli.load_run("model/default_run").record
-    run = cubic_cli.forward(Path("data.csv"), **SMALL, initializer="he_normal", run_name="named")
+    run = cubic_cli.forward(Path("data.csv"), num_epochs=2, initializer="he_normal", run_name="named")
     assert run.folder == Path("model/named")
     for part in ("loss", "tensors", "dataset", "findings", "units", "samples"):
         assert run.record[part] == by_hand[part], part
 
 
 def test_parameters_as_arrays():
-    network = helpers.parameters([1.0, -0.5], [0.5, 1.0], [0.25, 2.0], 0.125)
-    run = cubic_cli.forward([13.5, 2], [100, 1], parameters=by_name(network), batch_size=1)
+    network = helpers.parameters([1.0, -0.5, 0.0], [0.5, 1.0, 0.0], [0.25, 2.0, 1.0], 0.125)
+    run = cubic_cli.forward([13.5, 2] * 10, [100, 1] * 10, parameters=by_name(network))
     assert run.record["tensors"][2]["max"] == 14 * 0.25 + 0.125
-    assert (run.record["config"]["hidden_size"], run.record["config"]["initializer"]) == (2, None)
+    assert (run.record["config"]["hidden_size"], run.record["config"]["initializer"]) == (3, None)
     assert run.record["parameters_file"]["path"] is None
 
 
@@ -107,7 +107,7 @@ def test_every_setting_is_an_argument_and_stands_in_the_record():
 
 def test_what_units_do_at_infinite_x_counts():
     """At the finite x all put out 0, and the largest and the smallest x are infinite."""
-    x = np.array([np.inf, -np.inf, -1.0], np.float32)
-    run = cubic_cli.forward(x, x, hidden_size=2, num_epochs=1, activation="tanh")
+    x = np.resize(np.array([np.inf, -np.inf, -1.0], np.float32), 20)
+    run = cubic_cli.forward(x, x, hidden_size=3, num_epochs=1, activation="tanh")
     assert run.record["units"]["dead"] == 0
     assert "dead_units" not in [finding["id"] for finding in run.record["findings"]]

@@ -37,16 +37,16 @@ ONE_POINT = {name: [getattr(ForwardConfig, name)] for name in AXES}
 
 @pytest.fixture
 def data(cubic):
-    cubic("generate", "--n", 60)
+    cubic("generate", "--n", 40)
     return pl.read_csv("data.csv").to_numpy().astype(np.float64).T
 
 
 @pytest.fixture
 def swept(cubic):
-    """Run `cubic sweep` on 60 samples, two epochs each; returns (status, document, standard error)."""
+    """Run `cubic sweep` on 40 samples, two epochs each; returns (status, document, standard error)."""
 
     def swept(*arguments):
-        status, out, err = cubic("sweep", "--num-samples", 60, "--num-epochs", 2, "--json", *arguments)
+        status, out, err = cubic("sweep", "--num-samples", 40, "--num-epochs", 2, "--json", *arguments)
         return status, json.loads(out) if out else None, err
 
     return swept
@@ -189,11 +189,12 @@ def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
 
 
 def test_the_gradient_norm_is_of_all_parameters_together(swept, data):
-    _, document, _ = swept("--gradients", "--hidden-size", 1)
+    _, document, _ = swept("--gradients", "--hidden-size", 2)
     x, y = data
-    error = 2 * (np.maximum(x + 1, 0) + 1 - y) / len(x)
+    error = 2 * (2 * np.maximum(x + 1, 0) + 1 - y) / len(x)
     on = x > -1
-    parts = [(error * on * x).sum(), (error * on).sum(), (error * np.maximum(x + 1, 0)).sum(), error.sum()]
+    of_a_unit = [(error * on * x).sum(), (error * on).sum(), (error * np.maximum(x + 1, 0)).sum()]
+    parts = [*of_a_unit, *of_a_unit, error.sum()]
     assert document["runs"][0]["gradient_norm"] == pytest.approx(np.linalg.norm(parts), rel=1e-5)
 
 
@@ -208,7 +209,7 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
     monkeypatch.setattr(run, "read_chunks", lambda *a: reads.append(a) or read_chunks(*a))
     forward._compile.cache_clear()
     arguments = (
-        *flags("--hidden-size", (8, 4)),
+        *flags("--hidden-size", (4, 2)),
         *flags("--initializer", ("ones", "he_normal", "zeros")),
         *flags("--scaling", ("none", "standard")),
         *flags("--seed", (0, 1)),
@@ -217,7 +218,7 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
     forward._compile.cache_clear()
     assert status == 0
     assert len(document["runs"]) == 24
-    assert traces == [4, 8]
+    assert traces == [2, 4]
     assert len(reads) == 1
 
 
@@ -274,7 +275,7 @@ def test_other_samples_and_more_to_check_are_run_again(swept, cubic, data):
     assert kept(swept("--gradients")[1]) == set()
     assert kept(swept()[1]) == {"default_run"}
     assert kept(swept("--num-samples", 59)[1]) == set()
-    assert cubic("generate", "--n", 60, "--seed", 1, "--force")[0] == 0
+    assert cubic("generate", "--n", 40, "--seed", 1, "--force")[0] == 0
     assert kept(swept("--num-samples", 59)[1]) == set()
 
 
@@ -309,14 +310,14 @@ def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept
 
 
 def test_where_nothing_moves_a_sweep_says_one_line(cubic, data):
-    grid = ("sweep", "--num-samples", 60, "--hidden-size")
+    grid = ("sweep", "--num-samples", 40, "--hidden-size")
     assert cubic(*grid, "4,16")[2] == "runs: 2 saved in model\n"
-    assert cubic(*grid, "4,16,32")[2] == "runs: 1 saved in model, 2 kept as saved\n"
+    assert cubic(*grid, "2,4,16")[2] == "runs: 1 saved in model, 2 kept as saved\n"
 
 
 def test_on_a_terminal_a_sweep_says_a_line_a_run(cubic, data, monkeypatch):
     monkeypatch.setattr(terminal, "moves", lambda: True)
-    grid = ("sweep", "--num-samples", 60, "--hidden-size", "4,16")
+    grid = ("sweep", "--num-samples", 40, "--hidden-size", "4,16")
     first, second = cubic(*grid)[2], cubic(*grid)[2]
     assert re.findall("(./2 .*): loss .*, epochs in", first) == ["1/2 default_run-h4", "2/2 default_run-h16"]
     assert second.count(", as saved\n") == 2
@@ -354,7 +355,7 @@ def test_a_run_that_fails_stops_no_other(swept, cubic, data, tmp_path, monkeypat
     assert "default_run-h4" in err.splitlines()[-1]
     assert (stranger / "thesis.txt").exists()
     assert not list((tmp_path / "model").glob(".*"))
-    assert "default_run-h4  failed: there is not enough memory" in cubic("sweep", "--num-samples", 60, *grid)[1]
+    assert "default_run-h4  failed: there is not enough memory" in cubic("sweep", "--num-samples", 40, *grid)[1]
 
 
 def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, monkeypatch, tmp_path):
@@ -460,25 +461,25 @@ def test_columns_go_in_the_order_that_is_stated(cubic):
 
 def test_the_screen_of_a_sweep_over_widths(cubic, data):
     grid = (*flags("--hidden-size", (4, 16)), *flags("--initializer", ("ones", "zeros")))
-    status, out, _ = cubic("sweep", "--run-name", "exp1", "--num-samples", 60, *grid)
+    status, out, _ = cubic("sweep", "--run-name", "exp1", "--num-samples", 40, *grid)
     assert status == 0
     assert out.splitlines()[0] == "sweep exp1  4 runs, 4 verified"
     growth = out[out.index("Growth with H (relu, scaling none)") :].splitlines()
     assert growth[2].split() == ["ones", "H^0.00", "H^0.00", "H^1.00"]
     assert growth[3].split() == ["zeros", "–", "–", "–"]
     assert growth[4].endswith("H = 4, 16; –: constant or not finite.")
-    assert "Growth" not in cubic("sweep", "--num-samples", 60, "--hidden-size", 4)[1]
+    assert "Growth" not in cubic("sweep", "--num-samples", 40, "--hidden-size", 4)[1]
 
 
 def test_a_power_of_one_draw_a_width_is_said_to_hold_chance(cubic, data):
-    grid = ("sweep", "--num-samples", 60, "--hidden-size", "4,16", "--initializer", "he_normal")
+    grid = ("sweep", "--num-samples", 40, "--hidden-size", "4,16", "--initializer", "he_normal")
     words = "one seed a width, so that chance is in it"
     assert words in " ".join(cubic(*grid)[1].split())
     assert words not in " ".join(cubic(*grid, "--seed", "0,1")[1].split())
 
 
 def test_the_screen_of_a_sweep_is_kept_as_it_is_shown(cubic, data):
-    grid = ("sweep", "--num-samples", 60, "--hidden-size", "4,16")
+    grid = ("sweep", "--num-samples", 40, "--hidden-size", "4,16")
     for ending in (".txt", ".md", ".html", ".svg"):
         status, out, err = cubic(*grid, "--save", f"kept{ending}")
         assert (status, err.splitlines()[0]) == (0, f"kept in kept{ending}")
@@ -526,7 +527,7 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_run(cubic, data,
 def test_the_page_of_a_sweep_has_its_verdict_its_figure_and_its_tables(cubic, data, tmp_path):
     grid = (*flags("--hidden-size", (4, 16)), *flags("--initializer", ("ones", "zeros")))
     for ending in ("html", "md", "txt", "svg"):
-        status, out, err = cubic("sweep", "--run-name", "a", "--num-samples", 60, *grid, "--save", f"out.{ending}")
+        status, out, err = cubic("sweep", "--run-name", "a", "--num-samples", 40, *grid, "--save", f"out.{ending}")
         assert (status, err.splitlines()[0]) == (0, f"kept in out.{ending}")
     assert (tmp_path / "out.txt").read_text(encoding="utf-8") == out
     found = pages.check((tmp_path / "out.html").read_text(encoding="utf-8"))
