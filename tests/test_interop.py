@@ -66,7 +66,7 @@ def check_history(columns):
     assert columns["size"] == [10, 10, 5] * 2
     assert [value != value for value in columns["loss"]] == [False, True, False] * 2
     assert [value is None for value in columns["z1_min"]] == [False, True, False] * 2
-    assert columns["nonfinite"] == [0, 10 * (4 + 4 + 1) + 1, 0] * 2
+    assert columns["nonfinite"] == [0, 10 * (3 + 3 + 1) + 1, 0] * 2
     for tensor in record["tensors"][:3]:
         for end in ("min", "max"):
             found = [value for value in columns[f"{tensor['name']}_{end}"] if value is not None]

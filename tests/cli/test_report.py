@@ -43,6 +43,12 @@ def kept(cubic, *arguments):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without their figure, which takes longer than all the rest."""
+    monkeypatch.setattr(plot, "available", lambda: False)
+
+
+@pytest.fixture
 def made(cubic):
     """Run the pass over 40 samples with more settings; returns the run."""
 
@@ -69,6 +75,7 @@ def test_the_verdict_and_the_figure_come_first(cubic, made):
         assert any(text in element["text"] for element in found.find("text"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_tables_hold_the_record(cubic, made):
     run = made("--gradients", "--initializer", "he_normal", "--scaling", "standard")
     found, _ = kept(cubic)
@@ -133,6 +140,7 @@ FAILED = {"passed": False, "failure": {
     ],
     ids=["right", "not verified", "wrong", "not deterministic"],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_the_verdict_has_a_sign_and_words(verification, kind, said):
     found = pages.check(page_of(records.make(verification=verification)))
     (verdict,) = found.find("p", class_=f"verdict {kind}")
@@ -158,14 +166,15 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("part", sorted(records.DOCUMENT.keys() - {"schema"}))
 @pytest.mark.parametrize("damage", [{}, "missing"], ids=["another type", "missing"])
-def test_of_a_damaged_record_the_rest_is_shown(whole, monkeypatch, part, damage):
+def test_of_a_damaged_record_the_rest_is_shown(whole, request, part, damage):
     path = Path(shutil.copytree(whole, "model/default_run")) / "run.json"
     document = json.loads(path.read_text())
     if damage == "missing":
         del document[part]
     else:
         document[part] = [1]
-        monkeypatch.setattr(plot, "available", lambda: False)  # figures take their time; once a part will do
+    if damage != "missing" or part not in ("config", "context", "dataset", "loss", "samples", "tensors"):  # as drawn
+        request.getfixturevalue("undrawn")
     path.write_text(json.dumps(document))
     found = inspect_run(path.parent)
     html = report.document(found)
@@ -248,11 +257,11 @@ def test_a_page_stays_small_whatever_the_run_s_size():
 
 
 @drawn
-@pytest.mark.parametrize("name", ["$x^2$", r"a $\foo$", "$", "\\$b$"])
-def test_a_name_is_no_formula(name):
-    record = records.make(config__x_column=name, config__y_column="b", run_name=name, tensors__0__label=name)
+@pytest.mark.parametrize(("x", "y"), [("$x^2$", r"a $\foo$"), ("$", "\\$b$")])
+def test_a_name_is_no_formula(x, y):
+    record = records.make(config__x_column=x, config__y_column=y, run_name=x, tensors__0__label=y)
     shown = {e["text"] for e in pages.check(page_of(record, records.losses())).find("text")}
-    assert {name, "b"} <= shown
+    assert {x, y} <= shown
 
 
 def test_the_home_folder_is_not_told(cubic, made, monkeypatch, tmp_path):
@@ -361,6 +370,7 @@ def test_where_the_folder_of_the_command_is_not_known_its_files_are_absolute(dat
     assert [words[words.index(flag) + 1] for flag in ("--dataset", "--parameters")] == [where, "/a/net.json"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_samples_and_parameters_from_arrays(cubic):
     x, y = np.arange(20.0), np.arange(20.0) ** 2
     run = cubic_cli.forward(x, y, parameters=OWN, num_epochs=2, run_name="arrays")

@@ -274,9 +274,9 @@ def test_other_samples_and_more_to_check_are_run_again(swept, cubic, data):
     assert kept(swept("--no-verify")[1]) == {"default_run"}  # more than was asked for
     assert kept(swept("--gradients")[1]) == set()
     assert kept(swept()[1]) == {"default_run"}
-    assert kept(swept("--num-samples", 59)[1]) == set()
+    assert kept(swept("--num-samples", 39)[1]) == set()
     assert cubic("generate", "--n", 40, "--seed", 1, "--force")[0] == 0
-    assert kept(swept("--num-samples", 59)[1]) == set()
+    assert kept(swept("--num-samples", 39)[1]) == set()
 
 
 @pytest.mark.process
