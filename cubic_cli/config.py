@@ -140,7 +140,7 @@ class ForwardConfig:
     scaling: Scaling = _choice(Scaling.none, NETWORK, "Scale x and y by")
     batch_size: int = _setting(10, _count, "INT", RUN, "Take B samples in a batch.")
     num_epochs: int = _setting(10, _count, "INT", RUN, "Pass over the samples this often.")
-    run_name: str = _setting("default_run", check_run_name, "NAME", RUN, "The run has this name.")
+    run_name: str = _setting("default_run", check_run_name, "NAME", RUN, "Use this name for the run.")
     device: Device = _choice(Device.auto, RUN, "Compute on")
     artifact_dir: str = _path("model", check_folder, "FOLDER", RUN, "The runs are in this folder.")
     verify: bool = _switch(True, CHECKS, "Compute it again in NumPy float64, and compare.", "verify")

@@ -121,5 +121,5 @@ def test_what_is_refused_is_refused_by_all(cubic):
     ended = finish(start_all([1, 1], "--num-samples", "all", "--fail-on", "explodes"))
     assert [status for status, _, _ in ended.values()] == [1, 1]
     for _, _, err in ended.values():
-        assert "the run is saved, but it has what --fail-on names; explodes" in err
+        assert "the run is saved, but it has a finding that --fail-on names; explodes" in err
     assert cubic("inspect")[0] == 0

@@ -32,7 +32,7 @@ def check(
     It reads and writes nothing but what --save names.
 
     cubic check                              the devices that JAX prefers
-    cubic check --device gpu --seconds 600   a GPU, and the faults of heat
+    cubic check --device gpu --seconds 600   a GPU, for ten minutes
     cubic check --distributed                all devices of a pod
     """
     where = options.process_address(ctx, distributed)

@@ -139,4 +139,4 @@ def refuse(record: "Record") -> None:
         raise CubicError(f"the run is saved, but it is not verified: {texts}")
     if named:
         texts = "; ".join(f"{finding.id}: {finding.text}" for finding in named)
-        raise CubicError(f"the run is saved, but it has what --fail-on names; {texts}")
+        raise CubicError(f"the run is saved, but it has a finding that --fail-on names; {texts}")

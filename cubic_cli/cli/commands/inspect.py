@@ -62,10 +62,12 @@ def inspect(
     ] = None,
     units: Annotated[
         int | None,
-        _shown(parser=options.parser(parse_count_or_all), metavar="K|all", help="With --row: write out so many units."),
+        _shown(
+            parser=options.parser(parse_count_or_all), metavar="K|all", help="With --row: write out this many units."
+        ),
     ] = UNITS,
     blank: Annotated[
-        bool, _shown("--blank", help="With --row: leave the results out; --save keeps them apart.")
+        bool, _shown("--blank", help="With --row: leave the results out; --save writes them to a second file.")
     ] = False,
     formats: Annotated[bool, _shown("--formats", help="Show what each tensor would lose in fewer bits.")] = False,
     compare: Annotated[
@@ -81,7 +83,7 @@ def inspect(
         _shown(
             parser=options.parser(parse_size),
             metavar="R",
-            help="With --compare: exit 1 where a loss or a range differs by more than R, relatively.",
+            help="With --compare: exit 1 where a figure differs by more than R, relatively.",
         ),
     ] = None,
     save: options.Save = None,

@@ -24,7 +24,7 @@ def sweep(
     *,
     rerun: Annotated[
         bool,
-        typer.Option("--rerun", rich_help_panel=RUN, help="Run what is saved already again, too."),
+        typer.Option("--rerun", rich_help_panel=RUN, help="Run again what is saved already."),
     ] = False,
     plot: Annotated[
         str | None,
