@@ -8,7 +8,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """A page's elements in their order, each with its attributes, and the text within it."""
+    """A page's elements in their order, each with its attributes, and the text within it, where a space is a space."""
 
     def __init__(self, html):
         super().__init__()
@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         for element in self._open:
-            element["text"] += data
+            element["text"] += data.replace("\u00a0", " ")
 
     def find(self, tag, **attributes):
         """Return the elements of a kind with these attributes; `class_` is the class."""
@@ -50,7 +50,7 @@ class Page(HTMLParser):
             if element["tag"] == "tr":
                 cells.append([])
             elif element["tag"] in ("td", "th"):
-                cells[-1].append(element["text"].replace("\u00a0", " "))
+                cells[-1].append(element["text"])
         return cells
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cubic_cli.analysis import limits
@@ -53,6 +53,17 @@ def _fit(r_squared: float | None) -> list[str]:
     if r_squared < 0.005:
         return ["no better than the mean"]
     return [f"fits: R² {r_squared:.2f}" if r_squared >= 0.9 else "better than the mean"]
+
+
+def tell_apart(groups: Sequence[tuple[str, ...]]) -> tuple[list[int], str]:
+    """Return which of `GROUP` vary among groups of runs, and in words what they share."""
+    varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
+    return varying, in_words(groups[0], [i for i in range(len(GROUP)) if i not in varying]) if groups else ""
+
+
+def in_words(group: tuple[str, ...], chosen: Iterable[int]) -> str:
+    """Return the `chosen` values of a group of runs in words."""
+    return ", ".join(f"scaling {group[i]}" if GROUP[i] == "scaling" else group[i] for i in chosen)
 
 
 def growth(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -69,7 +69,8 @@ def give(
 def tell(text: str) -> None:
     """Print a line about what was done on standard error; where that is closed or full, what is done goes on."""
     with contextlib.suppress(OSError):
-        print(legible(text, sys.stderr.encoding), file=sys.stderr, flush=True)
+        text = legible(text.replace("\u00a0", " "), sys.stderr.encoding)  # which joins a number and its unit
+        print(text, file=sys.stderr, flush=True)
 
 
 def moves() -> bool:

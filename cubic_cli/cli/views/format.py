@@ -81,6 +81,23 @@ def size(count: int) -> str:
     return f"{value:,.3g}{GLUE}{unit}" if unit != "bytes" else f"{count:,}{GLUE}{unit}"
 
 
+def many(count: int, one: str, more: str = "") -> str:
+    """Return a count with the name of what is counted."""
+    return f"{count:,}{GLUE}{one if count == 1 else more or one + 's'}"
+
+
+def setting(value: Any) -> str:
+    """Return the value of a setting, as a flag takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def power_of_h(exponent: float | None, none: str) -> str:
+    """Return a power of the width, or what is said where there is `none`."""
+    return none if exponent is None else f"H^{round(exponent, 2) + 0.0:.2f}"
+
+
 def shape(sizes: Sequence[int]) -> str:
     """Return a shape, which no end of a line parts."""
     return f"[{f',{GLUE}'.join(str(n) for n in sizes)}]"

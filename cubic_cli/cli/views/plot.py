@@ -1,7 +1,6 @@
 """The figure of a run: the samples with the cubic and the network, the histograms, the losses. Needs matplotlib."""
 
 import contextlib
-import functools
 import importlib.util
 import io
 import math
@@ -15,7 +14,7 @@ import numpy as np
 
 from cubic_cli.analysis.shape import shape
 from cubic_cli.cli.views.files import write_whole
-from cubic_cli.cli.views.format import number, percent
+from cubic_cli.cli.views.format import many, number, percent
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.data.problem import cubic
 from cubic_cli.data.source import spread_indices
@@ -104,13 +103,11 @@ def _panels(record: Record, losses: Float32 | None) -> list[tuple[str, tuple[str
     ]
     if losses is not None:
         found.append(("losses", ("loss",), lambda axes: _draw_losses(axes, record, losses)))
-    for name in TENSORS:
-        found.append((name, ("tensors",), functools.partial(_draw_tensor, record=record, name=name)))
-    return found
 
+    def histogram(name: str) -> "Callable[[Axes], None]":
+        return lambda axes: _draw_histogram(axes, record.tensor(name))
 
-def _draw_tensor(axes: "Axes", record: Record, name: str) -> None:
-    _draw_histogram(axes, record.tensor(name))
+    return found + [(name, ("tensors",), histogram(name)) for name in TENSORS]
 
 
 @contextlib.contextmanager
@@ -168,17 +165,13 @@ def _fix_layout(figure: "Figure") -> None:
         axes.set_position((left, bottom, width, height))
 
 
-def _samples(count: int) -> str:
-    return "1 sample" if count == 1 else f"{count:,} samples"
-
-
 def subtitle(record: Record) -> str:
     """Return the network and its samples in a line."""
     config = record.config
     parameters = config.initializer or "parameters of a file"
     return (
         f"1 → {config.hidden_size:,} → 1, {config.activation}, {parameters}, scaling "
-        f"{config.scaling}, {_samples(record.dataset.rows)} in batches of {config.batch_size:,}"
+        f"{config.scaling}, {many(record.dataset.rows, 'sample')} in batches of {config.batch_size:,}"
     )
 
 

@@ -15,18 +15,18 @@ from cubic_cli.analysis.scaled import as_scaled
 from cubic_cli.analysis.shape import shape as find_shape
 from cubic_cli.cli import again
 from cubic_cli.cli.views import formats, page, plot
-from cubic_cli.cli.views.blocks import LEVELS, Column
-from cubic_cli.cli.views.format import duration, mean, number, percent, r_squared, shape, size
+from cubic_cli.cli.views.blocks import Column, Grid
+from cubic_cli.cli.views.format import duration, many, mean, number, percent, r_squared, setting, shape, size
 from cubic_cli.cli.views.page import Cell, Html
+from cubic_cli.cli.views.run import by_level, epochs_table, gradients_table
 from cubic_cli.cli.views.tensors import EQUATIONS, QUANTILES, SYMBOLS
 from cubic_cli.config import SETTINGS, ForwardConfig
 from cubic_cli.float32 import TENSORS, Float32, shortest
 from cubic_cli.runs.record import Column as Read
-from cubic_cli.runs.record import Gradients, Parameter, Record, Summary, Tensor
+from cubic_cli.runs.record import Parameter, Record, Summary, Tensor
 from cubic_cli.runs.run import Run
 from cubic_cli.runs.saved import Saved
 
-_MANY = 20  # epochs that differ: of more the first and the last are shown
 _LONGEST = 2000  # letters of a foreign text
 
 
@@ -82,6 +82,10 @@ def _section(title: str, *parts: str) -> str:
     return "\n".join([f"<h2>{page.escape(title)}</h2>", *parts])
 
 
+def _grid(title: str, grid: Grid) -> str:
+    return _section(title, page.table(grid.columns, grid.rows, note=grid.note))
+
+
 def _folded(title: str, *parts: str) -> str:
     return "\n".join([f"<details><summary>{page.escape(title)}</summary>", *parts, "</details>"])
 
@@ -100,10 +104,9 @@ def _verdict(view: View) -> str:
     check = view.record.verification
     if check is None:
         return page.verdict("warning", "Not verified", ": the run was made with --no-verify.")
-    batches = "1 batch" if check.batches == 1 else f"{check.batches:,} batches"
     said = (
-        f"{batches} computed again in {check.reference}; the largest relative error is {check.max_relative_error:.1e}, "
-        f"and {check.tolerance:.1e} is allowed."
+        f"{many(check.batches, 'batch', 'batches')} computed again in {check.reference}; the largest relative error is "
+        f"{check.max_relative_error:.1e}, and {check.tolerance:.1e} is allowed."
     )
     if check.passed:
         return page.verdict("good", "Verified", f": {said}")
@@ -174,7 +177,7 @@ _WORDS: dict[str, Callable[[View, str], str]] = {"fit": _fit_words, "losses": _l
 
 
 def _findings(view: View) -> str:
-    found = sorted(view.record.findings, key=lambda f: list(LEVELS).index(f.level) if f.level in LEVELS else 9)
+    found = by_level(view.record.findings)
     if not found:
         return _section("What the numbers say", "<p>Nothing is conspicuous.</p>")
     return _section("What the numbers say", page.findings((f.level, f.id, f.text[:_LONGEST]) for f in found))
@@ -290,28 +293,14 @@ def _units(view: View) -> str:
 
 def _gradients(view: View) -> str:
     gradients = view.record.gradients
-    return "" if gradients is None else _gradient_table(gradients)
-
-
-def _gradient_table(gradients: Gradients) -> str:
-    columns = _columns("gradient", "shape", "norm", "min", "max", "step / parameter", left=("shape",))
-    rows = [
-        [f"∂loss/∂{SYMBOLS.get(p.name, p.name)}", shape(p.shape), *map(number, (p.norm, p.min, p.max, p.step_ratio))]
-        for p in gradients.parameters
-    ]
-    rate = number(gradients.largest_learning_rate)
-    note = f"The largest learning rate at which a step does not raise the loss is {rate}."
-    return _section("Gradients", page.table(columns, rows, note=note))
+    return "" if gradients is None else _grid("Gradients", gradients_table(gradients))
 
 
 def _epochs(view: View) -> str:
     epochs = view.record.epochs
     if len({repr(epoch.loss) for epoch in epochs}) <= 1:
         return "" if len(epochs) < 2 else f"<p>All {len(epochs):,} epochs are identical.</p>"
-    shown = epochs if len(epochs) <= _MANY else epochs[: _MANY // 2] + epochs[-_MANY // 2 :]
-    rows = [[f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)] for epoch in shown]
-    note = "" if len(epochs) <= _MANY else f"{len(epochs) - _MANY:,} epochs between them are left out."
-    return _section("Epochs", page.table(_columns("epoch", "loss", "time"), rows, note=note))
+    return _grid("Epochs", epochs_table(epochs))
 
 
 def _formats(view: View) -> str:
@@ -331,7 +320,7 @@ def _settings(view: View) -> str:
         came = sources.get(name, "")
         if came == "default" and name in ("hidden_size", "initializer") and view.record.parameters_file is not None:
             came = "the parameters"
-        said = _text(_setting(value))
+        said = _text(setting(value))
         differs = value != defaults.get(name)
         shown = Html(f'<span class="strong">{said}</span>') if differs else said
         rows.append([again.flag(name), name.upper(), shown, came])
@@ -339,19 +328,13 @@ def _settings(view: View) -> str:
     return _folded("Settings", page.table(columns, rows, note="Bold: other than the default."))
 
 
-def _setting(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _again(view: View) -> str:
     made, place = again.command(view.record, view.folder), again.place(view.record)
     where = "" if place is None else f" in {place}"
     said = (
-        f"This command makes the run again{where}. It gives the same numbers on the same device with the same versions,"
+        f"This command makes the run again{where}. It gives the same numbers on the same device with the same "
+        "versions, where no variable and no .env says otherwise:"
     )
-    said += " where no variable and no .env says otherwise:"
     if view.record.config.dataset is None:
         said = "The samples came from arrays. With the same x and y, this makes the run again:"
     parts = [f"<p>{page.escape(said)}</p>", f'<pre class="command">{page.escape(made)}</pre>']
@@ -369,9 +352,8 @@ def _origin(view: View) -> str:
     rows += [(name, said) for name, said in (("SHA-256", data.sha256), ("digest", data.digest)) if said]
     if record.parameters_file is not None:
         rows.append(("parameters", f"{record.parameters_file.dtype}, SHA-256 {record.parameters_file.sha256}"))
-    kind = f"{device.devices:,} × {device.kind}" + (
-        f" of {device.processes:,} processes" if device.processes > 1 else ""
-    )
+    kind = f"{device.devices:,} × {device.kind}"
+    kind += f" of {device.processes:,} processes" if device.processes > 1 else ""
     rows.append(("device", f"{kind}, matmul precision {device.matmul_precision}"))
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())))
     timing = record.timing

@@ -5,8 +5,8 @@ Each section names the parts of the record that it needs; one whose parts are da
 
 import math
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rich.text import Text
@@ -32,8 +32,10 @@ from cubic_cli.cli.views.format import (
     buckets,
     duration,
     length,
+    many,
     number,
     r_squared,
+    setting,
     shape,
     size,
     sparkline,
@@ -41,7 +43,7 @@ from cubic_cli.cli.views.format import (
 from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS, table
 from cubic_cli.float32 import shortest
 from cubic_cli.runs.files import near
-from cubic_cli.runs.record import Record
+from cubic_cli.runs.record import Epoch, Finding, Gradients, Record
 
 if TYPE_CHECKING:
     from cubic_cli.float32 import Float32
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 _LABEL = 13  # cells: the labels of the facts
 _ROOM = 100  # cells from which on the losses have bars
 _BAR = 50  # cells of the longest of them
+_MANY = 20  # epochs: of more the first and the last are shown
 
 
 class View(NamedTuple):
@@ -105,9 +108,9 @@ def _data(view: View) -> Fact:
     data, config = view.record.dataset, view.record.config
     batches = -(-data.rows // config.batch_size)
     where = "arrays" if data.path is None else near(data.path)
-    text = Text(f"{where}: {_many(data.rows, 'sample')} in {_many(batches, 'batch', 'batches')} of ")
-    text.append(f"{min(config.batch_size, data.rows):,}, {_many(config.num_epochs, 'epoch')}, ")
-    text.append(f"{_many(view.record.iterations, 'iteration')}")
+    text = Text(f"{where}: {many(data.rows, 'sample')} in {many(batches, 'batch', 'batches')} of ")
+    text.append(f"{min(config.batch_size, data.rows):,}, {many(config.num_epochs, 'epoch')}, ")
+    text.append(f"{many(view.record.iterations, 'iteration')}")
     if config.scaling != "none":
         ranges = (f"{name} from {number(c.min)} to {number(c.max)}" for name, c in (("x", data.x), ("y", data.y)))
         text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config.scaling} scaling")
@@ -134,14 +137,8 @@ def _settings(view: View) -> Fact | None:
         names = [name for name in names if name not in ("hidden_size", "initializer")]
     if not names:
         return None
-    given = (f"{name}={_setting(config[name])}{GLUE}({sources[name]})" for name in names)
+    given = (f"{name}={setting(config[name])}{GLUE}({sources[name]})" for name in names)
     return "settings", Text(", ".join(given))
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _network(view: View) -> Fact:
@@ -162,7 +159,7 @@ def _parameters(view: View) -> Fact:
     parameters = view.record.parameters
     kinds = "/".join(sorted({p.dtype for p in parameters}))
     origin = view.record.config.initializer or _origin(view.record)
-    text = Text(f"{_many(sum(p.count for p in parameters), 'parameter')} of {kinds}, ")
+    text = Text(f"{many(sum(p.count for p in parameters), 'parameter')} of {kinds}, ")
     if all(p.bytes is not None for p in parameters):  # schema 1 does not say
         text.append(f"{size(sum(p.bytes or 0 for p in parameters))}, ")
     return "parameters", text.append(origin)
@@ -243,11 +240,16 @@ def _epochs(view: View) -> Fact | list[Block]:
     if len(losses) <= 1:
         all_ = f"all {len(epochs):,}" if len(epochs) > 2 else "both"
         return "epochs", Text(f"{all_} epochs identical" if len(epochs) > 1 else "1")
-    shown = epochs if len(epochs) <= 20 else epochs[:10] + epochs[-10:]
+    return [epochs_table(epochs)]
+
+
+def epochs_table(epochs: Sequence[Epoch]) -> Grid:
+    """Return the table of epochs that differ, of many the first and the last."""
+    shown = epochs if len(epochs) <= _MANY else [*epochs[: _MANY // 2], *epochs[-_MANY // 2 :]]
     # In full: they differ, be it in the last digit.
     rows = [(f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)) for epoch in shown]
-    note = f"{len(epochs) - 20:,} epochs in the middle are left out" if len(epochs) > 20 else ""
-    return [Grid("epochs", [Column("epoch"), Column("loss"), Column("time")], rows, note=note)]
+    note = f"{len(epochs) - _MANY:,} epochs in the middle are left out" if len(epochs) > _MANY else ""
+    return Grid("epochs", [Column("epoch"), Column("loss"), Column("time")], rows, note=note)
 
 
 def _verification(view: View) -> Fact:
@@ -256,7 +258,7 @@ def _verification(view: View) -> Fact:
         return "verified", Text("no (--no-verify)", WARNING)
     text = Text.assemble(("yes", GOOD) if check.passed else ("NO", BAD))
     text.append(
-        f", {_many(check.batches, 'batch', 'batches')} against {check.reference}: largest relative error "
+        f", {many(check.batches, 'batch', 'batches')} against {check.reference}: largest relative error "
         f"{check.max_relative_error:.1e} ({check.tolerance:.1e}{GLUE}allowed)"
     )
     if not check.deterministic:
@@ -273,44 +275,43 @@ def _timing(view: View) -> Fact:
 
 
 def _gradients(view: View) -> list[Block]:
-    gradients = view.record.gradients
-    if gradients is None:
-        return []
-    columns = [
-        Column("gradient", False),
-        Column("shape", False),
-        *map(Column, ("norm", "min", "max", "step / parameter")),
-    ]
+    return [] if view.record.gradients is None else [gradients_table(view.record.gradients)]
+
+
+def gradients_table(gradients: Gradients) -> Grid:
+    """Return the table of the gradients, with the largest learning rate below it."""
+    words, numbers = ("gradient", "shape"), {name: name for name in ("norm", "min", "max")}
+    numbers["step_ratio"] = "step / parameter"
+    columns = [*(Column(name, False) for name in words), *map(Column, numbers.values())]
     rows = [
-        (
-            f"∂loss/∂{SYMBOLS.get(p.name, p.name)}",
-            shape(p.shape),
-            *(number(getattr(p, name)) for name in ("norm", "min", "max", "step_ratio")),
-        )
+        (f"∂loss/∂{SYMBOLS.get(p.name, p.name)}", shape(p.shape), *(number(getattr(p, name)) for name in numbers))
         for p in gradients.parameters
     ]
     rate = number(gradients.largest_learning_rate)
-    note = f"largest learning rate at which a step does not raise the loss: {rate}"
-    return [Grid("gradients", columns, rows, ("min", "max", "shape"), note)]
+    note = f"The largest learning rate at which a step does not raise the loss is {rate}."
+    return Grid("gradients", columns, rows, ("min", "max", "shape"), note)
 
 
 def _findings(view: View) -> list[Block]:
     """What was found, the worst first; the title counts the levels, which colours show beside it."""
-    levels = ("error", "warning", "note")
-    found = sorted(view.record.findings, key=lambda f: levels.index(f.level) if f.level in levels else len(levels))
-    counts = {level: sum(finding.level == level for finding in found) for level in levels}
-    said = ", ".join(_many(count, level) for level, count in counts.items() if count)
+    found = by_level(view.record.findings)
+    counts = {level: sum(finding.level == level for finding in found) for level in _LEVELS}
+    said = ", ".join(many(count, level) for level, count in counts.items() if count)
     items = [Bullet(finding.id, _glued(finding.text), finding.level) for finding in found]
     return [Bullets("what the numbers say" + (f" ({said})" if said else ""), items)] if items else []
+
+
+def by_level(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings, the worst first; those of a level that is not known stand last."""
+    return sorted(findings, key=lambda f: _LEVELS.index(f.level) if f.level in _LEVELS else len(_LEVELS))
+
+
+_LEVELS = ("error", "warning", "note")
 
 
 def _glued(text: str) -> str:
     """Join what belongs together: `batch 7`, and both ends of an arrow."""
     return re.sub(r"\b(epoch|batch|row|layer) (?=\d)", rf"\1{GLUE}", text).replace(" → ", f"{GLUE}→{GLUE}")
-
-
-def _many(count: int, one: str, many: str = "") -> str:
-    return f"{count:,}{GLUE}{one if count == 1 else many or one + 's'}"
 
 
 _Section = Callable[[View], Fact | list[Block] | None]

@@ -6,11 +6,11 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from cubic_cli.analysis.growth import GROUP
+from cubic_cli.analysis.growth import GROUP, tell_apart
 from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.cli.views import page, plot, sweep_plot
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
-from cubic_cli.cli.views.format import number, r_squared, shorten
+from cubic_cli.cli.views.format import many, number, power_of_h, r_squared, shorten
 from cubic_cli.float32 import TENSORS
 
 _COLUMNS = (
@@ -43,7 +43,7 @@ def screen(document: dict[str, Any], run_name: str, width: int) -> Screen:
     done = [row for row in rows if "error" not in row]
     failed = [row for row in rows if "error" in row]
     verified = sum(row["verified"] is True for row in done)
-    note = f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {verified} verified"
+    note = f"{many(len(rows), 'run')}, {verified:,} verified"
     blocks: Screen = [Heading(f"sweep {shorten(run_name, max(_FEWEST_LETTERS, width - 40))}", Text(note))]
     if done:
         blocks.append(_ranking(done, run_name, width))
@@ -61,7 +61,7 @@ def as_page(document: dict[str, Any], run_name: str) -> str:
     _, *blocks = screen(document, run_name, _PAGE)
     verified = sum(row.get("verified") is True for row in rows)
     wrong = sum("error" in row or row.get("verified") is False for row in rows)
-    said = f": {len(rows):,} run{'s' if len(rows) != 1 else ''}, {verified:,} verified, {wrong:,} failed."
+    said = f": {many(len(rows), 'run')}, {verified:,} verified, {wrong:,} failed."
     kind, word = ("bad", "Failed") if wrong else ("good", "Verified") if verified == len(rows) else _UNVERIFIED
     parts = [page.from_screen([Heading(f"sweep {run_name}")]), page.verdict(kind, word, said)]
     if len({row["hidden_size"] for row in rows if "error" not in row}) > 1:
@@ -152,14 +152,10 @@ def _growth(entries: list[dict[str, Any]]) -> Grid:
     lines: dict[tuple[str, ...], dict[str, float | None]] = {}
     for entry in entries:
         lines.setdefault(tuple(entry[name] for name in GROUP), {})[entry["tensor"]] = entry["exponent"]
-    varying = [index for index in range(len(GROUP)) if len({group[index] for group in lines}) > 1]
-    first = next(iter(lines))
-    shared = [
-        f"scaling {first[i]}" if GROUP[i] == "scaling" else first[i] for i in range(len(GROUP)) if i not in varying
-    ]
+    varying, shared = tell_apart(list(lines))
     columns = [Column(GROUP[index], right=False) for index in varying] + [Column(tensor) for tensor in TENSORS]
     cells: list[list[str | Text]] = [
-        [*(group[index] for index in varying), *(_power(exponents[tensor]) for tensor in TENSORS)]
+        [*(group[index] for index in varying), *(power_of_h(exponents[tensor], "–") for tensor in TENSORS)]
         for group, exponents in lines.items()
     ]
     widths = sorted({point["hidden_size"] for entry in entries for point in entry["points"]})
@@ -172,12 +168,8 @@ def _growth(entries: list[dict[str, Any]]) -> Grid:
         if any(entry["exponent"] is None for entry in entries):
             note += "; –: constant or not finite"
         note += "."
-    title = "Growth with H" + (f" ({', '.join(shared)})" if shared else "")
+    title = "Growth with H" + (f" ({shared})" if shared else "")
     return Grid(title, columns, cells, (), note)
-
-
-def _power(exponent: float | None) -> str:
-    return "–" if exponent is None else f"H^{round(exponent, 2) + 0.0:.2f}"
 
 
 def _list(widths: list[int]) -> str:

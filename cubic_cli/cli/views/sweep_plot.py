@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cubic_cli.analysis.growth import GROUP
+from cubic_cli.analysis.growth import GROUP, in_words, tell_apart
+from cubic_cli.cli.views.format import power_of_h
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.cli.views.plot import style
 from cubic_cli.float32 import TENSORS
@@ -25,12 +26,7 @@ _TICKS = 8  # of the width that can be told apart
 def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
     """Return the figure of what `growth` returned: the spreads of each tensor, and the lines of the exponents."""
     groups = list(dict.fromkeys(_group(entry) for entry in growth))
-    varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
-    said = [
-        [f"scaling {value}" if name == "scaling" else value for name, value in zip(GROUP, group, strict=True)]
-        for group in groups
-    ]
-    shared = ", ".join(said[0][index] for index in range(len(GROUP)) if index not in varying) if groups else ""
+    varying, shared = tell_apart(groups)
     with style({"axes.grid": True, "grid.alpha": 0.3}):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -42,7 +38,7 @@ def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
         for axes, tensor in zip(panels, TENSORS, strict=True):
             entries = {_group(entry): entry for entry in growth if entry["tensor"] == tensor}
             for index, group in enumerate(groups):
-                label = ", ".join(said[index][i] for i in varying) or ", ".join(said[index])
+                label = in_words(group, varying or range(len(GROUP)))
                 _draw_group(axes, entries[group], label, index)
             _finish(axes, tensor, growth)
         panels[0].set_ylabel("standard deviation")
@@ -67,9 +63,8 @@ def _draw_group(axes: "Axes", entry: dict[str, Any], label: str, index: int) -> 
     widths = [point["hidden_size"] for point in entry["points"]]
     sizes = [point["std"] for point in entry["points"]]
     slope = entry["exponent"]
-    power = "no power" if slope is None else f"H^{round(slope, 2) + 0.0:.2f}"
     marker = _MARKERS[index % len(_MARKERS)]
-    axes.plot(widths, sizes, marker, label=f"{label}: {power}", markersize=4, **colour)
+    axes.plot(widths, sizes, marker, label=f"{label}: {power_of_h(slope, 'no power')}", markersize=4, **colour)
     if slope is not None:
         middle = [sum(map(math.log, values)) / len(values) for values in (widths, sizes)]
         ends = [min(widths), max(widths)]
