@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cubic_cli.cli.encoding import legible
+from cubic_cli.experiments.watch import Advance
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cubic_cli.cli.views.blocks import Screen
-
-
-Advance = Callable[[int, int], None]  # takes how much more was done, and how much work that was
 
 
 def console(stderr: bool = False) -> "Console":

@@ -15,8 +15,7 @@ from typing import Any
 from cubic_cli.config import Device, Initializer
 from cubic_cli.engine.devices import absent_platforms, failed_plugins, pick_devices
 from cubic_cli.errors import DeviceError, UsageError
-from cubic_cli.experiments.report import Check as Check
-from cubic_cli.experiments.report import CheckedDevice, Report, Row, attempt, ids, merge_alike, not_checked
+from cubic_cli.experiments.report import Check, CheckedDevice, Report, Row, attempt, ids, merge_alike, not_checked
 from cubic_cli.experiments.watch import Watch, unwatched
 
 
@@ -98,7 +97,7 @@ def run_checks(checks: Sequence[Check], until: float = 0.0, watch: Watch = unwat
 
     Threads compile side by side, for XLA compiles outside Python's lock.
     """
-    prepared: list[Callable[[], Iterable[Row]] | Row] = []
+    prepared: list[Callable[[], Iterable[Row]]] = []
     named = "checks", "checks"
     with (
         watch("compiling", len(checks), *named) as advance,
@@ -112,19 +111,20 @@ def run_checks(checks: Sequence[Check], until: float = 0.0, watch: Watch = unwat
     with watch("checking", None if until else len(checks), *named) as advance:
         while not rounds or time.perf_counter() < until:
             for one, ready in zip(checks, prepared, strict=True):
-                rows += [ready] if isinstance(ready, Row) else attempt(one.what, ids(one.devices), ready)
+                rows += attempt(one.what, ids(one.devices), ready)
                 advance(1, 1)
             rows = merge_alike(rows)
             rounds += 1
     return rows, rounds
 
 
-def _prepare(check: Check) -> Callable[[], Iterable[Row]] | Row:
-    """Return what is run once a round, or the row that says why it cannot be compiled."""
+def _prepare(check: Check) -> Callable[[], Iterable[Row]]:
+    """Return what is run once a round; where it cannot be compiled, that says why."""
     try:
         return check.prepare()
     except Exception as error:
-        return not_checked(check.what, ids(check.devices), error)
+        failed = not_checked(check.what, ids(check.devices), error)
+        return lambda: [failed]
 
 
 def _find_facts(device: Any) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def write_record(scratch: Path, record: Record) -> None:
     (scratch / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
 
 
-def write_parameters(scratch: Path, parameters: dict[str, Float32], metadata: dict[str, str] | None = None) -> None:
+def write_parameters(scratch: Path, parameters: dict[str, Float32], metadata: dict[str, str]) -> None:
     """Write the parameters of a run to its scratch folder; the same ones and `metadata` always give the same bytes."""
     from safetensors.numpy import save as to_safetensors
 
@@ -107,7 +107,7 @@ def write_parameters(scratch: Path, parameters: dict[str, Float32], metadata: di
     # The library writes the metadata in an order that changes from call to call.
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + size])
-    header["__metadata__"] = metadata or {}
+    header["__metadata__"] = metadata
     text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     (scratch / PARAMETERS).write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
