@@ -6,6 +6,7 @@ dataset or run must be there, complete, and the next call must clear up. Exit st
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import signal
@@ -145,8 +146,7 @@ def main() -> int:
     rng = random.Random(options.seed)
     failures = []
     print(f"seed {options.seed}\n\n| fault | times tried | outcome |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         rows = [
             (
                 f"{number.name} at a random moment of {kind}",
@@ -165,7 +165,6 @@ def main() -> int:
             verdict = "nothing lost" if not wrong else f"{len(wrong)} WRONG"
             print(f"| {name} | {sum(outcomes.values())} | {told}; {verdict} |", flush=True)
             failures += wrong
-        os.chdir("/")
     print("\n".join(["", *failures]))
     return 1 if failures else 0
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from unittest import mock
 
 from cubic_cli.cli import app as cli
 from cubic_cli.config import SETTINGS
@@ -88,15 +89,11 @@ def spoil(rng: random.Random) -> None:
 def run(words: list[str]) -> str | None:
     """Run a command and return what is wrong with how it went, None where nothing is."""
     out, err = io.StringIO(), io.StringIO()
-    before = dict(os.environ)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ):
             status = cli.run(words)
     except BaseException:
         return traceback.format_exc()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
     said = out.getvalue() + err.getvalue()
     if "Traceback" in said or status not in (0, 1, 2):
         return f"status {status}: {said}"
@@ -121,8 +118,7 @@ def main() -> int:
     compiler.prepare_cpu()
     rng = random.Random(given.seed)
     end, cases = time.monotonic() + given.seconds, 0
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         while time.monotonic() < end:
             cases += 1
             if rng.random() < 0.5:
@@ -135,7 +131,6 @@ def main() -> int:
                     if path.is_file():
                         print(f"--- {path}\n{path.read_text(errors='replace')[:400]}")
                 return 1
-        os.chdir("/")
     print(f"{cases} cases, seed {given.seed}: nothing wrong")
     return 0
 

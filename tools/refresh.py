@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from cubic_cli.cli import app as cli
 from cubic_cli.config import SETTINGS
@@ -142,18 +143,11 @@ def _run(arguments: list[str]) -> str:
 @contextlib.contextmanager
 def _place() -> Iterator[None]:
     """Work in a temporary folder, with a terminal of `WIDTH` columns and no settings."""
-    before, folder = dict(os.environ), Path.cwd()
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            for name in SETTINGS:
-                os.environ.pop(name, None)
-            os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="xterm")
-            os.chdir(place)
-            yield
-        finally:
-            os.chdir(folder)
-            os.environ.clear()
-            os.environ.update(before)
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place), mock.patch.dict(os.environ):
+        for name in SETTINGS:
+            os.environ.pop(name, None)
+        os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="xterm")
+        yield
 
 
 if __name__ == "__main__":

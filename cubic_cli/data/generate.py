@@ -64,7 +64,7 @@ def generate(
     def check(path: Path) -> None:
         refuse_what_is_no_file(path)
         if not force:
-            refuse_strangers(path, config.noise_std, config.seed)
+            refuse_to_replace(path, config.noise_std, config.seed)
 
     size = write(path, chunks(), check)
     mean = totals / config.num_dataset
@@ -102,7 +102,7 @@ def write(path: Path, chunks: Iterator[pl.DataFrame], check: Check = lambda path
         raise panicked(path, panic) from None
 
 
-def refuse_strangers(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:
+def refuse_to_replace(path: Path, noise_std: float = 0.0, seed: int = 0) -> None:
     """Raise `DatasetError` unless `path` is free or holds what `is_own` says to be a dataset of cubic's."""
     if not os.path.lexists(path):
         return

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cubic_cli.config import GenerateConfig
 from cubic_cli.data import generate as dataset
-from cubic_cli.data.generate import generate, is_own, refuse_strangers
+from cubic_cli.data.generate import generate, is_own, refuse_to_replace
 from cubic_cli.data.problem import cubic
 from cubic_cli.errors import DatasetError
 
@@ -121,7 +121,7 @@ def test_a_strangers_are_refused(name, rows):
 def test_a_strangers_by_hand_are_refused(text):
     Path("data.csv").write_text(text)
     with pytest.raises(DatasetError, match="does not look like a dataset of cubic's"):
-        refuse_strangers(Path("data.csv"))
+        refuse_to_replace(Path("data.csv"))
 
 
 def test_an_empty_file_is_refused_too():
@@ -239,4 +239,4 @@ def test_what_cannot_be_read_is_refused(monkeypatch):
     Path("data.csv").write_text("x,y\n1,2\n")
     monkeypatch.setattr(dataset.os, "access", lambda path, mode: False)  # root may read all
     with pytest.raises(DatasetError, match=r"cannot read data\.csv"):
-        refuse_strangers(Path("data.csv"))
+        refuse_to_replace(Path("data.csv"))
