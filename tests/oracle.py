@@ -169,6 +169,7 @@ def gradients(parameters, x, y, activation):
             (r, of_r),
         ):
             value = terms.sum(axis=0)
-            of_sum = U * (3 * np.sqrt((terms * terms).sum(axis=0)) + min(len(y), 256) / 8 * np.abs(value))
+            # A partial sum is about as large as the norm of its terms, and each is rounded.
+            of_sum = U * (2 * np.sqrt(min(len(y), 256) * (terms * terms).sum(axis=0)) + len(y) ** 0.5 * np.abs(value))
             found.append((value.astype(float), (bound.sum(axis=0) + of_sum).astype(float)))
     return [value for value, _ in found], [bound for _, bound in found]
