@@ -5,9 +5,19 @@ import re
 
 
 class CubicError(Exception):
-    """Something could not be done, or a check failed: exit status 1."""
+    """Something could not be done, or a check failed: exit status 1.
+
+    The message is one line, whatever the names in it hold; `lines` stand below it, each for itself.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *lines: str) -> None:
+        super().__init__("\n".join(map(printable, (message, *lines))))
+
+
+class Note(str):
+    """A note of ours on an error, a line below its message; JAX has its own."""
 
 
 class UsageError(CubicError):

@@ -127,13 +127,13 @@ def parse_count_or_all(text: str) -> int | None:
     return parse_integer(1, accepted="an integer of at least 1, or 'all'")(text)
 
 
-def conversion(path: Path) -> str:
-    """Return the two lines that make a file of parameters of a pickle, which runs whatever code it holds."""
+def conversion(path: Path) -> tuple[str, str, str]:
+    """Return what to do with a pickle, which runs whatever code it holds, and two lines that do it."""
     target = path.with_suffix(".safetensors").name
     return (
-        "a pickle runs code when it is read; convert it once, in Python, with PyTorch:\n"
-        "    import torch, safetensors.torch\n"
-        f"    safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), {target!r})"
+        "a pickle runs code when it is read; convert it once, in Python, with PyTorch:",
+        "    import torch, safetensors.torch",
+        f"    safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), {target!r})",
     )
 
 
@@ -145,7 +145,11 @@ def check_parameters(path: str) -> str:
     """
     ending = Path(path).suffix.lower()
     if ending in (".pt", ".pth", ".pkl", ".bin"):
-        raise ValueError(conversion(Path(path)))
+        what, *code = conversion(Path(path))
+        refused = ValueError(what)
+        for line in code:
+            refused.add_note(line)
+        raise refused
     if ending not in (".safetensors", ".json") or "\0" in path:
         raise ValueError("expected a path that ends in .safetensors or .json")
     return path

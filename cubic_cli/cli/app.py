@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 import cubic_cli
-from cubic_cli.cli import dotenv, library_variables, terminal
+from cubic_cli.cli import dotenv, terminal
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
 from cubic_cli.cli.help import Command, Group
-from cubic_cli.errors import NO_MEMORY, CubicError, is_no_memory
+from cubic_cli.errors import NO_MEMORY, CubicError, Note, is_no_memory, printable
 
 app = typer.Typer(
     name="cubic",
@@ -72,7 +72,7 @@ def run(arguments: list[str] | None = None) -> int:
     except CubicError as error:
         return terminal.fail(_noted(error, str(error)), error.exit_code)
     except OSError as error:
-        return terminal.fail(_noted(error, _describe(error)), 1)
+        return terminal.fail(_noted(error, printable(_describe(error))), 1)
     except BaseException as error:
         if isinstance(error, typer.TyperException):  # its usage errors
             message = terminal.usage_message(error, _command(sys.argv[1:] if arguments is None else arguments))
@@ -95,8 +95,8 @@ def _unforeseen(error: BaseException) -> str:
 
 def _noted(error: BaseException, message: str) -> str:
     """Return a message with what was noted on the error."""
-    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, library_variables.Note)]
-    return "\n".join([message, *notes])
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, Note)]
+    return "\n".join([message, *map(printable, notes)])
 
 
 _MOST_LINES = 20  # of an error of a library

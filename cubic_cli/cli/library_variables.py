@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from cubic_cli.cli import terminal
 from cubic_cli.cli.dotenv import DotEnv
-from cubic_cli.errors import CubicError, UsageError
+from cubic_cli.errors import CubicError, Note, UsageError
 
 # JAX's switches that change no number: they halt it, or forbid what the pass does, to help who debugs a program of his
 # own. The purpose of the pass is to observe such values, so they are off.
@@ -32,10 +32,6 @@ HALTING = (
     "JAX_TRANSFER_GUARD_DEVICE_TO_DEVICE",
     "JAX_TRANSFER_GUARD_DEVICE_TO_HOST",
 )
-
-
-class Note(str):
-    """A note of ours on an error; JAX has its own."""
 
 
 def set_aside() -> None:

@@ -106,6 +106,6 @@ def refuse_original(ctx: typer.Context, config: ForwardConfig) -> None:
     given = {name: value for name, value in given.items() if name not in displaced}
     raise RunError(
         f"{folder} holds {ORIGINAL!r}, a network of the program that cubic follows, and no run is saved over it; "
-        f"this command runs that network, and saves the run beside it:\n"
-        f"{spell({**given, 'parameters': str(folder / ORIGINAL), 'run_name': free})}"
+        f"this command runs that network, and saves the run beside it:",
+        spell({**given, "parameters": str(folder / ORIGINAL), "run_name": free}),
     )

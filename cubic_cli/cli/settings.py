@@ -29,7 +29,10 @@ def parser(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
         try:
             return parse(value)
         except ValueError as error:
-            raise typer.BadParameter(f"found {value!r}; {error}") from None
+            refused = typer.BadParameter(f"found {value!r}; {error}")
+            for note in getattr(error, "__notes__", ()):  # code to copy
+                refused.add_note(note)
+            raise refused from None
 
     return parsed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cubic_cli.cli.encoding import legible
+from cubic_cli.errors import printable
 from cubic_cli.experiments.watch import Advance
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def discard_stdout() -> None:
 def usage_message(error: Any, command: str) -> str:
     """Return Typer's message with the flag or the variable, the value that was found, what is accepted, and a command.
 
+    One line, but for the code to copy that is noted on the error.
     `command` is whose help says more, where the error does not know its own.
     """
     parameter = getattr(error, "param", None)
@@ -168,8 +170,9 @@ def usage_message(error: Any, command: str) -> str:
         message = f"{_name_of(parameter, error.ctx)}: {message}"
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
-    more = "\n" if "\n" in message else "; "  # lines of code stand alone
-    return f"{message}{more}`{error.ctx.command_path if error.ctx else command} --help` says more"
+    help_ = f"`{error.ctx.command_path if error.ctx else command} --help` says more"
+    code = getattr(error, "__notes__", [])
+    return "\n".join([printable(message), *code, help_]) if code else printable(f"{message}; {help_}")
 
 
 _LONGEST = 1000  # letters of a message

@@ -26,7 +26,7 @@ from cubic_cli.config import Device, ForwardConfig, GenerateConfig, ProcessAddre
 from cubic_cli.engine import mesh
 from cubic_cli.engine.compiler import prepare_cpu
 from cubic_cli.engine.devices import pick_devices
-from cubic_cli.errors import CubicError, PeerError
+from cubic_cli.errors import CubicError, PeerError, printable
 
 _FAILED = "cubic/failed"  # the key under which the first process that fails says why
 _LINGER = 1.0  # seconds that process 0, which keeps the store, stays for the others to read why it ends
@@ -174,7 +174,7 @@ class Group:
                 continue
             if self._ending.is_set():
                 return
-            status = self._tell(f"process {failed['process']} failed: {failed['message']}")
+            status = self._tell(printable(f"process {failed['process']} failed: {failed['message']}"))
             if self.process_id == 0:
                 time.sleep(_LINGER)
             supervisor.exit_now(status)

@@ -113,7 +113,8 @@ def _read_safetensors(path: Path, stream: IO[bytes]) -> NetworkFile:
     from safetensors import SafetensorError, deserialize, safe_open
 
     if stream.read(8).startswith(_PICKLES):
-        raise ParametersError(f"{path} is a pickle of PyTorch's, no safetensors file: {conversion(path)}")
+        what, *code = conversion(path)
+        raise ParametersError(f"{path} is a pickle of PyTorch's, no safetensors file: {what}", *code)
     try:
         with safe_open(path, "numpy") as header:
             metadata = header.metadata() or {}

@@ -75,16 +75,15 @@ def pick_devices(device: Device) -> list[Any]:
     except (RuntimeError, AssertionError):
         there = ""
     if backend is None or not there:
-        raise DeviceError(f"JAX finds no device: {why}")
+        raise DeviceError(*f"JAX finds no device: {why}".splitlines())
     try:  # once more, for a plugin that fails keeps JAX from all others, but only at the first call
         return list(jax.devices(backend))
     except (RuntimeError, AssertionError):
         pass
     reasons = "".join(f"; {name} did not come up: {reason}" for name, reason in failed_plugins().items())
-    raise DeviceError(
-        f"there is no {backend} for JAX here, only: {there}{reasons or f' ({why})'}; give --device auto, "
-        f"or install JAX for it (pip install 'jax[{'cuda13' if device is Device.gpu else 'tpu'}]')"
-    )
+    said = f"there is no {backend} for JAX here, only: {there}{reasons or f' ({why})'}; give --device auto, "
+    said += f"or install JAX for it (pip install 'jax[{'cuda13' if device is Device.gpu else 'tpu'}]')"
+    raise DeviceError(*said.splitlines())  # JAX's reason may have many
 
 
 def _bad_variable(said: str) -> str:

@@ -79,7 +79,7 @@ def forward(
     except Exception as error:
         if is_no_memory(error):
             raise CubicError(NO_MEMORY) from error
-        raise CubicError(f"{type(error).__name__}: {error}") from error
+        raise CubicError(*f"{type(error).__name__}: {error}".splitlines()) from error
 
 
 def _forward(given: dict[str, Any]) -> Run:

@@ -61,7 +61,7 @@ def _share(
         try:
             raise typer.Exit(supervisor.supervise(ctx.obj.names, where))
         except PeerError as error:
-            raise NotCheckedError(str(error)) from None
+            raise NotCheckedError(*str(error).splitlines()) from None
     from cubic_cli.cluster import join
     from cubic_cli.experiments import check as checking
     from cubic_cli.experiments import report as reports
@@ -81,7 +81,7 @@ def _share(
         report = reports.Report((), (reports.not_checked("processes", [], error),))
         if json:
             _give(report, json, save)
-        raise NotCheckedError(str(error)) from None
+        raise NotCheckedError(*str(error).splitlines()) from None
     if group.process_id and failure is None:
         terminal.tell(f"process {group.process_id} of {group.processes} is done; process 0 has the report")
     _conclude(verdict, failure)
