@@ -51,8 +51,9 @@ def measure(parameters: Parameters, source: Source, activation: Activation, devi
         with undisturbed():
             arrays = put([column.reshape(blocks, pieces, piece) for column in (*padded, used)], over)
             found = fetch(run(given, *arrays))
-        for total, parts in zip(totals, found, strict=True):
-            total += parts.sum(axis=(0, 1), dtype=np.float64) / scale**2
+        with np.errstate(all="ignore"):  # ∞ − ∞
+            for total, parts in zip(totals, found, strict=True):
+                total += parts.sum(axis=(0, 1), dtype=np.float64) / scale**2
     return Parameters(*(total / source.count for total in totals))
 
 
