@@ -1,7 +1,7 @@
 """The samples of a run: read once, described, and kept where every epoch can read them again."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -112,8 +112,13 @@ class Ingested:
     noise_floor: float  # the mean squared error of the true cubic, in the data's units squared; NaN where it has none
 
 
-def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
-    """Read all `chunks` once: describe them, and keep them in memory or, beyond `RESIDENT` samples, in `spill`."""
+def ingest(
+    chunks: Iterator[tuple[Float32, Float32]], spill: Path, progress: Callable[[int], None] = lambda rows: None
+) -> Ingested:
+    """Read all `chunks` once: describe them, and keep them in memory or, beyond `RESIDENT` samples, in `spill`.
+
+    `progress` is called with how many rows more were read.
+    """
     kept: list[tuple[Float32, Float32]] = []
     raw: RawFile | None = None
     x_seen, y_seen, noise, count, digest = EMPTY, EMPTY, 0.0, 0, hashlib.sha256()
@@ -124,12 +129,11 @@ def ingest(chunks: Iterator[tuple[Float32, Float32]], spill: Path) -> Ingested:
             x_seen, y_seen = merge(x_seen, summarise(x_piece)), merge(y_seen, summarise(y_piece))
             noise += _squared_error_of_the_cubic(x_piece.astype(np.float64), y_piece)
         count += len(x)
-        if raw is not None:
-            raw.append(x, y)
-            continue
+        progress(len(x))
         kept.append((x, y))
-        if count > RESIDENT:
+        if raw is None and count > RESIDENT:
             raw = RawFile(spill)
+        if raw is not None:
             for chunk in kept:
                 raw.append(*chunk)
             kept.clear()

@@ -1,7 +1,7 @@
 """A run from end to end: read, scale, run the epochs, verify, and write down what was seen."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -101,14 +101,7 @@ def read(
         DatasetError: the dataset cannot be read.
     """
     columns = (config.x_column, config.y_column)
-    chunks = read_chunks(Path(config.dataset), config.num_samples, columns, tell)
-
-    def counted() -> Iterator[tuple[Float32, Float32]]:
-        for x, y in chunks:
-            yield x, y
-            progress(len(x))
-
-    return ingest(counted(), scratch / SAMPLES)
+    return ingest(read_chunks(Path(config.dataset), config.num_samples, columns, tell), scratch / SAMPLES, progress)
 
 
 def draw_parameters(config: ForwardConfig) -> Parameters:
