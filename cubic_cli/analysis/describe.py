@@ -83,7 +83,6 @@ def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statist
         spread: an even spread of its values.
     """
     nonfinite, summary = int(seen.nonfinite), _summarise(seen, None)
-    distribution = describe(spread, summary["min"], summary["max"])
     return Tensor(
         name=name,
         label=LABELS[name],
@@ -92,12 +91,9 @@ def describe_tensor(name: str, shape: tuple[int, ...], flops: int, seen: Statist
         zeros=int(seen.zeros) / (int(seen.count) + nonfinite),
         nonfinite=nonfinite,
         **_count_kinds(seen),
-        smallest=distribution.smallest,
         bytes=4 * math.prod(shape),
         flops=flops,
-        quantiles=distribution.quantiles,
-        histogram=distribution.histogram,
-        exponents=distribution.exponents,
+        **describe(spread, summary["min"], summary["max"])._asdict(),
     )
 
 
@@ -109,15 +105,14 @@ def count_flops(batch: int, hidden: int) -> dict[str, int]:
 
 def describe_parameter(name: str, array: Float32) -> Parameter:
     """Return the record's entry of one parameter."""
-    seen = summarise(array)
-    ends = _summarise(seen, None)
-    distribution = describe(take(array), ends["min"], ends["max"])
+    summary = _summarise(summarise(array), math.nan)
+    distribution = describe(take(array), summary["min"], summary["max"])
     return Parameter(
         name=name,
         shape=array.shape,
         dtype=str(array.dtype),
         count=array.size,
-        **_summarise(seen, math.nan),
+        **summary,
         smallest=smallest_magnitude(array),
         bytes=array.nbytes,
         histogram=distribution.histogram,
