@@ -15,8 +15,9 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT
 
 def suggestion(found: str, accepted: Iterable[str]) -> str:
     """Return `; did you mean …?` for what is nearly one of the accepted words, and nothing for anything else."""
-    near = difflib.get_close_matches(found, list(accepted), n=1)
-    return f"; did you mean {str(near[0])!r}?" if near else ""
+    words = {str(word).casefold(): str(word) for word in accepted}
+    near = difflib.get_close_matches(found.casefold(), words, n=1)
+    return f"; did you mean {words[near[0]]!r}?" if near else ""
 
 
 Word = TypeVar("Word", bound=StrEnum)

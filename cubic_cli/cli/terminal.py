@@ -172,7 +172,9 @@ def usage_message(error: Any, command: str) -> str:
         message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
     help_ = f"`{error.ctx.command_path if error.ctx else command} --help` says more"
     code = getattr(error, "__notes__", [])
-    return "\n".join([printable(message), *code, help_]) if code else printable(f"{message}; {help_}")
+    if code:
+        return "\n".join([printable(message), *code, help_])
+    return printable(f"{message}{'' if message.endswith('?') else ';'} {help_}")
 
 
 _LONGEST = 1000  # letters of a message

@@ -40,7 +40,7 @@ def find(name: str, artifact_dir: Path) -> Path:
     if not known:
         raise RunError(f"there is no run {folder}; `cubic forward` makes one")
     near = difflib.get_close_matches(folder.name, known, n=_FEW)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     newest = [one for one in known if one not in near][:_FEW]
     more = f"; the newest: {', '.join(newest)}" if newest else ""
     raise RunError(f"there is no run {folder}{hint}{more}; `cubic inspect --list` shows them all")

@@ -455,6 +455,7 @@ def test_the_help_has_a_sentence_an_option_and_fits(cubic, monkeypatch, command)
 def test_a_word_that_is_nearly_right_is_told_what_is(cubic):
     for arguments, meant in (
         (("forward", "--initializer", "he_norml"), "did you mean 'he_normal'?"),
+        (("forward", "--activation", "ReLU"), "did you mean 'relu'?"),
         (("forward", "--fail-on", "nonfinit"), "did you mean 'nonfinite'?"),
         (("sweep", "--activation", "relu,tahn"), "did you mean 'tanh'?"),
         (("forwrd",), "Did you mean 'forward'?"),
@@ -463,6 +464,7 @@ def test_a_word_that_is_nearly_right_is_told_what_is(cubic):
         status, out, err = cubic(*arguments)
         assert (status, out) == (2, "")
         assert meant in err
+        assert "?;" not in err
 
 
 def test_lists_with_commas_wherever_an_option_may_be_repeated(cubic):

@@ -717,7 +717,7 @@ def test_a_name_that_is_not_there_is_told_with_the_nearest_and_the_newest(cubic,
     arguments = {"argument": ("plian",), "flag": ("--run-name", "plian"), "environment": ()}[how]
     status, out, err = cubic("inspect", *arguments)
     assert (status, out) == (1, "")
-    assert "there is no run model/plian; did you mean plain?; the newest: newest, new, old; " in " ".join(err.split())
+    assert "there is no run model/plian (did you mean plain?); the newest: newest, new, old; " in " ".join(err.split())
 
 
 def test_without_any_run_the_way_to_make_one_is_told(cubic):
