@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cubic_cli.errors import RunError
+from cubic_cli.errors import RunError, five_digits
 from cubic_cli.float32 import Float32
 from cubic_cli.runs.files import RECORD, find_file, held
 from cubic_cli.runs.store import load_parameters, load_record
@@ -75,7 +75,7 @@ class Run:
         verified = "not verified" if check is None else "verified" if check.passed else "NOT VERIFIED"
         sizes = f"N = {record.dataset.rows:,}, H = {record.config.hidden_size:,}"
         where = "not saved" if self.folder is None else repr(str(self.folder))
-        return f"<Run {where}: {sizes}, loss {record.loss:.7g}, {verified}>"
+        return f"<Run {where}: {sizes}, loss {five_digits(record.loss)}, {verified}>"
 
     def _repr_html_(self) -> str:
         """Return the run as a notebook shows it: a part of the page that `cubic inspect --save` makes."""

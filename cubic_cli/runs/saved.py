@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from cubic_cli.errors import RunError
+from cubic_cli.errors import RunError, five_digits
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage, store
 from cubic_cli.runs.files import HISTORY, PARAMETERS, RECORD, find_file, held, rerun_hint
@@ -131,7 +131,8 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
             pl.len().alias("rows"), pl.col("epoch").max(), losses.min().alias("low"), losses.max().alias("high")
         )
         rows, epochs, low, high = collect(folder, frame).row(0)
-        found.append((HISTORY, f"{rows:,} iterations in {epochs:,} epochs, losses from {low:.7g} to {high:.7g}"))
+        ends = f"losses from {five_digits(low)} to {five_digits(high)}"
+        found.append((HISTORY, f"{rows:,} iterations in {epochs:,} epochs, {ends}"))
     except (RunError, TypeError, ValueError) as error:
         found.append((HISTORY, str(error) if isinstance(error, RunError) else "says nothing"))
     try:

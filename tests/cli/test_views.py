@@ -485,8 +485,8 @@ def test_runs_of_schema_1_are_compared(folder):
 
 def test_the_histograms_of_a_tensor_share_one_axis():
     screen = compared(160, *(other(i) for i in range(3)))
-    line = next(line for line in text(screen, 160).splitlines() if line.startswith("z1 on ±1000  "))
-    bars = re.findall("[▁-█]+", line.removeprefix("z1 on ±1000"))
+    line = next(line for line in text(screen, 160).splitlines() if line.startswith("z1 on ±1,000  "))
+    bars = re.findall("[▁-█]+", line.removeprefix("z1 on ±1,000"))
     assert len(bars) == 3
     assert len(bars[0]) < len(bars[1]) < len(bars[2])
 

@@ -250,7 +250,7 @@ def _histograms(tensor: str, records: Sequence[Record], shown: Sequence[int], wi
     if not any(one.histogram for one in found):
         return []
     axis = common_axis([abs(end) for one in found for end in (one.min, one.max) if end is not None], width)
-    pictures: list[str | Text] = [f"{tensor} on ±{axis.limit:g}"]
+    pictures: list[str | Text] = [f"{tensor} on ±{number(axis.limit)}"]
     for one in (found[i] for i in shown):
         pictures.append(bar(axis, one.min, one.max, share(one, axis.edges)))
     return [pictures]

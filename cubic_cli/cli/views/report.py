@@ -140,7 +140,7 @@ def _fit_words(view: View, name: str) -> str:
     x, y, z2 = ([getattr(s, key) for s in samples] for key in ("x", "y", "z2"))
     cubic = "" if record.context.noise_floor is None else " The dashed line is the true cubic."
     return (
-        f"{len(samples):,} samples: x from {number(min(x))} to {number(max(x))}, y from {number(min(y))} to "
+        f"{many(len(samples), 'sample')}: x from {number(min(x))} to {number(max(x))}, y from {number(min(y))} to "
         f"{number(max(y))}. The network answers from {number(min(z2))} to {number(max(z2))}.{cubic}"
     )
 

@@ -57,7 +57,7 @@ def _note(record: Record, axis: Axis, shown: set[str]) -> str:
     notes = ["over one epoch"]
     spread = ["quantiles"] if shown & set(QUANTILES.values()) else []
     if axis.header() in shown:
-        notes.append(f"the axis is logarithmic beyond ±{axis.linear:g}")
+        notes.append(f"the axis is logarithmic beyond ±{number(axis.linear)}")
         notes.append("a height is the share of the values in its cell, zeros left out; ━ is the range alone")
         spread.append("histograms")
     if spread and any(tensor.quantiles for tensor in record.tensors):
