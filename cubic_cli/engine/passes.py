@@ -31,6 +31,7 @@ from cubic_cli.parameters import Parameters, shapes
 from cubic_cli.statistics import EMPTY, Statistics, merge
 
 _AHEAD = 2  # chunks on their way
+_COMPILING = "cubic: compiles the history's program"  # name of the thread
 
 
 class Clock:
@@ -227,7 +228,7 @@ class Pass:
         """
         later = self.source.count * self._parameters.hidden_size * (epochs - 1)
         if self._usual is MOMENTS and later > self._tuning.history_values and self._compiling is None:
-            self._compiling = threading.Thread(target=self._make_program, args=(HISTORY,), daemon=True)
+            self._compiling = threading.Thread(None, self._make_program, _COMPILING, (HISTORY,), daemon=True)
             self._compiling.start()
             if mesh.spans_processes(self._devices):
                 self._compiling.join()  # so that all processes run the same program
@@ -245,11 +246,6 @@ class Pass:
             if step.stop % self.batch == 0 or step.stop == self.source.count:
                 yield part
                 part = None
-
-    def wait_for_programs(self) -> None:
-        """Wait until all is compiled; the epochs that follow run at full speed."""
-        if self._compiling is not None:
-            self._compiling.join()
 
     def observe(self, x: Float32, y: Float32) -> dict[str, Statistics]:
         """Return the statistics of each tensor over other samples `[n]`, by the same compiled programs."""

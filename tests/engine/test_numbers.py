@@ -106,14 +106,6 @@ def test_mean_and_std_are_those_of_the_values(x, by_unit, tuning):
         check(seen[name], values[name])
 
 
-@by_both_schedules
-def test_one_sample(by_unit):
-    x = np.array([0.3], np.float32)
-    seen, values = observe(x, by_unit, CPU), exact(x)
-    for name in values:
-        check(seen[name], values[name])
-
-
 # Of a float32 sum of the 50 values of a piece: each addition may round to the same side, by half a unit of the sum of
 # squares, of which the deviation is the root; and five roundings of each term.
 WORST = 50 / 2 + 5

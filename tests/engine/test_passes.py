@@ -1,4 +1,5 @@
 import functools
+import threading
 
 import jax
 import numpy as np
@@ -80,6 +81,7 @@ def check_against_float64(epoch, parameters, x, y, batch, activation=Activation.
         values = np.concatenate([row[i] for row in rows])
         whole = epoch.tensors[name]
         assert whole.count == values.size
+        assert whole.min <= whole.mean <= whole.max
         assert whole.mean == pytest.approx(values.mean(), rel=1e-4, abs=1e-5 * np.abs(values).max())
         assert whole.std == pytest.approx(values.std(), rel=1e-5)
     if activation is Activation.relu:
@@ -99,9 +101,7 @@ ACCELERATORS = {
         (1, 1, 1, Activation.identity, "written out"),
         (1000, 64, 3, Activation.relu, "written out"),
         (10, 33, 4, Activation.gelu, "written out"),
-        (99, 64, 2, Activation.leaky_relu, "written out"),
-        (10, 100, 1, Activation.tanh, "written out"),
-        (10, 3, 3, Activation.relu, "an axis"),
+        (10, 3, 3, Activation.leaky_relu, "an axis"),
         (1000, 64, 3, Activation.tanh, "an axis"),
         (100, 100, 4, Activation.gelu, "an axis"),
     ],
@@ -193,7 +193,9 @@ def test_later_epochs_have_the_same_history_and_no_statistics(by_unit):
     passing = make(initialise(Initializer.he_normal, H, 1), x, y, B, by_unit=by_unit, tuning=tuning)
     later = []
     for chunk in passing.run(5):
-        passing.wait_for_programs()
+        for thread in threading.enumerate():
+            if thread.name.startswith("cubic: compiles"):
+                thread.join()
         assert (chunk.tensors is None) == (chunk.epoch > 1)
         later.append(in_bits(chunk.columns))
     assert later == [later[0]] * 5

@@ -80,7 +80,15 @@ def test_a_bias_is_not_lost_where_the_slope_leaves_nothing_of_it(activation, lar
 
 
 @pytest.mark.parametrize(
-    ("activation", "hidden"), [*((kind, 1) for kind in Activation), (Activation.tanh, 64), (Activation.gelu, 64)]
+    ("activation", "hidden"),
+    [
+        (Activation.relu, 1),
+        (Activation.gelu, 1),
+        (Activation.gelu, H),
+        (Activation.tanh, H),
+        (Activation.leaky_relu, H),
+        (Activation.identity, H),
+    ],
 )
 def test_what_cancels_is_no_failure(activation, hidden):
     """A batch of one sample may be nearly zero, where its terms are not: z2 is a difference of saturated units, a1 of
