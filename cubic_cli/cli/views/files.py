@@ -1,9 +1,20 @@
 """Files that a user names for a view, written whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cubic_cli.atomic import replacing_file
-from cubic_cli.errors import CubicError
+from cubic_cli.errors import CubicError, UsageError
+
+
+def check_ending(path: str, endings: Sequence[str], flag: str) -> None:
+    """Refuse a path that a `flag` names and that ends otherwise.
+
+    Raises:
+        UsageError: it has another ending; names those that are accepted.
+    """
+    if Path(path).suffix.lower() not in endings or "\0" in path:
+        raise UsageError(f"{flag}: found {path!r}; expected a path that ends in {', '.join(endings)}")
 
 
 def write_whole(path: Path, content: bytes, flag: str) -> None:

@@ -172,11 +172,6 @@ def bar(axis: Axis, low: float | None, high: float | None, share: NDArray[np.flo
     return "".join(cells)
 
 
-def length(share: float, width: int) -> str:
-    """Return a bar of a share of `width` cells."""
-    return "█" * round(share * width)
-
-
 def buckets(values: NDArray[Any], width: int) -> tuple[NDArray[np.float64], int]:
     """Return the largest of each bucket of consecutive values, at most `width` buckets of one size, and the size.
 

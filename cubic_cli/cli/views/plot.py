@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cubic_cli.analysis.shape import shape
-from cubic_cli.cli.views.files import write_whole
+from cubic_cli.cli.views.files import check_ending, write_whole
 from cubic_cli.cli.views.format import many, number, percent
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.data.problem import cubic
 from cubic_cli.data.source import spread_indices
-from cubic_cli.errors import CubicError, UsageError, printable
+from cubic_cli.errors import CubicError, printable
 from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs import saved
 from cubic_cli.runs.record import Record, Tensor
@@ -51,18 +51,16 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def check_path(path: str) -> Path:
-    """Return the path if a figure can be drawn there.
+def check_path(path: str) -> None:
+    """Refuse a path in which no figure can be drawn.
 
     Raises:
-        UsageError: it has another ending; names those that are accepted.
+        UsageError: it has another ending.
         CubicError: matplotlib is missing; says what to install.
     """
-    if Path(path).suffix.lower() not in ENDINGS or "\0" in path:
-        raise UsageError(f"--plot: found {path!r}; expected a path that ends in {', '.join(ENDINGS)}")
+    check_ending(path, ENDINGS, "--plot")
     if not available():
         raise CubicError("--plot needs matplotlib; install it with `pip install matplotlib`")
-    return Path(path)
 
 
 def save(run: Run, path: Path) -> None:

@@ -125,14 +125,14 @@ def _figure(view: View) -> str:
     titles = {"fit": "Samples and network", "losses": "Losses"}
     figures = []
     for name, svg in drawn.items():
-        words = _WORDS.get(name, _histogram_words)(view, name)
+        words = _WORDS[name](view) if name in _WORDS else _say(view.record.tensor(name))
         kind = "half" if name in titles else ""
         figures.append(page.figure(svg, name, titles.get(name, f"Histogram of {name}"), words, kind))
     missing = [] if len(drawn) == 2 + len(TENSORS) else ['<p class="quiet">Panels of damaged parts are left out.</p>']
     return "\n".join(['<div class="panels">', *figures, "</div>", *missing])
 
 
-def _fit_words(view: View, name: str) -> str:
+def _fit_words(view: View) -> str:
     record = view.record
     samples = [s for s in record.samples or () if all(map(math.isfinite, (s.x, s.y, s.z2)))]
     if not samples:
@@ -145,7 +145,7 @@ def _fit_words(view: View, name: str) -> str:
     )
 
 
-def _losses_words(view: View, name: str) -> str:
+def _losses_words(view: View) -> str:
     losses = view.losses
     finite = np.array([]) if losses is None else np.flatnonzero(np.isfinite(losses))
     if losses is None or not finite.size:
@@ -156,10 +156,6 @@ def _losses_words(view: View, name: str) -> str:
     return f"The loss of {len(losses):,} batches: from {low} to {high}; the worst is batch {worst:,}." + (
         f" {lost:,} are not finite." if lost else ""
     )
-
-
-def _histogram_words(view: View, name: str) -> str:
-    return _say(view.record.tensor(name))
 
 
 def _say(tensor: Tensor) -> str:
@@ -173,7 +169,7 @@ def _say(tensor: Tensor) -> str:
     )
 
 
-_WORDS: dict[str, Callable[[View, str], str]] = {"fit": _fit_words, "losses": _losses_words}
+_WORDS: dict[str, Callable[[View], str]] = {"fit": _fit_words, "losses": _losses_words}
 
 
 def _findings(view: View) -> str:

@@ -31,7 +31,6 @@ from cubic_cli.cli.views.format import (
     GLUE,
     buckets,
     duration,
-    length,
     many,
     number,
     r_squared,
@@ -205,7 +204,7 @@ def _loss(view: View) -> Fact | list[Block]:
         return "loss", text.append(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said))
     figures = [("of the network", record.loss), *held]
     largest = max((value for _, value in figures if math.isfinite(value)), default=0.0) or 1.0
-    bars = {name: length(value / largest, _BAR) for name, value in figures if math.isfinite(value)}
+    bars = {name: "█" * round(value / largest * _BAR) for name, value in figures if math.isfinite(value)}
     first, *rest = [(name, number(value), bars.get(name, "")) for name, value in (*figures[:1], *as_read, *figures[1:])]
     rows: list[tuple[str | Text, ...]] = [(first[0], Text(first[1], "bold"), first[2]), *rest, ("R²", fit, "")]
     return [Grid("", [Column("loss", False), Column(""), Column(" ", False, True)], rows)]

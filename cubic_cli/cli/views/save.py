@@ -11,8 +11,8 @@ from rich.text import Span
 
 from cubic_cli.cli.views import blocks, page
 from cubic_cli.cli.views.blocks import Screen
-from cubic_cli.cli.views.files import write_whole
-from cubic_cli.errors import UsageError, printable
+from cubic_cli.cli.views.files import check_ending, write_whole
+from cubic_cli.errors import printable
 
 ENDINGS = (".svg", ".html", ".txt", ".md")
 _WIDEST = 160  # cells: of pages, whose tables have no width of their own
@@ -28,16 +28,13 @@ _SVG = (
 _ASPECT_RATIO = 0.602  # of DejaVu Sans Mono and Menlo
 
 
-def check_path(path: str, also: tuple[str, ...] = ()) -> str:
-    """Return `path` if a screen can be kept in it; `also` are endings that this screen has beside the usual ones.
+def check_path(path: str, also: tuple[str, ...] = ()) -> None:
+    """Refuse a path in which a screen cannot be kept; `also` are endings that this screen has beside the usual ones.
 
     Raises:
-        UsageError: it has another ending; names those that are accepted.
+        UsageError: it has another ending.
     """
-    endings = (*ENDINGS, *also)
-    if Path(path).suffix.lower() not in endings or "\0" in path:
-        raise UsageError(f"--save: found {path!r}; expected a path that ends in {', '.join(endings)}")
-    return path
+    check_ending(path, (*ENDINGS, *also), "--save")
 
 
 def save(
