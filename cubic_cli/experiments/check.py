@@ -45,7 +45,7 @@ def check(device: Device, seconds: float = 0.0, watch: Watch = unwatched) -> Rep
         chosen = os.environ.get("JAX_PLATFORMS")
         for name, reason in (absent_platforms() if chosen else failed_plugins()).items():
             what = f"JAX_PLATFORMS {name}" if chosen else f"plugin {name}"
-            rows.append(not_checked(what, [], DeviceError(f"it did not come up: {reason}")))
+            rows.append(not_checked(what, [], DeviceError(*f"it did not come up: {reason}".splitlines())))
     facts["seconds"] = round(time.perf_counter() - started, 3)
     named = tuple(CheckedDevice(each.id, each.device_kind, each.process_index) for each in devices)
     return Report(named, tuple(rows), facts)
