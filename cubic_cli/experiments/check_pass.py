@@ -55,62 +55,6 @@ HISTORY = Way(f"the history alone, H = {ODD}", None, statistics=False, hidden=OD
 BY_UNIT, PLAIN = Way("unit by unit", True), Way("all units at once", False)
 
 
-Make = Callable[[Way, Activation, Parameters, Arrays, Sequence[Any]], Callable[[], Seen]]
-
-
-def list_passes(devices: Sequence[Any], make: Make | None = None, batches: int = BATCHES) -> list[Check]:
-    """Return the checks of the pass: over all devices for each activation, and over each device alone.
-
-    `make` makes the passes, and all devices together have at least so many `batches`, each as many.
-    """
-    made = make or make_pass
-    share = -(-batches // len(devices))
-    samples = draw_samples(share * len(devices), SHORT)
-    drawing = threading.Lock()
-
-    draw_once = functools.cache(draw_parameters)
-
-    def parameters(kind: Initializer, hidden: int) -> Parameters:
-        with drawing:  # one compiles, the others wait for it
-            return narrow(draw_once(kind), hidden)
-
-    seen: dict[tuple[Any, ...], Seen] = {}
-
-    def over(
-        what: str, on: Sequence[Any], way: Way, activation: Activation, part: Arrays, kinds: Iterable[Initializer]
-    ) -> Check:
-        def prepare() -> Callable[[], Iterator[Row]]:
-            drawn = {kind: parameters(kind, way.hidden) for kind in kinds}
-            passes = {kind: made(way, activation, drawn[kind], part, on) for kind in drawn}
-            references = {kind: expected.compute(drawn[kind], part.x, part.y, BATCH, activation) for kind in drawn}
-            return lambda: check_pass(what, on, way, activation, passes, references, seen)
-
-        return Check(what, on, prepare)
-
-    checks = [
-        over(_name(activation), devices, way, activation, samples, Initializer)
-        for activation in Activation
-        for way in (CHOSEN, HISTORY, PLAIN)
-    ]
-    for way in (BY_UNIT, PLAIN):
-        for index, device in enumerate(devices):
-            first = index * share * BATCH
-            part = Arrays(*samples.read(first, first + share * BATCH))
-            checks.append(over(_name_alone(way), [device], way, ALONE, part, (Initializer.he_normal,)))
-    if len(devices) > 1:
-        checks.append(Check("alone as together", devices, lambda: lambda: check_devices(devices, seen)))
-    for way in (BY_UNIT, PLAIN):
-        broken = spoil(samples)
-
-        def prepare(way: Way = way, broken: Arrays = broken) -> Callable[[], Iterator[Row]]:
-            drawn = parameters(Initializer.he_normal, way.hidden)
-            run, counts = made(way, ALONE, drawn, broken, devices), count_kinds(drawn, broken)
-            return lambda: check_counts(devices, way, run(), counts)
-
-        checks.append(Check("NaN and infinities counted", devices, prepare))
-    return checks
-
-
 def _name(activation: Activation) -> str:
     return f"{activation} against float64"
 
@@ -164,6 +108,58 @@ def make_pass(
         return Seen(epoch.columns, epoch.tensors, epoch.loss)
 
     return run
+
+
+Make = Callable[[Way, Activation, Parameters, Arrays, Sequence[Any]], Callable[[], Seen]]
+
+
+def list_passes(devices: Sequence[Any], make: Make = make_pass, batches: int = BATCHES) -> list[Check]:
+    """Return the checks of the pass: over all devices for each activation, and over each device alone.
+
+    `make` makes the passes, and all devices together have at least so many `batches`, each as many.
+    """
+    share = -(-batches // len(devices))
+    samples = draw_samples(share * len(devices), SHORT)
+    broken = spoil(samples)
+    drawing, draw_once = threading.Lock(), functools.cache(draw_parameters)
+    seen: dict[tuple[Any, ...], Seen] = {}
+
+    def parameters(kind: Initializer, hidden: int) -> Parameters:
+        with drawing:  # one compiles, the others wait for it
+            return narrow(draw_once(kind), hidden)
+
+    def compared(
+        what: str, on: Sequence[Any], way: Way, activation: Activation, part: Arrays, kinds: Iterable[Initializer]
+    ) -> Check:
+        def prepare() -> Callable[[], Iterator[Row]]:
+            drawn = {kind: parameters(kind, way.hidden) for kind in kinds}
+            passes = {kind: make(way, activation, drawn[kind], part, on) for kind in drawn}
+            references = {kind: expected.compute(drawn[kind], part.x, part.y, BATCH, activation) for kind in drawn}
+            return lambda: check_pass(what, on, way, activation, passes, references, seen)
+
+        return Check(what, on, prepare)
+
+    def alone(way: Way, index: int) -> Check:
+        part = Arrays(*samples.read(index * share * BATCH, (index + 1) * share * BATCH))
+        return compared(_name_alone(way), [devices[index]], way, ALONE, part, (Initializer.he_normal,))
+
+    def counted(way: Way) -> Check:
+        def prepare() -> Callable[[], Iterator[Row]]:
+            drawn = parameters(Initializer.he_normal, way.hidden)
+            run, counts = make(way, ALONE, drawn, broken, devices), count_kinds(drawn, broken)
+            return lambda: check_counts(devices, way, run(), counts)
+
+        return Check("NaN and infinities counted", devices, prepare)
+
+    checks = [
+        compared(_name(activation), devices, way, activation, samples, Initializer)
+        for activation in Activation
+        for way in (CHOSEN, HISTORY, PLAIN)
+    ]
+    checks += [alone(way, index) for way in (BY_UNIT, PLAIN) for index in range(len(devices))]
+    if len(devices) > 1:
+        checks.append(Check("alone as together", devices, lambda: lambda: check_devices(devices, seen)))
+    return [*checks, counted(BY_UNIT), counted(PLAIN)]
 
 
 def check_pass(
