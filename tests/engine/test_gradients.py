@@ -124,10 +124,10 @@ def test_many_samples_alike_lose_no_digits(count):
 
 
 def test_infinities_of_both_signs_are_no_warning():
-    x = np.repeat(np.float32([1, -1]), 300)
-    y = np.repeat(np.float32([np.inf, -np.inf]), 300)
+    x = np.repeat(np.float32([1, -1]), 512)
+    y = np.repeat(np.float32([np.inf, -np.inf]), 512)
     ones = Parameters(*(np.ones(shape, np.float32) for shape in ((1, 1), (1,), (1, 1), (1,))))
-    assert np.isnan(gradients.measure(ones, Arrays(x, y), Activation.identity, jax.devices()).b2).all()
+    assert np.isnan(gradients.measure(ones, Arrays(x, y), Activation.identity, jax.devices()[:1]).b2).all()
 
 
 def test_forward_measures_and_verifies_them(cubic):
