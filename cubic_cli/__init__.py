@@ -1,9 +1,10 @@
 """cubic: run a neural network's forward pass in JAX, and see, record and check every number in it."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # `typing` takes milliseconds in which Ctrl-C would be Python's traceback: see `__main__`
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from cubic_cli.experiments.python import forward
     from cubic_cli.runs.record import record_schema
     from cubic_cli.runs.run import load_run
@@ -15,9 +16,11 @@ __all__ = ["__version__", "forward", "load_run", "record_schema"]
 _PLACES = {"forward": "experiments.python", "load_run": "runs.run", "record_schema": "runs.record"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import what is asked for, no sooner: `cubic --help` waits for neither NumPy nor polars."""
     if name in _PLACES:
+        import importlib
+
         return getattr(importlib.import_module(f"cubic_cli.{_PLACES[name]}"), name)
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,8 @@
-"""The entry point: take over Ctrl-C, then run the command line."""
+"""The entry point: take over Ctrl-C, then run the command line.
 
-import contextlib
-import gc
+Before that a Ctrl-C is Python's own traceback, so what is imported until then is little.
+"""
+
 import os
 import signal
 import sys
@@ -66,15 +67,18 @@ def open_standard_streams() -> None:
 
 def main() -> None:
     """Run `cubic`."""
-    # Imports make some hundred thousand objects, and all stay: to look for garbage there takes a tenth of `inspect`.
-    gc.set_threshold(500_000, 20, 100)
-    # NumPy's own products are small; threads for them, a core each, take longer to start than they save.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    open_standard_streams()
+    open_standard_streams()  # or Ctrl-C's pipe would be taken for one
     if os.environ.get("CUBIC_WORKER"):  # Ctrl-C is for its supervisor, with which a worker ends
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:
         exit_on_interrupt()
+    import contextlib
+    import gc
+
+    # Imports make some hundred thousand objects, and all stay: to look for garbage there takes a tenth of `inspect`.
+    gc.set_threshold(500_000, 20, 100)
+    # NumPy's own products are small; threads for them, a core each, take longer to start than they save.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not os.environ.get("CUBIC_DEBUG"):
         os.environ["RUST_BACKTRACE"] = "0"  # polars would print one at a panic
     from cubic_cli.cli.app import run

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -195,6 +196,17 @@ def test_nan_in_the_data_is_counted_and_found(cubic, tmp_path):
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["generate", "--n", "10"], ["inspect", "--list"]])
 def test_what_needs_no_jax_loads_none(arguments):
     assert loads_no_jax(arguments)
+
+
+def test_little_is_loaded_before_an_interrupt_is_ours():
+    """Until then Ctrl-C is Python's traceback: typing alone would take as long as all of this."""
+    code = "import sys, cubic_cli.__main__; print(*sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}  # which loads re
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout.split()
+    assert "signal" in loaded
+    assert not {"typing", "contextlib", "threading", "re", "pathlib", "importlib.metadata"} & {*loaded}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["forward", "--help"], ["inspect", "--help"]])
