@@ -107,7 +107,7 @@ def test_every_setting_is_an_argument_and_stands_in_the_record():
 
 def test_what_units_do_at_infinite_x_counts():
     """At the finite x all put out 0, and the largest and the smallest x are infinite."""
-    x = np.resize(np.array([np.inf, -np.inf, -1.0], np.float32), 20)
+    x = np.resize(np.array([np.inf, -np.inf, -1.0], np.float32), 40)
     run = cubic_cli.forward(x, x, hidden_size=3, num_epochs=1, activation="tanh")
     assert run.record["units"]["dead"] == 0
     assert "dead_units" not in [finding["id"] for finding in run.record["findings"]]
