@@ -103,7 +103,9 @@ def _switch(default: bool, panel: str, help: str, flag: str) -> Any:
 
 
 _count = parse_integer(1)
-_seed = parse_integer(0, 2**32 - 1)
+# Of generate and of forward alike.
+_dataset = functools.partial(_path, "data.csv", check_dataset, "PATH", DATA, "Use this .csv or .parquet file.")
+_seed = functools.partial(_setting, 0, parse_integer(0, 2**32 - 1), "INT", DATA, "Draw with this seed.")
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ class GenerateConfig:
     """What `cubic generate` is asked to do."""
 
     num_dataset: int = _setting(100_000, _count, "INT", DATA, "Write this many rows.", "--n", "--num-dataset")
-    dataset: str = _path("data.csv", check_dataset, "PATH", DATA, "Use this .csv or .parquet file.")
+    dataset: str = _dataset()
     noise_std: float = _setting(10.0, parse_size, "FLOAT", DATA, "Add noise of this std to y.")
-    seed: int = _setting(0, _seed, "INT", DATA, "Draw with this seed.")
+    seed: int = _seed()
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ class ForwardConfig:
     `hidden_size` is the file's then.
     """
 
-    dataset: str = _path("data.csv", check_dataset, "PATH", DATA, "Use this .csv or .parquet file.")
+    dataset: str = _dataset()
     x_column: str = _setting("x", check_column, "NAME", DATA, "Read x from this column.", "--x")
     y_column: str = _setting("y", check_column, "NAME", DATA, "Read y from this column.", "--y")
-    seed: int = _setting(0, _seed, "INT", DATA, "Draw with this seed.")
+    seed: int = _seed()
     num_samples: int | None = _setting(
         1000, parse_count_or_all, "INT|all", DATA, "Use at most this many of the first rows, or all."
     )
