@@ -107,6 +107,8 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
         for name, width in widths.items()
     ]
     arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
+    spreads |= {name: distribution.take(array) for name, array in by_name(parameters).items()}
+    entries: list[parts.Tensor | parts.Parameter] = [*tensors, *arrays]
     ends = scale_x.apply(
         np.array([-np.inf if data.x.neginf else data.x.min, np.inf if data.x.posinf else data.x.max], np.float32)
     )
@@ -166,13 +168,8 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
             data.noise_floor / square if square else 0.0,
         ),
         verification=None if seen.verdict is None else describe.describe_verdict(seen.verdict),
-        formats=(
-            *(entry for t in tensors for entry in formats.describe(t.name, spreads[t.name], t.min, t.max)),
-            *(
-                entry
-                for p, array in zip(arrays, parameters, strict=True)
-                for entry in formats.describe(p.name, distribution.take(array), p.min, p.max)
-            ),
+        formats=tuple(
+            format for of in entries for format in formats.describe(of.name, spreads[of.name], of.min, of.max)
         ),
         samples=describe.take_samples(data.source, source, parameters, config.activation, scale_y),
         timing=parts.Timing(
