@@ -150,7 +150,7 @@ VERIFICATION = (
            "if not verified and f.id in LIMITS and LIMITS[f.id].fails", "if False"),
     Mutant("an epoch's difference is not seen", "runs/history.py", "runs",
            "self.deterministic = False", "pass"),
-    Mutant("the epochs' losses are not compared", "experiments/run.py", "runs experiments cli/test_cli.py reference",
+    Mutant("the epochs' losses are not compared", "experiments/described.py", "experiments cli/test_cli.py",
            "alike = self.history.deterministic and len(", "alike = True or len("),
     Mutant("the epoch's loss is not compared", "reference/verify.py", "reference",
            "if seen.loss is not None and determined.all():", "if False:"),

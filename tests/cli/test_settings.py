@@ -75,10 +75,16 @@ def refused(result, name, value, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name != ".env"] == []
 
 
+# A setting has one parser, wherever its value comes from: all three ways are tried with one that is bad.
+IN_ALL_WAYS = {name: value for name, value in reversed(BAD) if not set(value) & set("\n'\\")}
+
+
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_a_bad_value_wherever_it_comes_from(cubic, tmp_path, monkeypatch, name, value):
     if FLAGS[name] is not None:
         refused(cubic("forward", f"{FLAGS[name]}={value}"), FLAGS[name], value, tmp_path)
+        if IN_ALL_WAYS[name] != value:
+            return
     with monkeypatch.context() as environment:
         environment.setenv(name, value)
         refused(cubic("forward"), name, value, tmp_path)

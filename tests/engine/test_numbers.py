@@ -26,7 +26,8 @@ ULP = 2.0**-24
 N, BATCH = 103, 10
 W1 = np.array([[1, -1, 0.5, 2, 1]], np.float32)
 PARAMETERS = Parameters(W1, np.zeros(5, np.float32), np.eye(5, 1, dtype=np.float32), np.zeros(1, np.float32))
-TUNINGS = {"one block": CPU, "blocks of 20": CPU._replace(block=20, plain_values=100), "chunks": CPU._replace(chunk=30)}
+# At once, and in a chunk of several blocks a device with another after it.
+TUNINGS = {"one block": CPU, "chunks of blocks": CPU._replace(chunk=80, block=20, plain_values=100)}
 by_both_schedules = pytest.mark.parametrize("by_unit", [False, True], ids=["plain", "by_unit"])
 in_all_layouts = pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
 
