@@ -15,12 +15,13 @@ from cubic_cli.analysis import reread
 from cubic_cli.config import Activation
 from cubic_cli.data.source import spread_indices
 from cubic_cli.errors import RunError
-from cubic_cli.float32 import TENSORS, Float32, Float64, shortest
+from cubic_cli.float32 import Float32, Float64, shortest
 from cubic_cli.parameters import Parameters, by_name, from_names, shapes
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
 from cubic_cli.runs import saved, store
 from cubic_cli.runs.files import HISTORY, PARAMETERS, rerun_hint
+from cubic_cli.runs.history import SCHEMA
 from cubic_cli.runs.record import Record
 
 MOST_SAMPLES = 1000  # in JSON: of a larger batch the first
@@ -65,10 +66,9 @@ def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
         )
     found = saved.collect(folder, saved.scan_history(folder).slice((epoch - 1) * batches + batch - 1, 1))
     row = found.row(0, named=True) if found.height else {}
-    whole = {"epoch", "batch", "size", "loss"} | {f"{t}_{end}" for t in TENSORS for end in ("min", "max")}
     largest = record.config.batch_size
     size = min(largest, record.dataset.rows - (batch - 1) * largest)
-    if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not whole <= set(row):
+    if [row.get(name) for name in ("epoch", "batch", "size")] != [epoch, batch, size] or not set(SCHEMA) <= set(row):
         raise RunError(
             f"{folder / HISTORY} is damaged: epoch {epoch}, batch {batch} is not where it belongs; "
             + rerun_hint(folder)

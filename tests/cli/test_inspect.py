@@ -616,6 +616,15 @@ def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
     assert "scaled" in (refusal(see) or "scaled")
 
 
+@pytest.mark.parametrize("column", ["nonfinite", "size", "a1_max"])
+def test_a_history_that_lacks_a_column_is_damaged(cubic, here, column):
+    path = here / "model" / "plain" / "history.parquet"
+    pl.read_parquet(path).rename({column: "something"}).write_parquet(path)
+    status, _, err = cubic("inspect", "plain", "--epoch", 1, "--batch", 2)
+    assert status == 1
+    assert "history.parquet is damaged: epoch 1, batch 2 is not where it belongs" in " ".join(err.split())
+
+
 def test_foreign_names_and_records_control_no_terminal(cubic, here):
     esc = "\x1b]0;PWN\x07\u202e"
     record = json.loads((here / "model" / "plain" / "run.json").read_text())
