@@ -41,8 +41,16 @@ def expect(epochs):
     return pl.concat(frames)
 
 
-@pytest.mark.parametrize("resident", [0, 100, 10**6], ids=["in a file", "in part", "in memory"])
-@pytest.mark.parametrize(("epochs", "rows"), [(1, 1), (10, 100), (3, 300_000), (2000, 7)])
+IN_A_FILE, IN_PART, IN_MEMORY = 0, 100, 10**6
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rows", "resident"),
+    [
+        (1, 1, IN_A_FILE), (10, 100, IN_A_FILE), (10, 100, IN_PART), (10, 100, IN_MEMORY), (3, 300_000, IN_A_FILE),
+        (3, 300_000, IN_MEMORY), (500, 7, IN_PART),
+    ],
+)  # fmt: skip
 def test_what_every_epoch_saw_is_read_again(tmp_path, epochs, rows, resident):
     columns = make(rows, infinite=0.1)
     with History(tmp_path, resident) as history:
