@@ -14,6 +14,7 @@ alone. So quotes are checked here, every column is read, rows are counted, and e
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ _FORMATS = {
     b"\xff\xfe": "is UTF-16 text; save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`",
     b"\xfe\xff": "is UTF-16 text; save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`",
 }
-_SEMICOLONS = "its fields lie between semicolons; save it with commas between fields and points in numbers"
+_SEPARATORS = {b";": "semicolons", b"\t": "tabs", b"|": "bars"}
 _QUOTES = (
     "a quote stands inside a field that does not begin with one, or text follows a closing one; write such text in "
     'quotes and each of its quotes twice, as in "5"" pipe"'
@@ -88,7 +89,12 @@ def read(
         if seen == num_samples:
             return
     if table is None:
-        raise DatasetError(f"{path} is empty; run `cubic generate --dataset {path}` to make a dataset")
+        raise DatasetError(f"{path} is empty; run {generating(path)} to make a dataset")
+
+
+def generating(path: Path) -> str:
+    """Return the command that makes a dataset of this name."""
+    return f"`cubic generate --dataset {shlex.quote(str(path))}`"
 
 
 def _refuse_other_formats(path: Path, stream: IO[bytes]) -> None:
@@ -181,8 +187,8 @@ class _Table:
                 why = f"column {name!r} is there twice; give the columns names of their own"
             elif all(_NUMBER.fullmatch(_unquote(field)) for field in fields):
                 why = "expected a header with the names of the columns, as in x,y"
-            elif b";" in header:
-                why = _SEMICOLONS
+            elif other := _other_separator(header):
+                why = other
             else:
                 listed = ", ".join(repr(each) for each in found[:10]) + (", …" if len(found) > 10 else "")
                 why = f"there is no column {name!r}, only {listed}; name two of them with --x and --y"
@@ -238,23 +244,32 @@ class _Table:
     def _fault(self, record: bytes) -> str:
         """Return what is wrong with a record, nothing where it is a sample."""
         fields = _split(record)
-        semicolons = f"; {_SEMICOLONS}" if b";" in record else ""
+        other = _other_separator(record)
+        hint = f"; {other}" if other else ""
         if not record.strip(_BLANKS):
             return "this is an empty line; take it out"
         if len(fields) > self.width:
             return f"these are {len(fields)} fields under a header of {self.width}; {_COMMAS}"
         for place, name in zip(self.places, self.names, strict=True):
             if place >= len(fields):
-                return f"there is no field for column {name!r}{semicolons}"
+                return f"there is no field for column {name!r}{hint}"
             text = _unquote(fields[place])
             if not text:
                 return f"column {name!r} is empty; leave such rows out, or write nan"
             if not _NUMBER.fullmatch(text):
-                hint = f"; {_COMMAS}" if _DECIMAL_COMMA.fullmatch(text) else semicolons
+                hint = f"; {_COMMAS}" if _DECIMAL_COMMA.fullmatch(text) else hint
                 return f"column {name!r} is {_show(text)}; expected a number{hint}"
             if _is_beyond_float32(text):
                 return f"{_show(text)} in column {name!r} is outside the range of float32"
         return ""
+
+
+def _other_separator(record: bytes) -> str:
+    """Return what to do where fields lie between anything but commas, which tabs and bars may be part of."""
+    for separator, name in _SEPARATORS.items():
+        if separator in record and (separator == b";" or b"," not in record):
+            return f"its fields lie between {name}; save it with commas between fields and points in numbers"
+    return ""
 
 
 def _is_beyond_float32(number: bytes) -> bool:

@@ -59,7 +59,7 @@ def read_chunks(
             seen += len(x)
             yield x, y
         if seen == 0:
-            raise DatasetError(f"{path} has no samples; run `cubic generate --dataset {path}` to make some")
+            raise DatasetError(f"{path} has no samples; run {csv_file.generating(path)} to make some")
         if num_samples is not None and seen < num_samples:
             rows, used = ("row", "it is") if seen == 1 else ("rows", "all of them are")
             tell(f"{path} has {seen:,} {rows}, fewer than the {num_samples:,} asked for; {used} used")
@@ -76,7 +76,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a regular file, and raise `DatasetError` if it is not one, cannot be read, or changes until it is closed."""
     try:
         if not path.exists():
-            raise DatasetError(f"there is no dataset {path}; run `cubic generate --dataset {path}` to make one")
+            raise DatasetError(f"there is no dataset {path}; run {csv_file.generating(path)} to make one")
         if not path.is_file():
             raise DatasetError(f"{path} is no regular file; name a .csv or .parquet file with --dataset")
         with path.open("rb", buffering=0) as stream:

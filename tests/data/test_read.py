@@ -81,6 +81,12 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(suffix, mon
 
 
 @FORMATS
+def test_the_command_that_makes_a_dataset_can_be_copied(suffix):
+    with pytest.raises(DatasetError, match=rf"run `cubic generate --dataset 'my data\.{suffix}'` to make one"):
+        read_samples(Path(f"my data.{suffix}"), None)
+
+
+@FORMATS
 def test_what_is_no_file_is_refused(suffix):
     path = Path(f"data.{suffix}")
     with pytest.raises(DatasetError, match="there is no dataset"):
