@@ -43,7 +43,8 @@ def start(*arguments, code=MAIN, shell="", environment=None, **options):
     `shell`, a line that runs "$0" "$@", may close its streams or limit it; `environment` adds variables, and takes away
     those that are None.
     """
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    # -P: as in an installed script, the current folder is no place for modules.
+    command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
     if shell:
         command = ["bash", "-c", shell, *command]
     variables = {name: value for name, value in {**os.environ, **(environment or {})}.items() if value is not None}
