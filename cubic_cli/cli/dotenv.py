@@ -85,7 +85,15 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
             if error.errno == errno.ENXIO:  # a socket
                 notes.append(f"{path} is passed over: it is no file")
                 continue
+            if error.errno == errno.ELOOP:
+                notes.append(f"{path} is passed over: it is a link to itself")
+                continue
             if folder != start and not os.access(folder, os.X_OK):  # closed to this user
+                continue
+            if (
+                folder != start and owners is not None and _owner(path) not in owners
+            ):  # or it would keep all from working
+                notes.append(f"{path} is passed over: {_FOREIGN}")
                 continue
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
         status = os.fstat(descriptor)
@@ -97,10 +105,21 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
             if folder != start and owners is not None and status.st_mode & stat.S_IWOTH:
                 notes.append(f"{path} is passed over: everybody may write it (`chmod o-w` if it is yours)")
             elif folder != start and owners is not None and status.st_uid not in owners:
-                notes.append(f"{path} is passed over: it is neither yours nor of the owner of the current folder")
+                notes.append(f"{path} is passed over: {_FOREIGN}")
             else:
                 return path, stream.read(_MAX_SIZE + 1)
     return None, b""
+
+
+_FOREIGN = "it is neither yours nor of the owner of the current folder"
+
+
+def _owner(path: Path) -> int:
+    """Return the owner of a file, or of the link to one that cannot be looked at."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return path.lstat().st_uid
 
 
 def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str, int]) -> dict[str, str]:

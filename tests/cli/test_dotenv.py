@@ -231,7 +231,10 @@ def test_a_name_that_is_nearly_one_of_ours_is_told(cubic, tmp_path, name, meant)
     assert err == (expected if meant else "")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+needs_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+
+
+@needs_root
 @pytest.mark.parametrize(
     ("owner", "mode", "here", "taken"),
     [
@@ -256,6 +259,34 @@ def test_whose_file_above_is_taken(environment, tmp_path, owner, mode, here, tak
     assert environment["SEED"] == ("2" if taken else "1")
     assert found.path == (tmp_path / "a" if taken else tmp_path) / ".env"
     assert [str(tmp_path / "a" / ".env") in note for note in found.notes] == ([] if taken else [True])
+
+
+@needs_root
+def test_what_a_stranger_closes_keeps_nobody_from_working(environment, tmp_path, monkeypatch):
+    """A file that its owner alone may read, in a folder that all share: this user, here root, gets it refused."""
+    (tmp_path / ".env").write_text("SEED=1\n")
+    closed = tmp_path / "a" / ".env"
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    closed.write_text("SEED=2\n")
+
+    def refusing(path, *arguments, open_=os.open, **options):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    assert "cannot read" in str(load(tmp_path / "a" / "b").error)  # one's own
+    os.chown(closed, 4242, 4242)
+    found = load(tmp_path / "a" / "b")
+    assert found.path == tmp_path / ".env"
+    assert found.notes == (f"{closed} is passed over: it is neither yours nor of the owner of the current folder",)
+
+
+@pytest.mark.parametrize("where", ["", "a"])
+def test_a_link_to_itself_is_passed_over(environment, tmp_path, where):
+    (tmp_path / "a").mkdir()
+    (tmp_path / where / ".env").symlink_to(".env")
+    assert load(tmp_path / "a").notes == (f"{tmp_path / where / '.env'} is passed over: it is a link to itself",)
 
 
 def test_a_file_here_is_taken_as_it_is_and_one_above_is_not_if_others_may_write_it(environment, tmp_path):
