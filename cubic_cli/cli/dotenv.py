@@ -35,7 +35,7 @@ JAX_VARIABLES = frozenset(
         "JAX_LOGGING_LEVEL",
     }
 )
-_MAX_SIZE = 1 << 20  # bytes
+_MAX_SIZE = 1 << 20  # bytes of a file, and letters of all its values once they are expanded
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str
 
     values: dict[str, str] = {}
     undefined: dict[str, tuple[int, str]] = {}
+    room = _MAX_SIZE
     for binding, line in _bindings(text):
         string = binding.original.string
         if _NO_TEXT.search(string):
@@ -155,7 +156,11 @@ def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str
             lines[binding.key] = line
             undefined.pop(binding.key, None)
             try:
-                values[binding.key] = _expand(binding, values)
+                values[binding.key] = _expand(binding, values, room)
+                room -= len(values[binding.key])
+            except OverflowError:
+                values.pop(binding.key, None)
+                refuse(line, "with this line the values are larger than 1 MiB once each ${NAME} is replaced")
             except KeyError as error:
                 values.pop(binding.key, None)
                 undefined[binding.key] = (line, error.args[0])
@@ -186,11 +191,12 @@ def _bindings(text: str) -> "Iterator[tuple[Binding, int]]":
         yield binding, binding.original.line + string[: len(string) - len(string.lstrip())].count("\n")
 
 
-def _expand(binding: "Binding", above: Mapping[str, str]) -> str:
+def _expand(binding: "Binding", above: Mapping[str, str], room: int) -> str:
     """Return a value with `${NAME}` and `${NAME:-default}` replaced, but within single quotation marks.
 
     Raises:
         KeyError: such a name is set neither in the environment nor `above`, and has no default.
+        OverflowError: the value is longer than `room`; each line may double the one above.
     """
     from dotenv.variables import Variable, parse_variables
 
@@ -206,6 +212,9 @@ def _expand(binding: "Binding", above: Mapping[str, str]) -> str:
             parts.append(known or "")
         else:
             parts.append(atom.resolve({}))
+        room -= len(parts[-1])
+        if room < 0:
+            raise OverflowError
     return "".join(parts)
 
 

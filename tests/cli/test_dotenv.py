@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import tracemalloc
 from pathlib import Path
 
 import helpers
@@ -130,6 +131,28 @@ def test_a_huge_dotenv_is_refused_without_reading_it(tmp_path):
     with (tmp_path / ".env").open("r+b") as stream:
         stream.write(b"SEED=1\n")
     assert "1 MiB" in str(load().error)
+
+
+BOMBS = {  # of a few hundred bytes, and the line that is too much
+    "each line doubles": ("A0=xxxxxxxxxx\n" + "".join(f"A{i + 1}=${{A{i}}}${{A{i}}}\n" for i in range(22)), 17),
+    "many lines of one size": (f"A={'x' * 300}\nB={'${A}' * 300}\n" + "C=${B}x\n" * 400, 13),
+    "one line": (f"A={'x' * 100_000}\nB={'${A}' * 1000}\n", 2),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_expands_without_end_is_refused_at_its_line(environment, tmp_path, bomb):
+    text, line = BOMBS[bomb]
+    (tmp_path / ".env").write_text(f"{text}SEED=1\n")
+    tracemalloc.start()
+    error = load(tmp_path).error
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"{tmp_path / '.env'}, line {line}: with this line the values are larger than 1 MiB" in str(error)
+    assert peak < 1 << 24
+    (tmp_path / ".env").write_text(f"{text}JAX_PLATFORMS=cpu\n")  # of other programs
+    assert load(tmp_path).error is None
+    assert environment["JAX_PLATFORMS"] == "cpu"
 
 
 @pytest.mark.parametrize(
