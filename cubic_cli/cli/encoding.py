@@ -1,6 +1,7 @@
 """Text for a stream: foreign characters are escaped, and where the encoding has no glyph another stands for it."""
 
 import functools
+import re
 
 from cubic_cli.errors import printable
 
@@ -10,11 +11,12 @@ _STAND_INS: tuple[dict[str, str], ...] = (
     dict(zip("▁▂▃▄▅▆▇█░▒▓━┊╌", ".:-=+*%@+*%=|-", strict=True)),
     {"…": "...", "│": "|"},
     {"−": "-", "–": "-", "·": ".", "•": "*", "×": "x", "±": "+-", "→": "->", "≤": "<=", "≥": ">=", "∞": "inf"},
-    {"²": "^2", "³": "^3", "½": "1/2", "µ": "u", "∂": "d", "Σ": "sum ", "ε": "eps", "σ": "sigma", "Δ": "d"},
+    {"½": "1/2", "µ": "u", "∂": "d", "Σ": "sum", "ε": "eps", "σ": "sigma", "Δ": "d"},
     {"√": "sqrt", "π": "pi", "′": "'"},
-    {glyph: f"^{digit}" for glyph, digit in zip("⁰¹⁴⁵⁶⁷⁸⁹", "01456789", strict=True)} | {"⁻": "^-"},
     {"\u00a0": " ", "\u202f": " ", "’": "'", "“": '"', "”": '"'},
 )
+_EXPONENT = re.compile("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def legible(text: str, encoding: str | None = None) -> str:
@@ -22,8 +24,13 @@ def legible(text: str, encoding: str | None = None) -> str:
     text = printable(text)
     if encoding is None or text.isascii():
         return text
-    text = text.translate(_table(encoding))
+    text = _EXPONENT.sub(lambda found: _exponent(found[0], encoding), text).translate(_table(encoding))
     return text if _holds(encoding, text) else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _exponent(raised: str, encoding: str) -> str:
+    """Return a whole exponent as it is or spelt out: Latin-1 has ¹, ² and ³ alone."""
+    return raised if _holds(encoding, raised) else f"^{raised.translate(_DIGITS)}"
 
 
 def has_braille(encoding: str | None) -> bool:

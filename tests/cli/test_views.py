@@ -642,6 +642,21 @@ def test_a_family_of_glyphs_is_all_there_or_replaced_as_a_whole():
     assert legible("é−∞", "ascii") == "\\xe9-inf"
 
 
+@pytest.mark.parametrize(
+    ("written", "encoding", "shown"),
+    [
+        ("2¹²¹", "ascii", "2^121"),
+        ("2⁻⁴ to 2⁶", "ascii", "2^-4 to 2^6"),
+        ("R² and x³", "ascii", "R^2 and x^3"),
+        ("2¹²³ and 2⁻¹²", "latin-1", "2¹²³ and 2^-12"),
+        ("2⁻¹²", "utf-8", "2⁻¹²"),
+        ("z2 = Σ a1·W2", "ascii", "z2 = sum a1.W2"),
+    ],
+)
+def test_an_exponent_is_spelt_as_a_whole(written, encoding, shown):
+    assert legible(written, encoding) == shown
+
+
 def test_what_is_relied_on_of_rich_is_there():
     """The picture's template is a default of a public method; its fonts are what is taken out."""
     assert "@font-face {{" in save._DEFAULT
