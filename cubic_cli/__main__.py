@@ -15,7 +15,7 @@ def exit_on_interrupt() -> None:
     Python runs a handler only between two bytecodes of the main thread, which a compiling XLA holds up. But its C code
     writes a byte to a pipe at once, in whatever thread the signal arrives, and a thread waits for that. (Blocking the
     signal instead does not do: libraries start threads that unblock it.) What is half-written is in scratch, which
-    the next call clears up.
+    is removed.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell
         if hasattr(signal, "pthread_sigmask"):  # polars would take it for itself while it reads or writes
@@ -47,6 +47,8 @@ def _leave() -> None:
     show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
     try:
         os.write(2, show_cursor + b"\ninterrupted; nothing was half-saved\n")
+        if abandon := getattr(sys.modules.get("cubic_cli.atomic"), "abandon", None):  # it may not be there yet
+            abandon()
     finally:
         os._exit(130)
 
@@ -81,8 +83,15 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not os.environ.get("CUBIC_DEBUG"):
         os.environ["RUST_BACKTRACE"] = "0"  # polars would print one at a panic
-    from cubic_cli.cli.app import run
-
+    try:
+        from cubic_cli.cli.app import run
+    except (ImportError, OSError, MemoryError) as error:
+        os.write(
+            2,
+            f"error: cubic cannot start: {error}; is there memory (`ulimit -v`), may files be opened "
+            "(`ulimit -n`), and is what it needs installed?\n".encode(errors="backslashreplace"),
+        )
+        os._exit(1)
     status = run()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: it was closed from the start

@@ -97,8 +97,8 @@ def system_errors() -> Iterator[None]:
     """Raise as `OSError`, with its number, what a library tells of an error of the system in its own words (polars)."""
     try:
         yield
-    except Exception as error:
-        found = re.search(r"os error (\d+)", str(error))
+    except BaseException as error:  # a panic of Rust is no Exception
+        found = re.search(r"(?:os error|code:) (\d+)", str(error))
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
@@ -158,13 +158,32 @@ def _claimed(place: Path, files: tuple[str, ...] = ()) -> Iterator[Path]:
             _lock(stream.fileno(), wait=True)
             if not _is_at(lock, stream.fileno()):
                 continue  # someone took it for abandoned in the moment before it was locked
+            _making[scratch] = files
             try:
                 yield scratch
             finally:
                 _remove(scratch, files)
                 with contextlib.suppress(OSError):
                     lock.unlink()
+                del _making[scratch]
             return
+
+
+_making: dict[Path, tuple[str, ...]] = {}  # by this process, just now
+
+
+def abandon() -> None:
+    """Remove what this process is making, for it ends at once; what cannot go so is left for `clear`.
+
+    It may be on its way to its place: a folder that was moved aside for it stays, and so does what is to follow.
+    """
+    for scratch, files in list(_making.items()):
+        if not any(os.path.lexists(scratch.with_suffix(end)) for end in (".earlier", ".copy")):
+            with contextlib.suppress(OSError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _remove(scratch, files)
+                if not os.path.lexists(scratch):
+                    scratch.with_suffix(".lock").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -375,3 +375,24 @@ def test_who_could_read_an_earlier_run_can_read_the_new_one():
     Path("run", "a").chmod(0o640)
     put_run()
     assert [p.stat().st_mode & 0o777 for p in (Path("run"), Path("run", "a"))] == [0o710, 0o640]
+
+
+def test_what_is_being_made_is_abandoned_at_once(tmp_path):
+    """As Ctrl-C does, at any moment: what stands there stays, and nothing is left beside it."""
+
+    def make_file():
+        with replacing_file(tmp_path / "data", lambda path: None) as stream:
+            stream.write(b"new")
+            scratch.abandon()
+
+    def make_folder():
+        with replacing_folder(tmp_path / "run", FILES, OTHERS, lambda path: None) as made:
+            (made / "a").write_text("new")
+            scratch.abandon()
+
+    (tmp_path / "data").write_text("old")
+    for make in (make_file, make_folder):
+        with pytest.raises(FileNotFoundError):
+            make()
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert (tmp_path / "data").read_text() == "old"

@@ -20,7 +20,7 @@ from cubic_cli.parameters import Parameters, by_name, from_names, shapes
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference.network import forward
 from cubic_cli.runs import saved, store
-from cubic_cli.runs.files import HISTORY, PARAMETERS, rerun_hint
+from cubic_cli.runs.files import HISTORY, PARAMETERS, RECORD, rerun_hint
 from cubic_cli.runs.history import SCHEMA
 from cubic_cli.runs.record import Record
 
@@ -155,7 +155,7 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int, most: int = 
     start, size = (batch - 1) * config.batch_size, row["size"]
     found = reread.read(folder, record, start, start + size)
     x, y = found.scaled_x, found.scaled_y
-    parameters = load_parameters(folder, config.hidden_size)
+    parameters = load_parameters(folder, record)
     check = None
     if len(x) == size:
         reference = expected.compute(parameters, x, y, len(x), config.activation)
@@ -176,18 +176,25 @@ def _answers(parameters: Parameters, x: Float32, activation: Activation) -> Floa
     return np.concatenate([forward(parameters, x[i : i + rows], activation)[2] for i in range(0, len(x), rows)])
 
 
-def load_parameters(folder: Path, hidden: int) -> Parameters:
+def load_parameters(folder: Path, record: Record) -> Parameters:
     """Return the parameters of a run.
 
     Raises:
-        RunError: they are missing, or not those of a network of `hidden` units.
+        RunError: they are missing, or not those of its record: of other shapes or other ends.
     """
-    values = store.load_parameters(folder)
+    values, hidden = store.load_parameters(folder), record.config.hidden_size
     if {name: array.shape for name, array in values.items()} != by_name(shapes(hidden)):
         raise RunError(
             f"{folder / PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
             f"units; {rerun_hint(folder)}"
         )
+    for entry in record.parameters:
+        array = values[entry.name]
+        finite = array[np.isfinite(array)]
+        if finite.size and [shortest(finite.min()), shortest(finite.max())] != [entry.min, entry.max]:
+            raise RunError(
+                f"{folder / PARAMETERS} is damaged: {entry.name} is not what {RECORD} says of it; {rerun_hint(folder)}"
+            )
     return from_names(values)
 
 

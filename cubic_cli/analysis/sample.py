@@ -90,7 +90,7 @@ def read_sample(folder: Path, record: Record, row: int) -> Sample:
         raise RunError(f"run {record.run_name} has the rows 1 to {data.rows:,}; there is no row {row:,}")
     found = reread.read(folder, record, row - 1, row)
     path = None if data.path is None else Path(data.path)
-    parameters = iteration.load_parameters(folder, config.hidden_size)
+    parameters = iteration.load_parameters(folder, record)
     arithmetic = write_out(parameters, config.activation, float(found.scaled_x[0]), float(found.scaled_y[0]))
     batch = (row - 1) // config.batch_size + 1
     history = iteration.read_row(folder, record, 1, batch)

@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import errno
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -102,7 +103,8 @@ def has_files(folder: Path) -> bool:
 
 def rerun_hint(folder: Path) -> str:
     """Return what to do about a run that is damaged."""
-    return f"run `cubic forward --run-name {folder.name}` again"
+    where = "" if folder.parent == Path("model") else f" --artifact-dir {shlex.quote(str(folder.parent))}"
+    return f"run `cubic forward --run-name {folder.name}{where}` again, with the settings that it had"
 
 
 def near(path: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from cubic_cli.atomic import system_errors
 from cubic_cli.errors import RunError, five_digits
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage, store
@@ -58,7 +59,7 @@ def _inspect(folder: Path) -> Saved:
     except RunError as error:
         problems.append(str(error))
     try:
-        check_parameters(folder)
+        check_parameters(folder, None if "parameters" in broken else record)
     except RunError as error:
         problems.append(str(error))
     return Saved(folder, record, document, losses, problems, broken)
@@ -107,8 +108,11 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         RunError: the file is damaged.
     """
     try:
-        return frame.collect()
+        with system_errors():
+            return frame.collect()
     except _POLARS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system: the file may be whole
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{folder / HISTORY} is damaged: {what}; {rerun_hint(folder)}") from None
 
@@ -144,14 +148,18 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def check_parameters(folder: Path) -> None:
-    """Raise `RunError` if the parameters' file is missing or cut; reads its header alone."""
+def check_parameters(folder: Path, record: Record | None = None) -> None:
+    """Raise `RunError` if the parameters' file is missing, cut, or not that of the record; reads its header."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / PARAMETERS
     source = find_file(path)
     try:
-        with safe_open(source, "numpy"):
-            return
+        with safe_open(source, "numpy") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         raise RunError(f"{path} is damaged: it is no whole safetensors file; {rerun_hint(folder)}") from None
+    if record is not None and found != {entry.name: entry.shape for entry in record.parameters}:
+        raise RunError(
+            f"{path} is damaged: it does not hold the parameters that {RECORD} speaks of; {rerun_hint(folder)}"
+        )

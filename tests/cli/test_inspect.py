@@ -15,6 +15,7 @@ import records
 from helpers import samples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import cubic_cli
 from cubic_cli import config
@@ -836,3 +837,62 @@ def test_without_proc_a_run_is_read_by_its_path(cubic, here, monkeypatch):
     with_proc = cubic("inspect", "plain", "--row", 3)
     monkeypatch.setattr(files, "_DESCRIPTORS", here / "nothing")
     assert cubic("inspect", "plain", "--row", 3) == with_proc
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--row", 1), "input_layer.weight is not what run.json says of it"),
+        (("--epoch", 1, "--batch", 1), "input_layer.weight is not what run.json says of it"),
+    ],
+    ids=["row", "iteration"],
+)
+def test_parameters_of_another_run_are_not_taken_for_this_ones(cubic, here, arguments, words):
+    other = load_file(here / "model" / "plain" / "params.safetensors")
+    other["input_layer.weight"] = other["input_layer.weight"] * 2 + 1
+    save_file(other, here / "model" / "plain" / "params.safetensors")
+    status, _, err = cubic("inspect", "plain", *arguments)
+    assert status == 1
+    assert words in " ".join(err.split())
+
+
+def test_parameters_of_another_width_are_not_taken_for_this_runs(cubic, here):
+    save_file({"input_layer.weight": np.ones((1, 2), np.float32)}, here / "model" / "plain" / "params.safetensors")
+    status, out, err = cubic("inspect", "plain")
+    assert (status, "z1" in out) == (1, True)
+    assert "does not hold the parameters that run.json speaks of" in " ".join(err.split())
+
+
+def test_a_damaged_run_elsewhere_is_made_again_elsewhere(cubic, here):
+    (here / "model").rename(here / "other runs")
+    (here / "other runs" / "plain" / "params.safetensors").unlink()
+    _, _, err = cubic("inspect", "other runs/plain")
+    assert "cubic forward --run-name plain --artifact-dir 'other runs'" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("flag", ["--save", "--plot"])
+def test_a_view_takes_no_place_of_another_kind(cubic, here, flag):
+    os.mkfifo("pipe.svg")
+    for path, words in {
+        "pipe.svg": "it is no regular file",
+        "model/plain/x.svg": "a run's folder holds its own files alone",
+    }.items():
+        status, _, err = cubic("inspect", "plain", flag, path)
+        assert status == 1
+        assert words in " ".join(err.split())
+    assert not os.path.lexists("model/plain/x.svg")
+    status, _, err = cubic("inspect", "plain", "--save", "a.svg", "--plot", "a.svg")
+    assert (status, "the same file" in err) == (2, True)
+
+
+def test_a_limit_of_open_files_is_no_damage(cubic, here, monkeypatch):
+    def fail(self):
+        raise pl.exceptions.PanicException(
+            'called `Result::unwrap()` on an `Err` value: Os { code: 24, kind: TooManyOpenFiles, message: "…" }'
+        )
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", fail)
+    status, _, err = cubic("inspect", "plain")
+    assert status == 1
+    assert "ulimit -n" in err
+    assert "damaged" not in err

@@ -160,6 +160,8 @@ def _check_usage(ctx: typer.Context) -> None:
         raise UsageError("RUN and --run-name both name the run; give one of them")
     if given["run"] is not None and given["list_"]:
         raise UsageError(f"--list lists all runs; leave {given['run']!r} out, or leave --list out")
+    if given["plot"] is not None and given["plot"] == given["save"]:
+        raise UsageError("--save and --plot name the same file; give each its own")
     if given["plot"] is not None:
         from cubic_cli.cli.views.plot import check_path as check_plot
 

@@ -1,10 +1,12 @@
 """Files that a user names for a view, written whole or not at all."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cubic_cli.atomic import replacing_file
 from cubic_cli.errors import CubicError, UsageError
+from cubic_cli.runs.files import RECORD
 
 
 def check_ending(path: str, endings: Sequence[str], flag: str) -> None:
@@ -21,13 +23,17 @@ def write_whole(path: Path, content: bytes, flag: str) -> None:
     """Write a file that a `flag` names, whole or not at all.
 
     Raises:
-        CubicError: the path is a link or a folder, or cannot be written.
+        CubicError: the path is not that of a file, or cannot be written.
     """
 
     def check(path: Path) -> None:
-        if path.is_symlink() or path.is_dir():
-            what = "a link" if path.is_symlink() else "a folder"
-            raise CubicError(f"cannot write {path}: it is {what}; name another file with {flag}")
+        if (path.parent / RECORD).exists():
+            raise CubicError(f"cannot write {path}: a run's folder holds its own files alone; name another with {flag}")
+        if not os.path.lexists(path) or (path.is_file() and not path.is_symlink() and os.access(path, os.W_OK)):
+            return
+        what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "read-only"
+        what = what if path.is_file() or path.is_dir() or path.is_symlink() else "no regular file"
+        raise CubicError(f"cannot write {path}: it is {what}; name another file with {flag}")
 
     check(path)
     try:
