@@ -43,6 +43,7 @@ _FIELDS = re.compile(rb"(%b)[,\n]" % _FIELD)
 _NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf|infinity|nan))")
 _DECIMAL_COMMA = re.compile(rb"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _BLANKS_BESIDE = re.compile(rb'(?<![ \t])[ \t]++(?=[,\r\n"])|(?<=[,\n"])[ \t]++')  # a separator or a quote
+_QUOTED = re.compile(rb'"[^"]*"')
 _LONE_CR = re.compile(rb"\r(?!\n)")
 _FORMATS = {
     b"\x1f\x8b": "is compressed with gzip; decompress it first, with `gunzip`",
@@ -51,6 +52,8 @@ _FORMATS = {
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it first, with `unzstd`",
     b"PK\x03\x04": "is a ZIP archive, as .xlsx files are; unpack it, or save the sheet as CSV",
     b"PAR1": "is a Parquet file; give it a name that ends in .parquet",
+    b"\xff\xfe\0\0": "is UTF-32 text; save it as UTF-8, for instance with `iconv -f UTF-32 -t UTF-8`",  # before UTF-16
+    b"\0\0\xfe\xff": "is UTF-32 text; save it as UTF-8, for instance with `iconv -f UTF-32 -t UTF-8`",
     b"\xff\xfe": "is UTF-16 text; save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`",
     b"\xfe\xff": "is UTF-16 text; save it as UTF-8, for instance with `iconv -f UTF-16 -t UTF-8`",
 }
@@ -104,7 +107,7 @@ def _refuse_other_formats(path: Path, stream: IO[bytes]) -> None:
         if head.startswith(magic):
             raise DatasetError(f"{path} {what}")
     if b"\0" in head.split(b"\n")[0]:
-        raise DatasetError(f"{path}, line 1: found zero bytes; this is UTF-16 or no text; save it as UTF-8 text")
+        raise DatasetError(f"{path}, line 1: found zero bytes; this is UTF-16, UTF-32 or no text; save it as UTF-8")
     if b"\n" not in head and re.search(rb"\r[^\n]", head):
         raise DatasetError(f"{path}: its lines end in carriage returns alone; mend it with `tr '\\r' '\\n'`")
 
@@ -132,7 +135,8 @@ def _blocks(path: Path, stream: IO[bytes], size: int) -> Iterator[tuple[bytes, i
             yield block, line, is_whole
         line += _count_lines(block)
         if not is_sound:
-            raise DatasetError(f"{path}, line {line}: found {_show(data[end:].splitlines()[0])}; {_QUOTES}")
+            first = data[end:].split(b"\n", 1)[0].removesuffix(b"\r")
+            raise DatasetError(f"{path}, line {line}: found {_show(first)}; {_oddity(first) or _QUOTES}")
         rest, size = data[end:], _BLOCK
         if not more:
             if rest.strip(_BLANKS):
@@ -187,8 +191,8 @@ class _Table:
                 why = f"column {name!r} is there twice; give the columns names of their own"
             elif all(_NUMBER.fullmatch(_unquote(field)) for field in fields):
                 why = "expected a header with the names of the columns, as in x,y"
-            elif other := _other_separator(header):
-                why = other
+            elif oddity := _oddity(header):
+                why = oddity
             else:
                 listed = ", ".join(repr(each) for each in found[:10]) + (", …" if len(found) > 10 else "")
                 why = f"there is no column {name!r}, only {listed}; name two of them with --x and --y"
@@ -244,12 +248,12 @@ class _Table:
     def _fault(self, record: bytes) -> str:
         """Return what is wrong with a record, nothing where it is a sample."""
         fields = _split(record)
-        other = _other_separator(record)
-        hint = f"; {other}" if other else ""
+        oddity = _oddity(record)
+        hint = f"; {oddity}" if oddity else ""
         if not record.strip(_BLANKS):
             return "this is an empty line; take it out"
         if len(fields) > self.width:
-            return f"these are {len(fields)} fields under a header of {self.width}; {_COMMAS}"
+            return f"these are {len(fields)} fields under a header of {self.width}; {oddity or _COMMAS}"
         for place, name in zip(self.places, self.names, strict=True):
             if place >= len(fields):
                 return f"there is no field for column {name!r}{hint}"
@@ -264,10 +268,13 @@ class _Table:
         return ""
 
 
-def _other_separator(record: bytes) -> str:
-    """Return what to do where fields lie between anything but commas, which tabs and bars may be part of."""
+def _oddity(record: bytes) -> str:
+    """Return what to do where, outside quotes, lines or fields end with anything but LF, CR LF and commas."""
+    plain = _QUOTED.sub(b"", _without_end(record))
+    if b"\r" in plain:
+        return "a carriage return stands in the line; if it ends one, mend the file with `tr -s '\\r' '\\n'`"
     for separator, name in _SEPARATORS.items():
-        if separator in record and (separator == b";" or b"," not in record):
+        if separator in plain and b"," not in plain:
             return f"its fields lie between {name}; save it with commas between fields and points in numbers"
     return ""
 
