@@ -92,12 +92,17 @@ def read(
         if seen == num_samples:
             return
     if table is None:
-        raise DatasetError(f"{path} is empty; run {generating(path)} to make a dataset")
+        raise DatasetError(empty(path))
 
 
-def generating(path: Path) -> str:
-    """Return the command that makes a dataset of this name."""
-    return f"`cubic generate --dataset {shlex.quote(str(path))}`"
+def empty(path: Path) -> str:
+    """Return what is wrong with an empty file, and what replaces it."""
+    return f"{path} is empty; run {generating(path, force=True)} to replace it with a dataset"
+
+
+def generating(path: Path, force: bool = False) -> str:
+    """Return the command that makes a dataset of this name; `force` replaces what is there."""
+    return f"`cubic generate {'--force ' if force else ''}--dataset {shlex.quote(str(path))}`"
 
 
 def _refuse_other_formats(path: Path, stream: IO[bytes]) -> None:

@@ -16,6 +16,7 @@ import polars as pl
 from cubic_cli.atomic import Check, replacing_file, system_errors
 from cubic_cli.config import GenerateConfig
 from cubic_cli.data import parquet_file
+from cubic_cli.data.csv_file import generating
 from cubic_cli.data.problem import X_LIMIT, cubic, draw, draw_x
 from cubic_cli.data.read import panicked, read_samples
 from cubic_cli.errors import DatasetError
@@ -106,7 +107,7 @@ def refuse_to_replace(path: Path, noise_std: float = 0.0, seed: int = 0) -> None
     """Raise `DatasetError` unless `path` is free or holds what `is_own` says to be a dataset of cubic's."""
     if not os.path.lexists(path):
         return
-    remedy = f"run `cubic generate --force --dataset {path}` to replace it, or name another path with --dataset"
+    remedy = f"run {generating(path, force=True)} to replace it, or name another path with --dataset"
     if path.is_symlink():
         raise DatasetError(f"{path} is a link; {remedy}")
     if not os.access(path, os.R_OK):

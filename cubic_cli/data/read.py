@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from cubic_cli.data import csv_file, parquet_file
+from cubic_cli.data.csv_file import generating
 from cubic_cli.errors import DatasetError
 from cubic_cli.float32 import Float32
 
@@ -59,7 +60,7 @@ def read_chunks(
             seen += len(x)
             yield x, y
         if seen == 0:
-            raise DatasetError(f"{path} has no samples; run {csv_file.generating(path)} to make some")
+            raise DatasetError(f"{path} has columns but no samples; run {generating(path, force=True)} to replace it")
         if num_samples is not None and seen < num_samples:
             rows, used = ("row", "it is") if seen == 1 else ("rows", "all of them are")
             tell(f"{path} has {seen:,} {rows}, fewer than the {num_samples:,} asked for; {used} used")
@@ -75,12 +76,18 @@ def panicked(path: Path, panic: pl.exceptions.PanicException) -> DatasetError:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """Open a regular file, and raise `DatasetError` if it is not one, cannot be read, or changes until it is closed."""
     try:
+        if not path.exists() and path.is_symlink():
+            raise DatasetError(
+                f"{path} is a link to what is not there; mend it, or run {generating(path, force=True)} to replace it"
+            )
         if not path.exists():
-            raise DatasetError(f"there is no dataset {path}; run {csv_file.generating(path)} to make one")
+            raise DatasetError(f"there is no dataset {path}; run {generating(path)} to make one")
         if not path.is_file():
             raise DatasetError(f"{path} is no regular file; name a .csv or .parquet file with --dataset")
         with path.open("rb", buffering=0) as stream:
             before = os.fstat(stream.fileno())
+            if before.st_size == 0:
+                raise DatasetError(csv_file.empty(path))
             error = None
             try:
                 yield stream

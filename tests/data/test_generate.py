@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import helpers
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 
 from cubic_cli.config import GenerateConfig
 from cubic_cli.data import generate as dataset
-from cubic_cli.data.generate import generate, is_own, refuse_to_replace
+from cubic_cli.data.generate import generate, is_own, refuse_to_replace, write
 from cubic_cli.data.problem import cubic
+from cubic_cli.data.read import read_samples
 from cubic_cli.errors import DatasetError
 
 
@@ -220,6 +223,32 @@ def test_names_that_are_unusual(cubic, name):
     assert is_own(Path(name))
     status, _, err = cubic("forward", *helpers.QUICK, f"--dataset={name}")
     assert status == 0, err
+
+
+MADE = {  # what stands where the dataset is to be
+    "nothing": lambda path: None,
+    "an empty file": lambda path: path.touch(),
+    "blank lines": lambda path: path.write_text("\n\n"),
+    "a header alone": lambda path: path.write_text("x,y\n"),
+    "a link to nothing": lambda path: path.symlink_to("gone.csv"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to an empty file": lambda path: (Path("empty.csv").touch(), path.symlink_to("empty.csv")),
+    "an empty file for a table": lambda path: path.touch(),
+    "a table of no rows": lambda path: write(path, iter([])),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_the_command_that_forward_names_makes_the_dataset(cubic, made):
+    path = Path("my data.parquet" if "table" in made else "my data.csv")
+    MADE[made](path)
+    status, _, err = cubic("forward", "--dataset", path)
+    assert status == 1
+    _, *arguments = shlex.split(re.search(r"`(cubic generate [^`]*)`", " ".join(err.split()))[1])
+    assert ("--force" in arguments) is (made != "nothing")
+    status, _, err = cubic(*arguments, "--n", 20)
+    assert status == 0, err
+    assert len(read_samples(path, None)[0]) == 20
 
 
 def test_the_ends_are_those_of_the_file(cubic):
