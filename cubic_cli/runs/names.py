@@ -3,12 +3,13 @@
 import difflib
 import os
 import re
+import shlex
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cubic_cli.errors import RunError, UsageError
-from cubic_cli.runs.files import RECORD, has_files
+from cubic_cli.runs.files import FILES, RECORD, has_files
 from cubic_cli.runs.store import recover, recover_all
 
 _CREATED = re.compile(rb'"created"\s*:\s*"([^"]{1,40})"')
@@ -36,6 +37,7 @@ def find(name: str, artifact_dir: Path) -> Path:
         recover(folder)
     if has_files(folder):
         return folder
+    _refuse_what_is_nearly_one(name, folder, folder if is_path else Path(name))
     known = newest_first(folder.parent)
     if not known:
         raise RunError(f"there is no run {folder}; `cubic forward` makes one")
@@ -44,6 +46,19 @@ def find(name: str, artifact_dir: Path) -> Path:
     newest = [one for one in known if one not in near][:_FEW]
     more = f"; the newest: {', '.join(newest)}" if newest else ""
     raise RunError(f"there is no run {folder}{hint}{more}; `cubic inspect --list` shows them all")
+
+
+def _refuse_what_is_nearly_one(name: str, folder: Path, place: Path) -> None:
+    """Raise `RunError` if there is a run, though not by this `name`; `place` is what it names as a path."""
+    if has_files(place):
+        raise RunError(f"there is no run {folder}, but .{os.sep}{name} is one; name it so, as a path")
+    if place.name in FILES and has_files(place.parent):
+        raise RunError(f"{place} is a file of a run; name its folder, {place.parent}")
+    if runs := newest_first(place):
+        raise RunError(
+            f"{place} is a folder of runs; name one, as in {place / runs[0]}, or list them: "
+            f"`cubic inspect --list --artifact-dir {shlex.quote(str(place))}`"
+        )
 
 
 def newest_first(artifact_dir: Path) -> list[str]:

@@ -732,6 +732,31 @@ def test_a_name_that_is_not_there_is_told_with_the_nearest_and_the_newest(cubic,
     assert "there is no run model/plian (did you mean plain?); the newest: newest, new, old; " in " ".join(err.split())
 
 
+NEARLY = {  # what is named, and what is said
+    "a run beside": (("kept",), "there is no run model/kept, but ./kept is one; name it so, as a path"),
+    "a run beside, by its flag": (("--run-name", "kept"), "there is no run model/kept, but ./kept is one"),
+    "a run beside, compared": (("new", "--compare", "kept"), "there is no run model/kept, but ./kept is one"),
+    "a record": (("model/old/run.json",), "model/old/run.json is a file of a run; name its folder, model/old"),
+    "a history": (("./kept/history.parquet",), "kept/history.parquet is a file of a run; name its folder, kept"),
+    "the folder of runs": (("model/",), "model is a folder of runs; name one, as in model/newest, or list them: "),
+    "its bare name": (("model",), "`cubic inspect --list --artifact-dir model`"),
+    "another with a blank": (
+        ("./my runs",),
+        "as in my runs/a, or list them: `cubic inspect --list --artifact-dir 'my runs'`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NEARLY)
+def test_what_is_nearly_a_run_is_told_as_what_it_is(cubic, three, case):
+    arguments, said = NEARLY[case]
+    shutil.copytree("model/old", "kept")
+    shutil.copytree("model/old", "my runs/a")
+    status, out, err = cubic("inspect", *arguments)
+    assert (status, out) == (1, "")
+    assert said in " ".join(err.split())
+
+
 def test_without_any_run_the_way_to_make_one_is_told(cubic):
     for arguments in ((), ("x",)):
         status, _, err = cubic("inspect", *arguments)
