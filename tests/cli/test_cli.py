@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import helpers
 import numpy as np
 import polars as pl
 import pytest
 
+import cubic_cli
 from cubic_cli.cli import app, library_variables
 from cubic_cli.engine.passes import Pass
 
@@ -202,6 +204,7 @@ def test_little_is_loaded_before_an_interrupt_is_ours():
     """Until then Ctrl-C is Python's traceback: typing alone would take as long as all of this."""
     code = "import sys, cubic_cli.__main__; print(*sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}  # which loads re
+    environment["PYTHONPATH"] = str(Path(cubic_cli.__file__).parents[1])  # -S finds no installed package
     loaded = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment
     ).stdout.split()
