@@ -1,6 +1,6 @@
 """Break the code in small ways, one at a time, and say which quick test notices: `python tools/mutants.py`.
 
-    python tools/mutants.py --only statistics --markdown
+    python tools/mutants.py --only statistics
 
 Each mutant is a change of one place in a copy of the sources; the quick tests of the rooms it concerns then run until
 one fails. The exit status is 1 if a mutant lives. A mutant whose place is gone is an error: mend the table below.
