@@ -188,12 +188,12 @@ def load_parameters(folder: Path, record: Record) -> Parameters:
             f"{folder / PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "
             f"units; {rerun_hint(folder)}"
         )
-    for entry in record.parameters:
-        array = values[entry.name]
+    told = {entry.name: (entry.min, entry.max) for entry in record.parameters}
+    for name, array in values.items():
         finite = array[np.isfinite(array)]
-        if finite.size and [shortest(finite.min()), shortest(finite.max())] != [entry.min, entry.max]:
+        if finite.size and told.get(name) != (shortest(finite.min()), shortest(finite.max())):
             raise RunError(
-                f"{folder / PARAMETERS} is damaged: {entry.name} is not what {RECORD} says of it; {rerun_hint(folder)}"
+                f"{folder / PARAMETERS} is damaged: {name} is not what {RECORD} says of it; {rerun_hint(folder)}"
             )
     return from_names(values)
 

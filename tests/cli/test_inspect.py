@@ -881,6 +881,14 @@ def test_parameters_of_another_run_are_not_taken_for_this_ones(cubic, here, argu
     assert words in " ".join(err.split())
 
 
+def test_parameters_that_the_record_does_not_name_are_not_taken_for_its_own(cubic, here):
+    path = here / "model" / "plain" / "run.json"
+    path.write_text(path.read_text().replace('"name": "input_layer.weight"', '"name": "else.weight"'))
+    status, _, err = cubic("inspect", "plain", "--row", 1)
+    assert status == 1
+    assert "input_layer.weight is not what run.json says of it" in " ".join(err.split())
+
+
 def test_parameters_of_another_width_are_not_taken_for_this_runs(cubic, here):
     save_file({"input_layer.weight": np.ones((1, 2), np.float32)}, here / "model" / "plain" / "params.safetensors")
     status, out, err = cubic("inspect", "plain")
