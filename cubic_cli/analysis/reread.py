@@ -54,12 +54,12 @@ def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int6
     there = record.samples or ()
     kept = [sample for sample in there if start < sample.row <= stop]
     if not kept:
-        near = sorted(sorted(sample.row for sample in there), key=lambda row: abs(row - start - 1))[:3]
-        nearest = f"; the nearest are {', '.join(f'{row:,}' for row in sorted(near))}" if near else ""
+        nearest = sorted(sorted(sample.row for sample in there), key=lambda row: abs(row - start - 1))[:3]
+        others = f"; the nearest are {', '.join(f'{row:,}' for row in sorted(nearest))}" if nearest else ""
         wanted = f"not row {stop:,}" if stop == start + 1 else f"none of {start + 1:,} to {stop:,}"
         raise NoSamplesError(
             f"run {record.run_name} came from arrays, and its record keeps {len(there):,} of their rows, "
-            f"{wanted}{nearest}"
+            f"{wanted}{others}"
         )
     rows, *columns = zip(*((sample.row, sample.x, sample.y) for sample in kept), strict=True)
     with np.errstate(over="ignore"):

@@ -71,9 +71,9 @@ def load(start: Path | None = None) -> DotEnv:
 
 def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
     """Return the nearest `.env` that can be trusted, and its bytes."""
-    owners = {0, start.stat().st_uid, os.geteuid()} if hasattr(os, "geteuid") else None
+    owners = {0, start.stat().st_uid, os.geteuid()} if hasattr(os, "geteuid") else set()
     for folder in (start, *start.parents):
-        path = folder / ".env"
+        path, guarded = folder / ".env", folder != start and bool(owners)
         try:
             # A pipe, opened so, keeps nobody waiting.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -90,9 +90,7 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
                 continue
             if folder != start and not os.access(folder, os.X_OK):  # closed to this user
                 continue
-            if (
-                folder != start and owners is not None and _owner(path) not in owners
-            ):  # or it would keep all from working
+            if guarded and _owner(path) not in owners:  # or it would keep all from working
                 notes.append(f"{path} is passed over: {_FOREIGN}")
                 continue
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
@@ -102,9 +100,9 @@ def _find(start: Path, notes: list[str]) -> tuple[Path | None, bytes]:
             notes.append(f"{path} is passed over: it is no file")
             continue
         with open(descriptor, "rb") as stream:
-            if folder != start and owners is not None and status.st_mode & stat.S_IWOTH:
+            if guarded and status.st_mode & stat.S_IWOTH:
                 notes.append(f"{path} is passed over: everybody may write it (`chmod o-w` if it is yours)")
-            elif folder != start and owners is not None and status.st_uid not in owners:
+            elif guarded and status.st_uid not in owners:
                 notes.append(f"{path} is passed over: {_FOREIGN}")
             else:
                 return path, stream.read(_MAX_SIZE + 1)

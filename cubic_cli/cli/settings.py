@@ -45,9 +45,8 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     from cubic_cli.runs import names
 
     folder = ctx.params["artifact_dir"]
-    if (
-        given := ctx.get_parameter_source("artifact_dir")
-    ) is None or given.name == "DEFAULT":  # nobody has read .env yet
+    given = ctx.get_parameter_source("artifact_dir")
+    if given is None or given.name == "DEFAULT":  # nobody has read .env yet
         dotenv.load()
         folder = os.environ.get("ARTIFACT_DIR") or folder
     if folder is None:  # a value that is refused

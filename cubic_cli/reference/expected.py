@@ -150,7 +150,9 @@ class _Look:
         self._see_overflow(x, bounded, edges, batches)
         self._see_zeros(x, bounded)
         tensors, k, bias = self.reference.tensors, bounded.operations, bounded.largest_bias
-        sizes = bounded.sizes if bounded.sizes.max() <= self.limit else _within(bounded.sizes, self.limit)
+        sizes = bounded.sizes
+        if not sizes.max() <= self.limit:
+            sizes = np.where(sizes <= self.limit, sizes, 0.0)
         sizes = np.maximum.reduceat(sizes.max(axis=1), edges)
         for name, rounding in (
             ("z1", 2 * UNIT * (tensors["z1"].magnitude[batches] + bias / 2) + bounded.flushed),
@@ -235,10 +237,6 @@ class _Look:
         ):
             tensor = self.reference.tensors[name]
             tensor.zeros = (tensor.zeros[0] + int(least), tensor.zeros[1] + int(most))
-
-
-def _within(values: Float64, limit: float) -> Float64:
-    return np.where(values <= limit, values, 0.0)
 
 
 def _magnitude(low: Float64, high: Float64) -> Float64:

@@ -29,11 +29,14 @@ def write_whole(path: Path, content: bytes, flag: str) -> None:
     def check(path: Path) -> None:
         if (path.parent / RECORD).exists():
             raise CubicError(f"cannot write {path}: a run's folder holds its own files alone; name another with {flag}")
-        if not os.path.lexists(path) or (path.is_file() and not path.is_symlink() and os.access(path, os.W_OK)):
-            return
-        what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "read-only"
-        what = what if path.is_file() or path.is_dir() or path.is_symlink() else "no regular file"
-        raise CubicError(f"cannot write {path}: it is {what}; name another file with {flag}")
+        unfit = {
+            "a link": path.is_symlink(),
+            "a folder": path.is_dir(),
+            "no regular file": path.exists() and not path.is_file(),
+            "read-only": path.exists() and not os.access(path, os.W_OK),
+        }
+        for what in (what for what, there in unfit.items() if there):
+            raise CubicError(f"cannot write {path}: it is {what}; name another file with {flag}")
 
     check(path)
     try:

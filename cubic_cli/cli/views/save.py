@@ -57,10 +57,9 @@ def save(
             file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor", no_color=False
         )
         lines = blocks.layout(_at_home(screen(width)), width)
-        for place in (index for index, letter in enumerate(lines.plain) if "\u2800" < letter <= "\u28ff"):
-            lines.spans.append(
-                Span(place, place + 1, "")
-            )  # braille may come from a wider font: each cell has its place
+        # Braille may come from a wider font: each cell has its place.
+        braille = (place for place, letter in enumerate(lines.plain) if "\u2800" < letter <= "\u28ff")
+        lines.spans += [Span(place, place + 1, "") for place in braille]
         console.print(Group(lines), crop=False)  # which leaves the lines as they are
         content = console.export_svg(
             title=printable(page.tilde(title)), code_format=_SVG, font_aspect_ratio=_ASPECT_RATIO
