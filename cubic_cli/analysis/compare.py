@@ -7,6 +7,8 @@ from typing import Any
 from cubic_cli.runs.record import Record
 
 _ROUNDING = 2.0**-22  # of the largest magnitude: standard deviations differ by as much where sums are ordered otherwise
+# Settings that change no figure; what files hold is compared by the digests in other parts of the record.
+NOT_COMPARED = ("dataset", "run_name", "artifact_dir", "fail_on", "parameters")
 _FEW_ZEROS = 1e-5  # of the values: so many may round to either side of zero
 
 
@@ -46,14 +48,11 @@ def document(record: Record, others: list[Record], tolerance: float | None) -> d
 
 def _differences(record: Record, other: Record) -> list[dict[str, Any]]:
     """What differs in how two runs were made. Paths do not count where the digests of what they name agree."""
-    same_samples = alike(record.dataset.sha256, other.dataset.sha256) or alike(
-        record.dataset.digest, other.dataset.digest
-    )
-    files = record.parameters_file, other.parameters_file
-    same_parameters = files[0] is not None and files[1] is not None and files[0].sha256 == files[1].sha256
-    skipped = {("config", name) for name in ("dataset", "run_name", "artifact_dir", "fail_on", "parameters")}
-    skipped |= {("dataset", name) for name in ("x", "y", *(("path",) if same_samples else ()))}
-    if same_parameters:
+    skipped = {*(("config", name) for name in NOT_COMPARED), ("dataset", "x"), ("dataset", "y")}
+    if record.dataset.identity is not None and record.dataset.identity == other.dataset.identity:
+        skipped.add(("dataset", "path"))
+    this_file, that_file = record.parameters_file, other.parameters_file
+    if this_file is not None and that_file is not None and this_file.sha256 == that_file.sha256:
         skipped.add(("parameters_file", "path"))
     found = []
     for part in ("config", "dataset", "parameters_file", "device", "versions"):
@@ -64,11 +63,6 @@ def _differences(record: Record, other: Record) -> list[dict[str, Any]]:
             if (part, name) not in skipped and this.get(name) != that.get(name)
         ]
     return found
-
-
-def alike(this: str | None, that: str | None) -> bool:
-    """Return whether two digests are known and the same."""
-    return this is not None and this == that
 
 
 def _changes(record: Record, other: Record) -> Iterator[dict[str, Any]]:

@@ -103,10 +103,10 @@ def count_flops(batch: int, hidden: int) -> dict[str, int]:
     return {"z1": products, "a1": batch * hidden, "z2": products, "loss": 3 * batch}
 
 
-def describe_parameter(name: str, array: Float32) -> Parameter:
-    """Return the record's entry of one parameter."""
+def describe_parameter(name: str, array: Float32, spread: Float32) -> Parameter:
+    """Return the record's entry of one parameter, with the distribution of an even spread of its values."""
     summary = _summarise(summarise(array), math.nan)
-    distribution = describe(take(array), summary["min"], summary["max"])
+    distribution = describe(spread, summary["min"], summary["max"])
     return Parameter(
         name=name,
         shape=array.shape,

@@ -100,7 +100,7 @@ class Values:
     `rows [R]`, from 1 among the samples of the run, `x`, `y` and `z2 [R]` are of the first samples and an even spread,
     as the network got and gave them, scaled. The spread are those at `shown [S]`, with `z1` and `a1 [S, H]`. The batch
     has `size` samples; of a run from arrays there are those that the record keeps, and `check` is None where these are
-    not all. `unchanged` says that the dataset's samples are the run's, by their SHA-256; None where there is none.
+    not all. They are `identified` where the record has the SHA-256 of the run's samples, and so theirs is the same.
     """
 
     rows: NDArray[np.int64]
@@ -113,7 +113,7 @@ class Values:
     activation: Activation
     size: int
     check: Check | None
-    unchanged: bool | None
+    identified: bool
     from_arrays: bool = False
 
     def samples(self) -> list[dict[str, Any]]:
@@ -166,8 +166,8 @@ def recompute(folder: Path, record: Record, epoch: int, batch: int, most: int = 
         z1, a1, _ = forward(parameters, x[spread], config.activation)
         some = x[kept].astype(float), y[kept].astype(float), _answers(parameters, x[kept], config.activation)
     hidden = np.searchsorted(kept, spread), z1, a1
-    from_arrays = record.dataset.path is None
-    return Values(found.rows[kept], *some, *hidden, config.activation, size, check, found.unchanged, from_arrays)
+    identified, from_arrays = record.dataset.identity is not None, record.dataset.path is None
+    return Values(found.rows[kept], *some, *hidden, config.activation, size, check, identified, from_arrays)
 
 
 def _answers(parameters: Parameters, x: Float32, activation: Activation) -> Float64:

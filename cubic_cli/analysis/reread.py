@@ -21,17 +21,13 @@ class NoSamplesError(RunError):
 
 
 class Samples(NamedTuple):
-    """Samples `[R]` as they were read, and as the network got them, scaled; `rows` are from 1 among the run's.
-
-    `unchanged` says that all samples of the dataset are those of the run, by their SHA-256; None where there is none.
-    """
+    """Samples `[R]` as they were read, and as the network got them, scaled; `rows` are from 1 among the run's."""
 
     rows: NDArray[np.int64]
     x: Float32
     y: Float32
     scaled_x: Float32
     scaled_y: Float32
-    unchanged: bool | None
 
 
 def read(folder: Path, record: Record, start: int, stop: int) -> Samples:
@@ -41,13 +37,13 @@ def read(folder: Path, record: Record, start: int, stop: int) -> Samples:
         NoSamplesError: the run came from arrays, and its record keeps none of these.
         DatasetError: the dataset is missing, cannot be read, or has changed since the run.
     """
-    data, kind, unchanged = record.dataset, record.config.scaling, None
+    data, kind = record.dataset, record.config.scaling
     if data.path is None:
         rows, x, y = _from_record(record, start, stop)
     else:
-        x, y, unchanged = _from_dataset(folder, record, near(data.path), start, stop)
+        x, y = _from_dataset(folder, record, near(data.path), start, stop)
         rows = np.arange(start + 1, stop + 1)
-    return Samples(rows, x, y, choose_scale(kind, data.x).apply(x), choose_scale(kind, data.y).apply(y), unchanged)
+    return Samples(rows, x, y, choose_scale(kind, data.x).apply(x), choose_scale(kind, data.y).apply(y))
 
 
 def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int64], Float32, Float32]:
@@ -67,9 +63,7 @@ def _from_record(record: Record, start: int, stop: int) -> tuple[NDArray[np.int6
     return np.array(rows), x, y
 
 
-def _from_dataset(
-    folder: Path, record: Record, path: Path, start: int, stop: int
-) -> tuple[Float32, Float32, bool | None]:
+def _from_dataset(folder: Path, record: Record, path: Path, start: int, stop: int) -> tuple[Float32, Float32]:
     data, digest, seen = record.dataset, hashlib.sha256(), 0
     kept: list[tuple[Float32, Float32]] = []
     try:
@@ -84,8 +78,7 @@ def _from_dataset(
     except DatasetError as error:
         since = " has changed since" if seen else ""
         raise DatasetError(f"the dataset of run {folder.name}{since}: {error}") from None
-    expected = data.sha256 or data.digest
-    if expected not in (None, digest.hexdigest()):
+    if data.identity not in (None, digest.hexdigest()):
         raise DatasetError(f"the dataset of run {folder.name} has changed since, by the SHA-256 of its samples")
     x, y = (np.concatenate(column) for column in zip(*kept, strict=True))
-    return x, y, None if expected is None else True
+    return x, y

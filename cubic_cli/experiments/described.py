@@ -99,15 +99,16 @@ def describe_run(inputs: Inputs, seen: Observations) -> Record:
     loss = seen.epochs[0].loss
     seconds = float(np.median([epoch.seconds for epoch in seen.epochs]))
     spread_x, _ = spread(source)
+    named = by_name(parameters)
     spreads = distribution.take_tensors(parameters, config.activation, spread_x)
+    spreads |= {name: distribution.take(array) for name, array in named.items()}
     flops = describe.count_flops(batch, config.hidden_size)
     widths = {"z1": config.hidden_size, "a1": config.hidden_size, "z2": 1}
     tensors = [
         describe.describe_tensor(name, (batch, width), flops[name], seen.tensors[name], spreads[name])
         for name, width in widths.items()
     ]
-    arrays = [describe.describe_parameter(name, array) for name, array in by_name(parameters).items()]
-    spreads |= {name: distribution.take(array) for name, array in by_name(parameters).items()}
+    arrays = [describe.describe_parameter(name, array, spreads[name]) for name, array in named.items()]
     entries: list[parts.Tensor | parts.Parameter] = [*tensors, *arrays]
     ends = scale_x.apply(
         np.array([-np.inf if data.x.neginf else data.x.min, np.inf if data.x.posinf else data.x.max], np.float32)

@@ -71,6 +71,11 @@ class Dataset(Part):
     x: Column
     y: Column
 
+    @property
+    def identity(self) -> str | None:
+        """The SHA-256 of the samples, be the run distributed or not; None where the record has none."""
+        return self.sha256 or self.digest
+
 
 class ParametersFile(Part):
     """The file that the parameters came from."""

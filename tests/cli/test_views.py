@@ -77,7 +77,7 @@ def values(batch=10, hidden=64, activation=Activation.tanh, **changes):
     z1 = z1[shown]
     check = Check(1.25e-7, "loss", 1e-5)
     rows = np.arange(31, 31 + batch)
-    given = {"unchanged": True} | changes
+    given = {"identified": True} | changes
     return Values(rows, x, 0.5 * x, z2, shown, z1, np.tanh(z1), activation, batch, check, **given)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from cubic_cli.analysis.compare import NOT_COMPARED
 from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views import page
@@ -22,7 +23,6 @@ _NAME = 24  # cells: values of settings, and names where there is no room for mo
 _BARS = (9, 43)  # cells of a histogram, an odd number: at least, and fewer than
 _DRAWN = 31  # cells of a histogram on a page
 _COUNTS = {"nan": "NaN", "posinf": "+∞", "neginf": "−∞"}
-_NOT_COMPARED = ("dataset", "run_name", "artifact_dir", "fail_on", "parameters")  # `compare` says why
 _NOTE = (
     "A change is against the first run: of a loss or a std relative to it, of another figure of a tensor relative to "
     "the tensor's largest magnitude there, of R², a share or a count the difference."
@@ -261,7 +261,7 @@ def _equal(others: list[dict[str, Any]], records: Sequence[Record], figures: lis
     differ = {(d["part"], d["name"]) for other in others for d in other["differences"]}
     parts = {part for part, _ in differ}
     count = sum(
-        ("config", name) not in differ for name in type(records[0].config).model_fields if name not in _NOT_COMPARED
+        ("config", name) not in differ for name in type(records[0].config).model_fields if name not in NOT_COMPARED
     )
     said = [f"{count} settings" if "config" in parts else "all settings"]
     said += [part for part in ("dataset", "device", "versions") if part not in parts]

@@ -130,7 +130,7 @@ def _samples(values: Values) -> Text:
     if values.from_arrays:
         some = "all" if len(values.rows) == values.size else f"{len(values.rows)} of {values.size:,}"
         return Text(f"{some} of this batch, as the record keeps them; the run came from arrays")
-    if values.unchanged is None:
+    if not values.identified:
         return Text("the run has no SHA-256 of its samples", QUIET)
     return Text("those of the run, by their SHA-256")
 
