@@ -64,7 +64,7 @@ def read_row(folder: Path, record: Record, epoch: int, batch: int) -> dict[str, 
             f"run {record.run_name} has epochs 1 to {epochs} and batches 1 to {batches}; "
             f"there is no epoch {epoch}, batch {batch}"
         )
-    found = saved.collect(folder, saved.scan_history(folder).slice((epoch - 1) * batches + batch - 1, 1))
+    found = saved.collect(folder, saved.scan_history(folder, record).slice((epoch - 1) * batches + batch - 1, 1))
     row = found.row(0, named=True) if found.height else {}
     largest = record.config.batch_size
     size = min(largest, record.dataset.rows - (batch - 1) * largest)
@@ -182,7 +182,7 @@ def load_parameters(folder: Path, record: Record) -> Parameters:
     Raises:
         RunError: they are missing, or not those of its record: of other shapes or other ends.
     """
-    values, hidden = store.load_parameters(folder), record.config.hidden_size
+    values, hidden = store.load_parameters(folder, record), record.config.hidden_size
     if {name: array.shape for name, array in values.items()} != by_name(shapes(hidden)):
         raise RunError(
             f"{folder / PARAMETERS} is damaged: it does not hold the parameters of a network of {hidden} hidden "

@@ -24,7 +24,7 @@ from cubic_cli.parameters import Parameters, by_name
 from cubic_cli.reference import expected, verify
 from cubic_cli.reference import gradients as reference_gradients
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.files import HISTORY, SAMPLES
+from cubic_cli.runs.files import HISTORY, PARAMETERS, SAMPLES, digest
 from cubic_cli.runs.history import History
 from cubic_cli.runs.record import Record
 
@@ -86,6 +86,7 @@ def run(
         history.write(scratch / HISTORY)
         record, losses = describe_run(inputs, seen), history.losses
     runs.write_parameters(scratch, by_name(parameters), adopted.metadata(config, *scales))
+    record = record.model_copy(update={"files": {name: digest(scratch / name) for name in (HISTORY, PARAMETERS)}})
     runs.write_record(scratch, record)
     return record, losses
 

@@ -3,11 +3,13 @@
 import contextlib
 import contextvars
 import errno
+import hashlib
+import math
 import os
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cubic_cli.errors import RunError
@@ -15,6 +17,7 @@ from cubic_cli.errors import RunError
 RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
 FILES = (RECORD, HISTORY, PARAMETERS)
 SAMPLES = "samples.f32"  # in a scratch folder: the samples, where they are too many for the memory
+QUICK = 1 << 24  # bytes: so many are digested in some ten milliseconds
 
 
 _DESCRIPTORS = Path("/proc/self/fd")  # Linux: a file that is open here, whatever became of its name
@@ -94,6 +97,31 @@ def find_file(path: Path) -> Path:
     if os.path.lexists(path):
         raise RunError(f"{path} is no regular file; move it away, and {rerun_hint(folder)}")
     raise RunError(f"{path} is missing; {rerun_hint(folder)}")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_digest(path: Path, digests: Mapping[str, str] | None, most: float = math.inf) -> None:
+    """Refuse a file of a run that is not as it was written; one of more than `most` bytes is not looked at.
+
+    Libraries that decode files need it: some damage they do not see, and at some of it polars asks for so much memory
+    that Rust ends the process.
+
+    Args:
+        path: the file.
+        digests: those that the run's record has; earlier versions of cubic wrote none.
+        most: what to read at most, where the file will be read in part.
+
+    Raises:
+        RunError: the file is damaged, or missing.
+    """
+    source, expected = find_file(path), (digests or {}).get(path.name)
+    if expected is not None and source.stat().st_size <= most and digest(source) != expected:
+        raise RunError(f"{path} is damaged: its SHA-256 is not what {RECORD} says of it; {rerun_hint(path.parent)}")
 
 
 def has_files(folder: Path) -> bool:

@@ -343,6 +343,7 @@ class Record(Part):
     formats: tuple[Format, ...] | None = None
     samples: tuple[Sample, ...] | None = None
     timing: Timing
+    files: dict[str, Text] | None = None  # the SHA-256 of the run's other files, by their names (schema 2)
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor by its name."""

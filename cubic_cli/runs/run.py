@@ -54,13 +54,13 @@ class Run:
         from cubic_cli.runs.saved import load_history
 
         with self._unreplaced() as folder:
-            return load_history(folder)
+            return load_history(folder, self.parsed)
 
     @functools.cached_property
     def parameters(self) -> dict[str, Float32]:
         """The parameters by name, as in `params.safetensors`."""
         with self._unreplaced() as folder:
-            return load_parameters(folder)
+            return load_parameters(folder, self.parsed)
 
     @contextlib.contextmanager
     def _unreplaced(self) -> Iterator[Path]:

@@ -4,6 +4,7 @@ A run that `forward` saved is whole; disks, copies and editors can change that. 
 file and the place in it, and what is not damaged is shown all the same.
 """
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from cubic_cli.atomic import system_errors
 from cubic_cli.errors import RunError, five_digits
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage, store
-from cubic_cli.runs.files import HISTORY, PARAMETERS, RECORD, find_file, held, rerun_hint
+from cubic_cli.runs.files import HISTORY, PARAMETERS, QUICK, RECORD, check_digest, find_file, held, rerun_hint
 from cubic_cli.runs.record import Record
 
 _PARQUET = b"PAR1"  # the first and the last four bytes of a Parquet file
@@ -65,11 +66,11 @@ def _inspect(folder: Path) -> Saved:
     return Saved(folder, record, document, losses, problems, broken)
 
 
-def scan_history(folder: Path) -> pl.LazyFrame:
-    """Return the history of a run to be read in part.
+def scan_history(folder: Path, record: Record | None = None, most: float = QUICK) -> pl.LazyFrame:
+    """Return the history of a run to be read in part; up to `most` bytes it is held against the record's digest.
 
     Raises:
-        RunError: the file is missing or cut off.
+        RunError: the file is missing, cut off, or not the one that was written.
     """
     path = folder / HISTORY
     source = find_file(path)
@@ -82,6 +83,8 @@ def scan_history(folder: Path) -> pl.LazyFrame:
         whole = False
     if not whole:
         raise RunError(f"{path} is damaged: it is no whole Parquet file; {rerun_hint(folder)}")
+    if record is not None:
+        check_digest(path, record.files, most)
     return pl.scan_parquet(source, glob=False)
 
 
@@ -92,7 +95,7 @@ def first_epoch_losses(folder: Path, record: Record) -> Float32:
         RunError: the history is missing, damaged, or not that of this record.
     """
     batches = record.iterations // record.config.num_epochs
-    frame = collect(folder, scan_history(folder).head(batches).select("epoch", "loss"))
+    frame = collect(folder, scan_history(folder, record).head(batches).select("epoch", "loss"))
     if frame.height != batches or (frame["epoch"] != 1).any() or frame["loss"].dtype != pl.Float32:
         raise RunError(
             f"{folder / HISTORY} does not hold the {batches:,} iterations an epoch that {RECORD} speaks of; "
@@ -117,13 +120,13 @@ def collect(folder: Path, frame: pl.LazyFrame) -> pl.DataFrame:
         raise RunError(f"{folder / HISTORY} is damaged: {what}; {rerun_hint(folder)}") from None
 
 
-def load_history(folder: Path) -> pl.DataFrame:
-    """Return the history of a run, a row an iteration.
+def load_history(folder: Path, record: Record | None = None) -> pl.DataFrame:
+    """Return the history of a run, a row an iteration; with its `record`, the one that was written.
 
     Raises:
         RunError: the file is missing or damaged.
     """
-    return collect(folder, scan_history(folder))
+    return collect(folder, scan_history(folder, record, math.inf))
 
 
 def salvage(folder: Path) -> list[tuple[str, str]]:
@@ -149,7 +152,7 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
 
 
 def check_parameters(folder: Path, record: Record | None = None) -> None:
-    """Raise `RunError` if the parameters' file is missing, cut, or not that of the record; reads its header."""
+    """Raise `RunError` if the parameters' file is missing, cut, or not the record's; a large one is not read whole."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / PARAMETERS
@@ -159,7 +162,10 @@ def check_parameters(folder: Path, record: Record | None = None) -> None:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         raise RunError(f"{path} is damaged: it is no whole safetensors file; {rerun_hint(folder)}") from None
-    if record is not None and found != {entry.name: entry.shape for entry in record.parameters}:
+    if record is None:
+        return
+    if found != {entry.name: entry.shape for entry in record.parameters}:
         raise RunError(
             f"{path} is damaged: it does not hold the parameters that {RECORD} speaks of; {rerun_hint(folder)}"
         )
+    check_digest(path, record.files, QUICK)

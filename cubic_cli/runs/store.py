@@ -15,7 +15,7 @@ from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
 from cubic_cli.errors import RunError
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage
-from cubic_cli.runs.files import FILES, PARAMETERS, RECORD, SAMPLES, find_file, rerun_hint
+from cubic_cli.runs.files import FILES, PARAMETERS, RECORD, SAMPLES, check_digest, find_file, rerun_hint
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
 
@@ -181,8 +181,8 @@ def load_document(folder: Path) -> dict[str, Any]:
     return cast(dict[str, Any], document)
 
 
-def load_parameters(folder: Path) -> dict[str, Float32]:
-    """Return the parameters of the run in `folder` by name.
+def load_parameters(folder: Path, record: Record | None = None) -> dict[str, Float32]:
+    """Return the parameters of the run in `folder` by name; with its `record`, those that were written.
 
     Raises:
         RunError: the file is missing or damaged.
@@ -192,6 +192,8 @@ def load_parameters(folder: Path) -> dict[str, Float32]:
 
     path = folder / PARAMETERS
     source = find_file(path)
+    if record is not None:
+        check_digest(path, record.files)
     try:
         return load_file(source)
     except (OSError, SafetensorError, ValueError, KeyError):

@@ -27,7 +27,7 @@ from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
 from cubic_cli.runs import files, saved
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.files import FILES, held
+from cubic_cli.runs.files import FILES, check_digest, held
 from cubic_cli.runs.record import to_json
 from cubic_cli.runs.run import load_run
 from cubic_cli.runs.saved import load_history
@@ -222,6 +222,7 @@ def test_of_a_dataset_that_has_changed_or_is_gone_no_sample_is_shown(cubic, here
 
 
 def test_a_history_that_was_changed_is_told(cubic, here):
+    change_record(here / "model" / "plain", files=None)  # as earlier versions wrote it
     arguments = ("inspect", "--run-name", "plain", "--epoch", 1, "--batch", 2)
     history = pl.read_parquet("model/plain/history.parquet")
     history.with_columns(loss=pl.col("loss") * 2).write_parquet("model/plain/history.parquet")
@@ -459,6 +460,31 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(cubic, here, name, damage
 
 
 @pytest.mark.parametrize("name", ["history.parquet", "params.safetensors"])
+def test_one_bit_that_changed_is_told_before_the_file_is_decoded(cubic, here, name):
+    """Of a history polars may ask for 2⁶¹ bytes, and Rust ends the process; a parameter is another number."""
+    path = here / "model" / "plain" / name
+    data = bytearray(path.read_bytes())
+    data[587] ^= 1
+    path.write_bytes(data)
+    said = f"model/plain/{name} is damaged: its SHA-256 is not what run.json says of it; run `cubic forward"
+    for arguments in ((), ("--epoch", 1, "--batch", 1), ("--row", 1)):
+        status, _, err = cubic("inspect", "plain", *arguments)
+        assert (status, said in " ".join(err.split())) == (1, True)
+    with pytest.raises(RunError, match="SHA-256"):
+        getattr(load_run(path.parent), "history" if name == "history.parquet" else "parameters")
+
+
+@pytest.mark.parametrize("name", ["history.parquet", "params.safetensors"])
+def test_of_a_large_file_the_digest_is_asked_where_all_of_it_is_read(here, name):
+    path, other = here / "model" / "plain" / name, {name: "0" * 64}
+    size = path.stat().st_size
+    check_digest(path, other, most=size - 1)
+    for most in ({"most": size}, {}):
+        with pytest.raises(RunError, match="SHA-256"):
+            check_digest(path, other, **most)
+
+
+@pytest.mark.parametrize("name", ["history.parquet", "params.safetensors"])
 def test_a_pipe_keeps_nobody_waiting(cubic, here, name):
     path = here / "model" / "plain" / name
     path.unlink()
@@ -595,8 +621,7 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
     assert "run.json" in (refusal(see) or "run.json")
 
 
-# The same damages each time: of others one in thousands has polars ask for 2⁶¹ bytes, and Rust ends the process.
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), st.integers(0, 3000), st.binary(max_size=3))
 @example("run.json", 892, b" ")  # in the name of the dataset
 @example("history.parquet", 1100, b"\x00\x00\x80")  # in the size of a batch
@@ -621,6 +646,7 @@ def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
 @pytest.mark.parametrize("column", ["nonfinite", "size", "a1_max"])
 def test_a_history_that_lacks_a_column_is_damaged(cubic, here, column):
     path = here / "model" / "plain" / "history.parquet"
+    change_record(path.parent, files=None)  # as earlier versions wrote it
     pl.read_parquet(path).rename({column: "something"}).write_parquet(path)
     status, _, err = cubic("inspect", "plain", "--epoch", 1, "--batch", 2)
     assert status == 1
@@ -873,6 +899,7 @@ def test_without_proc_a_run_is_read_by_its_path(cubic, here, monkeypatch):
     ids=["row", "iteration"],
 )
 def test_parameters_of_another_run_are_not_taken_for_this_ones(cubic, here, arguments, words):
+    change_record(here / "model" / "plain", files=None)  # as earlier versions wrote it
     other = load_file(here / "model" / "plain" / "params.safetensors")
     other["input_layer.weight"] = other["input_layer.weight"] * 2 + 1
     save_file(other, here / "model" / "plain" / "params.safetensors")
