@@ -17,6 +17,7 @@ from cubic_cli.parsers import (
     check_folder,
     check_parameters,
     check_run_name,
+    expand_home,
     parse_boolean,
     parse_choice,
     parse_count_or_all,
@@ -89,7 +90,8 @@ def _setting(
     return field(default=default, metadata={"setting": Setting(parse, metavar, panel, help, flags, **more)})
 
 
-_path = functools.partial(_setting, is_path=True)
+def _path(default: str | None, check: Callable[[str], str], *more: str) -> Any:
+    return _setting(default, lambda text: check(expand_home(text)), *more, is_path=True)
 
 
 def _choice(default: StrEnum, panel: str, help: str) -> Any:

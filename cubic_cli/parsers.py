@@ -1,6 +1,7 @@
 """The limits of the settings: each function returns what a text says, or raises `ValueError` with what is accepted."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -154,6 +155,19 @@ def check_parameters(path: str) -> str:
     if ending not in (".safetensors", ".json") or "\0" in path:
         raise ValueError("expected a path that ends in .safetensors or .json")
     return path
+
+
+def expand_home(path: str) -> str:
+    """Return `path` with a leading `~` or `~name` replaced by the home folder, as few shells do in `--flag=~/path`.
+
+    Raises:
+        ValueError: there is no such home folder.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        name = path.partition("/")[0]
+        raise ValueError(f"there is no home folder {name}; write ./{name} for what is named so")
+    return expanded
 
 
 def check_folder(path: str) -> str:

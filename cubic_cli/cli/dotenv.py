@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cubic_cli.config import SETTINGS
 from cubic_cli.errors import CubicError, UsageError
+from cubic_cli.parsers import expand_home
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
@@ -35,7 +36,8 @@ JAX_VARIABLES = frozenset(
         "JAX_LOGGING_LEVEL",
     }
 )
-_MAX_SIZE = 1 << 20  # bytes of a file, and letters of all its values once they are expanded
+_PATHS = {name for name, setting in SETTINGS.items() if setting.is_path}
+_MAX_SIZE = 1 << 16  # bytes of a file, and letters of all its values once they are expanded
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str
     is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(SETTINGS)})\b", letters, re.MULTILINE) is not None
     if len(raw) > _MAX_SIZE:
         if is_ours:
-            raise UsageError(f"{path} is larger than 1 MiB; a file of settings is smaller")
+            raise UsageError(f"{path} is larger than 64 KiB; a file of settings is smaller")
         return {}
 
     def refuse(line: int, why: str) -> None:
@@ -141,7 +143,7 @@ def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str
             raise UsageError(f"{path}, line {line}: {why}")
 
     values: dict[str, str] = {}
-    undefined: dict[str, tuple[int, str]] = {}
+    unread: dict[str, tuple[int, str]] = {}
     room = _MAX_SIZE
     for binding, line in _bindings(text):
         string = binding.original.string
@@ -152,26 +154,22 @@ def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str
             refuse(line, "expected NAME=VALUE, a comment or an empty line")
         elif binding.key:
             lines[binding.key] = line
-            undefined.pop(binding.key, None)
+            unread.pop(binding.key, None)
             try:
                 values[binding.key] = _expand(binding, values, room)
                 room -= len(values[binding.key])
             except OverflowError:
                 values.pop(binding.key, None)
-                refuse(line, "with this line the values are larger than 1 MiB once each ${NAME} is replaced")
-            except KeyError as error:
+                refuse(line, "with this line the values are larger than 64 KiB once each ${NAME} is replaced")
+            except ValueError as error:
                 values.pop(binding.key, None)
-                undefined[binding.key] = (line, error.args[0])
-    notes += _mistaken(path, [*values, *undefined])
-    for name, (line, missing) in undefined.items():
+                unread[binding.key] = (line, str(error))
+    notes += _mistaken(path, [*values, *unread])
+    for name, (line, why) in unread.items():
         if name in SETTINGS:
-            raise UsageError(
-                f"{path}, line {line}: {name} has ${{{missing}}}, which is set neither in the environment nor above "
-                "this line; single quotation marks keep a text as it is"
-            )
-    paths = {name for name, setting in SETTINGS.items() if setting.is_path}
+            raise UsageError(f"{path}, line {line}: {name} has {why}; single quotation marks keep a text as it is")
     return {
-        name: _absolute(value, path, lines[name], start) if name in paths else value
+        name: _absolute(value, path, lines[name], start) if name in _PATHS else value
         for name, value in values.items()
         if value and (name in SETTINGS or name in JAX_VARIABLES) and not os.environ.get(name)
     }
@@ -193,7 +191,8 @@ def _expand(binding: "Binding", above: Mapping[str, str], room: int) -> str:
     """Return a value with `${NAME}` and `${NAME:-default}` replaced, but within single quotation marks.
 
     Raises:
-        KeyError: such a name is set neither in the environment nor `above`, and has no default.
+        ValueError: such a name is set neither in the environment nor `above`, and has no default; or it is not
+            written so.
         OverflowError: the value is longer than `room`; each line may double the one above.
     """
     from dotenv.variables import Variable, parse_variables
@@ -202,14 +201,20 @@ def _expand(binding: "Binding", above: Mapping[str, str], room: int) -> str:
     if re.search(r"=\s*'", binding.original.string):
         return value
     parts = []
-    for atom in parse_variables(value):
+    # One `${` at a time: the library looks for the end of each as far as the value reaches.
+    for atom in (atom for piece in re.split(r"(?=\$\{)", value) for atom in parse_variables(piece)):
         if isinstance(atom, Variable):
             known = os.environ.get(atom.name) or above.get(atom.name) or atom.default
             if known is None and atom.name not in os.environ and atom.name not in above:
-                raise KeyError(atom.name)
+                raise ValueError(f"${{{atom.name}}}, which is set neither in the environment nor above this line")
             parts.append(known or "")
         else:
             parts.append(atom.resolve({}))
+            if parts[-1].startswith("${"):
+                raise ValueError("a ${ that begins neither ${NAME} nor ${NAME:-text}")
+            for name in re.findall(r"\$([A-Za-z_]\w*)", parts[-1]):
+                if binding.key in _PATHS and (name in os.environ or name in above):  # or it would name a folder
+                    raise ValueError(f"${name}, which is not replaced; write ${{{name}}}")
         room -= len(parts[-1])
         if room < 0:
             raise OverflowError
@@ -222,10 +227,10 @@ def _absolute(value: str, file: Path, line: int, start: Path) -> str:
     Raises:
         UsageError: there is no such home folder.
     """
-    path = os.path.expanduser(value)
-    if path.startswith("~"):
-        name = path.partition("/")[0]
-        raise UsageError(f"{file}, line {line}: there is no home folder {name}; write ./{name} for what is named so")
+    try:
+        path = expand_home(value)
+    except ValueError as error:
+        raise UsageError(f"{file}, line {line}: {error}") from None
     return path if file.parent == start else os.path.join(file.parent, path)
 
 

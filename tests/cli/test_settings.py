@@ -186,3 +186,15 @@ def test_any_settings_that_are_accepted_give_a_run_that_is_verified(
     assert run.history.height == run.record["iterations"] == epochs * -(-count // 10)
     assert run.history["size"].sum() == epochs * count
     assert len({repr(epoch["loss"]) for epoch in run.record["epochs"]}) == 1
+
+
+@pytest.mark.parametrize("name", ["ARTIFACT_DIR", "DATASET", "PARAMETERS"])
+def test_a_path_may_begin_with_the_home_folder(monkeypatch, name):
+    """Which a shell leaves as it is in `--artifact-dir=~/runs`: a folder `~` is removed with all of one's own."""
+    monkeypatch.setenv("HOME", "/somewhere")
+    ending = {"ARTIFACT_DIR": "", "DATASET": ".csv", "PARAMETERS": ".json"}[name]
+    parse = config.SETTINGS[name].parse
+    assert parse(f"~/runs{ending}") == f"/somewhere/runs{ending}"
+    assert parse(f"./~/runs~{ending}") == f"./~/runs~{ending}"
+    with pytest.raises(ValueError, match=r"there is no home folder ~nobody-of-this-name; write \./~nobody"):
+        parse(f"~nobody-of-this-name/runs{ending}")
