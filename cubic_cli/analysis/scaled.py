@@ -12,8 +12,9 @@ from cubic_cli.runs.record import Record, Scaled, Summary
 
 def as_scaled(record: Record) -> Scaled:
     """Return both columns as the network got them, which records of schema 1 do not say."""
-    if record.scaled is not None:
-        return record.scaled
+    scaled: Scaled | None = getattr(record, "scaled", None)  # damaged, it is computed again
+    if scaled is not None:
+        return scaled
     kind, data = record.config.scaling, record.dataset
     return Scaled(x=scale_summary(kind, data.x), y=scale_summary(kind, data.y))
 

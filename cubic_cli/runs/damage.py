@@ -1,12 +1,16 @@
 """What is damaged of a record, and what is not: each damage with its place, as in `tensors[1].max is 'abc'`."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from cubic_cli.runs.record import Record
 from cubic_cli.runs.values import Part
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Damage(NamedTuple):
@@ -27,7 +31,7 @@ class Damage(NamedTuple):
 def parse(document: dict[str, Any]) -> tuple[Record, list[Damage]]:
     """Return the record that a JSON object says, and what of it is damaged; of a damaged part the record has nothing.
 
-    To ask for such a part is an `AttributeError`, or gives the None that stands for a part that may be missing.
+    To ask for such a part is an `AttributeError`; `unless_damaged` passes over it.
     """
     try:
         return Record.model_validate(document), []
@@ -40,7 +44,20 @@ def parse(document: dict[str, Any]) -> tuple[Record, list[Damage]]:
         if (field.alias or name) not in broken
     }
     rest = create_model("Rest", __base__=Part, **whole).model_validate(document)
-    return Record.model_construct(**{name: getattr(rest, name) for name in whole}), found
+    record = Record.model_construct(**{name: getattr(rest, name) for name in whole})
+    for name in Record.model_fields.keys() - whole.keys():
+        record.__dict__.pop(name, None)  # the None of a part that may be missing
+    return record, found
+
+
+def unless_damaged(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
+    """Return what `function` does of these arguments; None where it asks for a damaged part of a record."""
+    try:
+        return function(*args, **kwargs)
+    except AttributeError as error:
+        if isinstance(error.obj, Record) and error.name in Record.model_fields:
+            return None
+        raise
 
 
 def describe(error: ErrorDetails, document: dict[str, Any]) -> Damage:

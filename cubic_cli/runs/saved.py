@@ -27,8 +27,8 @@ _POLARS = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 class Saved:
     """A run's folder, its record and the losses of its first epoch, `[K]`; `problems` says what is damaged.
 
-    `broken` names the parts that the record lacks, for they are damaged; `document` is the record as it stands in the
-    file; `losses` is None where the history is damaged.
+    The record lacks the parts that are damaged; `document` is the record as it stands in the file; `losses` is None
+    where the history is damaged.
     """
 
     folder: Path
@@ -36,7 +36,6 @@ class Saved:
     document: dict[str, Any]
     losses: Float32 | None
     problems: list[str] = field(default_factory=list)
-    broken: frozenset[str] = frozenset()
 
 
 def inspect_run(folder: Path) -> Saved:
@@ -53,17 +52,16 @@ def _inspect(folder: Path) -> Saved:
     document = store.load_document(folder)
     record, places = damage.parse(document)
     problems = [f"{folder / RECORD} is damaged: {place}" for place in places]
-    broken = frozenset(place.part for place in places)
     losses = None
     try:
-        losses = first_epoch_losses(folder, record) if not broken & {"iterations", "config"} else None
+        losses = damage.unless_damaged(first_epoch_losses, folder, record)
     except RunError as error:
         problems.append(str(error))
     try:
-        check_parameters(folder, None if "parameters" in broken else record)
+        check_parameters(folder, record if hasattr(record, "parameters") else None)
     except RunError as error:
         problems.append(str(error))
-    return Saved(folder, record, document, losses, problems, broken)
+    return Saved(folder, record, document, losses, problems)
 
 
 def scan_history(folder: Path, record: Record | None = None, most: float = QUICK) -> pl.LazyFrame:

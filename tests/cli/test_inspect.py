@@ -25,7 +25,7 @@ from cubic_cli.cli.views import blocks, format, listing
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
-from cubic_cli.runs import files, saved
+from cubic_cli.runs import damage, files, saved
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.files import FILES, check_digest, held
 from cubic_cli.runs.record import to_json
@@ -610,10 +610,10 @@ def test_no_damage_to_a_record_is_a_traceback(here, changes):
 
     def see():
         found = saved.inspect_run(folder)
-        screen = run_view.screen(found.record, found.losses, 80, found.broken)
+        screen = run_view.screen(found.record, found.losses, 80)
         blocks.layout(screen, 80)
         blocks.markdown(screen)
-        if not found.broken:
+        if not damage.parse(found.document)[1]:
             for runs_ in ([found.record, records.RECORD], [records.RECORD, found.record]):
                 document = compare.document(runs_[0], runs_[1:], 0.1)
                 blocks.layout(compare_view.screen(document, runs_, 80), 80)
@@ -635,8 +635,8 @@ def test_no_damage_to_a_file_is_a_traceback(here, made, name, at, junk):
 
     def see():
         found = saved.inspect_run(folder)
-        blocks.layout(run_view.screen(found.record, found.losses, 80, found.broken), 80)
-        if not found.broken:
+        blocks.layout(run_view.screen(found.record, found.losses, 80), 80)
+        if not damage.parse(found.document)[1]:
             iteration.recorded(folder, found.record, 1, 2)
             iteration.recompute(folder, found.record, 1, 2)
 

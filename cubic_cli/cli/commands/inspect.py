@@ -303,7 +303,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
         raise
     terminal.give(
         found.document,
-        lambda width: view.screen(found.record, found.losses, width, found.broken),
+        lambda width: view.screen(found.record, found.losses, width),
         json,
         save,
         f"cubic inspect {folder.name}",

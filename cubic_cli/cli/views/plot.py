@@ -1,6 +1,7 @@
 """The figure of a run: the samples with the cubic and the network, the histograms, the losses. Needs matplotlib."""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import math
@@ -21,7 +22,8 @@ from cubic_cli.data.source import spread_indices
 from cubic_cli.errors import CubicError, printable
 from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs import saved
-from cubic_cli.runs.record import Record, Tensor
+from cubic_cli.runs.damage import unless_damaged
+from cubic_cli.runs.record import Record
 from cubic_cli.runs.run import Run
 
 if TYPE_CHECKING:
@@ -79,14 +81,10 @@ def panels(record: Record, losses: Float32 | None) -> dict[str, str]:
     Of a record that is damaged there are those whose parts are whole, and without `losses` none of them.
     """
     drawn = {}
-    for name, part, panel in _panels(record, losses):
-        if all(hasattr(record, needed) for needed in part):
-            with style({"font.size": 10}):
-                from matplotlib.figure import Figure
-
-                figure = Figure(figsize=_HALF if name in ("fit", "losses") else _THIRD, layout="constrained")
-                panel(figure.add_subplot())
-                _fix_layout(figure)
+    for name, panel in _panels(losses).items():
+        size = _HALF if name in ("fit", "losses") else _THIRD
+        figure = unless_damaged(_draw_alone, panel, size, record)
+        if figure is not None:
             drawn[name] = render(figure, "svg").decode()
     return drawn
 
@@ -94,18 +92,22 @@ def panels(record: Record, losses: Float32 | None) -> dict[str, str]:
 _HALF, _THIRD = (5.6, 3.6), (4.2, 3.0)  # inches, at the sizes of letters that suit half and a third of a page
 
 
-def _panels(record: Record, losses: Float32 | None) -> list[tuple[str, tuple[str, ...], "Callable[[Axes], None]"]]:
-    """Return the panels: the name, the parts of the record that it shows, and what draws it."""
-    found: list[tuple[str, tuple[str, ...], Callable[[Axes], None]]] = [
-        ("fit", ("config", "context", "samples"), lambda axes: _draw_fit(axes, record))
-    ]
+def _draw_alone(panel: "Callable[[Axes, Record], None]", size: tuple[float, float], record: Record) -> "Figure":
+    with style({"font.size": 10}):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")
+        panel(figure.add_subplot(), record)
+        _fix_layout(figure)
+    return figure
+
+
+def _panels(losses: Float32 | None) -> dict[str, "Callable[[Axes, Record], None]"]:
+    """Return what draws each panel, by name; without `losses` none draws them."""
+    found: dict[str, Callable[[Axes, Record], None]] = {"fit": _draw_fit}
     if losses is not None:
-        found.append(("losses", ("loss",), lambda axes: _draw_losses(axes, record, losses)))
-
-    def histogram(name: str) -> "Callable[[Axes], None]":
-        return lambda axes: _draw_histogram(axes, record.tensor(name))
-
-    return found + [(name, ("tensors",), histogram(name)) for name in TENSORS]
+        found["losses"] = functools.partial(_draw_losses, losses=losses)
+    return found | {name: functools.partial(_draw_histogram, name=name) for name in TENSORS}
 
 
 @contextlib.contextmanager
@@ -147,8 +149,8 @@ def draw(run: Run) -> "Figure":
         title = "\n".join(textwrap.wrap(_plain(record.run_name), 72))
         figure.suptitle(f"{title}\n{subtitle(record)}", fontsize=10)
         places = [grid[0, :3], grid[0, 3:], *(grid[1, 2 * column : 2 * column + 2] for column in range(3))]
-        for place, (_, _, panel) in zip(places, _panels(record, losses), strict=True):
-            panel(figure.add_subplot(place))
+        for place, panel in zip(places, _panels(losses).values(), strict=True):
+            panel(figure.add_subplot(place), record)
         _fix_layout(figure)
     return figure
 
@@ -232,8 +234,9 @@ def _draw_losses(axes: "Axes", record: Record, losses: Float32) -> None:
     axes.legend(loc="upper right", ncols=2)
 
 
-def _draw_histogram(axes: "Axes", tensor: Tensor) -> None:
+def _draw_histogram(axes: "Axes", record: Record, name: str) -> None:
     """Draw how the values of one tensor are distributed, on the axis that shows their shape; zeros are said."""
+    tensor = record.tensor(name)
     axes.set(title=_plain(tensor.label), xlabel=tensor.name)
     found = shape(tensor)
     if found is None:

@@ -1,7 +1,7 @@
 """A run as a page, and a part of it for a notebook: the verdict and the figure first, then every table.
 
-It is made of the record and of the losses of the first epoch alone. Each section names the parts of the record that it
-needs; one whose parts are damaged is left out.
+It is made of the record and of the losses of the first epoch alone. A section that asks for a damaged part of the
+record is left out.
 """
 
 import math
@@ -22,6 +22,7 @@ from cubic_cli.cli.views.run import by_level, epochs_table, gradients_table
 from cubic_cli.cli.views.tensors import EQUATIONS, QUANTILES, SYMBOLS
 from cubic_cli.config import SETTINGS, ForwardConfig
 from cubic_cli.float32 import TENSORS, Float32, shortest
+from cubic_cli.runs.damage import unless_damaged
 from cubic_cli.runs.record import Column as Read
 from cubic_cli.runs.record import Parameter, Record, Summary, Tensor
 from cubic_cli.runs.run import Run
@@ -46,7 +47,7 @@ def document(found: Saved) -> str:
     if found.problems:
         items = "".join(f"<li>{_text(problem)}</li>" for problem in found.problems)
         parts += [page.verdict("bad", "Damaged", ": what is whole is shown."), f"<ul>{items}</ul>"]
-    parts += [made for needs, section in _SECTIONS if not found.broken.intersection(needs) and (made := section(view))]
+    parts += [made for section in _SECTIONS if (made := unless_damaged(section, view))]
     return page.document(f"cubic: {name}", "\n".join(parts))
 
 
@@ -314,7 +315,8 @@ def _settings(view: View) -> str:
         if name.upper() not in SETTINGS:
             continue
         came = sources.get(name, "")
-        if came == "default" and name in ("hidden_size", "initializer") and view.record.parameters_file is not None:
+        file = getattr(view.record, "parameters_file", None)
+        if came == "default" and name in ("hidden_size", "initializer") and file is not None:
             came = "the parameters"
         said = _text(setting(value))
         differs = value != defaults.get(name)
@@ -358,19 +360,19 @@ def _origin(view: View) -> str:
     return _section("Where it came from", page.facts(rows))
 
 
-_SECTIONS: tuple[tuple[tuple[str, ...], Callable[[View], str]], ...] = (
-    (("config", "dataset"), _about),
-    (("verification",), _verdict),
-    ((), _figure),
-    (("findings",), _findings),
-    (("loss", "loss_in_data_units", "context"), _loss),
-    (("tensors", "config", "dataset", "scaled"), _tensors),
-    (("parameters", "config", "parameters_file"), _parameters),
-    (("units",), _units),
-    (("gradients",), _gradients),
-    (("epochs",), _epochs),
-    (("formats", "tensors", "parameters", "run_name"), _formats),
-    (("config", "sources"), _settings),
-    (("config", "dataset", "parameters_file", "device"), _again),
-    (("dataset", "config", "device", "versions", "timing", "created", "parameters_file"), _origin),
+_SECTIONS: tuple[Callable[[View], str], ...] = (
+    _about,
+    _verdict,
+    _figure,
+    _findings,
+    _loss,
+    _tensors,
+    _parameters,
+    _units,
+    _gradients,
+    _epochs,
+    _formats,
+    _settings,
+    _again,
+    _origin,
 )

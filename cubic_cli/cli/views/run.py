@@ -1,6 +1,6 @@
 """The screen of one run, that of `inspect` and of `forward`: from settings and data to what the numbers say.
 
-Each section names the parts of the record that it needs; one whose parts are damaged is left out.
+A section that asks for a damaged part of the record is left out.
 """
 
 import math
@@ -41,6 +41,7 @@ from cubic_cli.cli.views.format import (
 )
 from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS, table
 from cubic_cli.float32 import shortest
+from cubic_cli.runs.damage import unless_damaged
 from cubic_cli.runs.files import near
 from cubic_cli.runs.record import Epoch, Finding, Gradients, Record
 
@@ -54,31 +55,26 @@ _MANY = 20  # epochs: of more the first and the last are shown
 
 
 class View(NamedTuple):
-    """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width, and
-    what of the record is damaged."""
+    """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width."""
 
     record: Record
     losses: "Float32 | None"
     width: int
-    broken: frozenset[str]
 
 
-def screen(record: Record, losses: "Float32 | None", width: int, broken: frozenset[str] = frozenset()) -> Screen:
-    """Return the screen of a run, for a terminal of `width` cells; parts of the record that are `broken` are not shown.
+def screen(record: Record, losses: "Float32 | None", width: int) -> Screen:
+    """Return the screen of a run, for a terminal of `width` cells; damaged parts of the record are not shown.
 
     Args:
         record: the run's.
         losses: those of the batches of one epoch, `[K]`; None leaves them out.
         width: of the terminal.
-        broken: names of the record's parts.
     """
-    view = View(record, losses, width, broken)
+    view = View(record, losses, width)
     blocks: Screen = []
     facts: list[tuple[str, Text]] = []
-    for needs, section in _SECTIONS:
-        if broken.intersection(needs):
-            continue
-        made = section(view)
+    for section in _SECTIONS:
+        made = unless_damaged(section, view)
         if isinstance(made, list):
             if facts:
                 blocks.append(Facts([(f"{label:<{_LABEL - 2}}", text) for label, text in facts]))
@@ -182,7 +178,7 @@ def _origin(record: Record) -> str:
 
 
 def _tensors(view: View) -> list[Block]:
-    return [table(view.record, view.width, "parameters" not in view.broken)]
+    return [table(view.record, view.width)]
 
 
 def _fit(view: View) -> list[Block]:
@@ -314,21 +310,21 @@ def _glued(text: str) -> str:
 
 
 _Section = Callable[[View], Fact | list[Block] | None]
-_SECTIONS: tuple[tuple[tuple[str, ...], _Section], ...] = (
-    (("run_name", "created"), _heading),
-    (("dataset", "config", "iterations"), _data),
-    (("device", "versions"), _device),
-    (("config", "sources"), _settings),
-    (("config", "tensors"), _network),
-    (("config", "parameters"), _parameters),
-    (("tensors",), _cost),
-    (("config", "dataset", "tensors"), _tensors),
-    (("samples", "config", "context", "dataset"), _fit),
-    (("loss", "loss_in_data_units", "context"), _loss),
-    ((), _batches),
-    (("epochs",), _epochs),
-    (("verification",), _verification),
-    (("timing",), _timing),
-    (("gradients",), _gradients),
-    (("findings",), _findings),
+_SECTIONS: tuple[_Section, ...] = (
+    _heading,
+    _data,
+    _device,
+    _settings,
+    _network,
+    _parameters,
+    _cost,
+    _tensors,
+    _fit,
+    _loss,
+    _batches,
+    _epochs,
+    _verification,
+    _timing,
+    _gradients,
+    _findings,
 )

@@ -35,9 +35,9 @@ class _Row(NamedTuple):
     nonfinite: int | None = None
 
 
-def table(record: Record, width: int, with_parameters: bool = True) -> Grid:
+def table(record: Record, width: int) -> Grid:
     """Return the table for a terminal of `width` cells; the loss, which has other units, has no histogram."""
-    rows = _rows(record, with_parameters)
+    rows = _rows(record)
     axis = _axis(rows, width)
     title = axis.header()
     quantiles = [name for key, name in QUANTILES.items() if any(key in _quantiles(row) for row in rows.values())]
@@ -67,12 +67,12 @@ def _note(record: Record, axis: Axis, shown: set[str]) -> str:
     return "; ".join(notes)
 
 
-def _rows(record: Record, with_parameters: bool) -> dict[str, _Row]:
+def _rows(record: Record) -> dict[str, _Row]:
     scaled, data = as_scaled(record), record.dataset
     rows = {"x": _column(scaled.x, data, "x", record), "y": _column(scaled.y, data, "y", record)}
     rows |= {tensor.name: _Row(tensor, tensor.shape, tensor.nonfinite) for tensor in record.tensors}
-    if with_parameters:
-        rows |= {SYMBOLS.get(entry.name, entry.name): _Row(entry, entry.shape) for entry in record.parameters}
+    parameters = getattr(record, "parameters", ())  # damaged, they are left out
+    rows |= {SYMBOLS.get(entry.name, entry.name): _Row(entry, entry.shape) for entry in parameters}
     return {name: rows[name] for name in (*FLOW, *rows) if name in rows}
 
 
