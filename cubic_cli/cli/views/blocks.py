@@ -38,9 +38,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Facts:
-    """Labels and what is to be said of each."""
+    """Labels, in at least `label` cells, and what is to be said of each."""
 
     rows: Sequence[tuple[str, Text]]
+    label: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def respell(block: Block, change: Callable[[str], str]) -> Block:
     if isinstance(block, Heading):
         return Heading(change(block.text), styled(block.note))
     if isinstance(block, Facts):
-        return Facts([(change(name), styled(text)) for name, text in block.rows])
+        return replace(block, rows=[(change(name), styled(text)) for name, text in block.rows])
     if isinstance(block, Bullets):
         items = [replace(b, head=change(b.head), text=change(b.text)) for b in block.items]
         return Bullets(change(block.title), items)
@@ -161,6 +162,7 @@ def _lines(block: Block, width: int) -> list[Text]:
         return wrap(Text.assemble((block.text, "bold"), "  " if block.text and block.note else "", block.note), width)
     if isinstance(block, Facts):
         label = max((cell_len(name) for name, _ in block.rows), default=0) + 2
+        label = max(label, block.label)
         lines = []
         for name, text in block.rows:
             first, *rest = wrap(text, width - label) or [Text()]

@@ -89,7 +89,8 @@ STYLE = """.cubic { color: var(--ink); overflow-wrap: break-word; }
 .cubic tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: min(14rem, 45vw);
   max-width: min(14rem, 45vw); }
 .cubic .right { text-align: right; }
-.cubic td.picture, .cubic pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
+.cubic td.picture { color: var(--blue); }
+.cubic .picture, .cubic pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
 .cubic pre { background: var(--card); padding: .75rem; border-radius: .25rem; font-size: .9rem; line-height: 1.4; }
 .cubic pre.command { white-space: pre-wrap; }
 .cubic code { white-space: nowrap; }
@@ -101,7 +102,6 @@ STYLE = """.cubic { color: var(--ink); overflow-wrap: break-word; }
 .cubic svg text { fill: var(--ink); }
 .cubic .panels { display: grid; gap: 1.5rem 1rem; grid-template-columns: minmax(0, 1fr); margin: 1rem 0; }
 .cubic .wide svg { min-width: 44rem; }
-.cubic .histogram { width: 8rem; height: 1.4em; vertical-align: middle; fill: var(--blue); }
 .cubic summary { cursor: pointer; font-size: 1.15rem; font-weight: 600; margin: 2rem 0 .5rem; }
 @media (min-width: 40rem) { .cubic .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (min-width: 60rem) {
@@ -272,10 +272,11 @@ def _block(block: Block, level: int) -> str:
     if isinstance(block, Picture):
         lines = "\n".join(map(render, block.lines))
         return f'<pre class="scroll" role="img" aria-label="{escape(block.title)}">{lines}</pre>'
-    if isinstance(block, Grid):  # what a narrow terminal leaves out stands last, where a narrow page scrolls
-        dropped = ["", *(name for names in block.drop for name in ([names] if isinstance(names, str) else names))]
-        last = {name: -place for place, name in enumerate(dropped)}
-        order = sorted(range(len(block.columns)), key=lambda index: last.get(block.columns[index].name, -len(last)))
+    if isinstance(block, Grid):
+        names = [column.name for column in block.columns]
+        # What a narrow terminal leaves out stands last, where a narrow page scrolls
+        last = [name for names in block.drop for name in ([names] if isinstance(names, str) else names)][::-1]
+        order = sorted(range(len(names)), key=lambda i: 1 + last.index(names[i]) if names[i] in last else 0)
         rows = [[row[index] for index in order] for row in block.rows]
         return table([block.columns[index] for index in order], rows, block.title, block.note)
     return '<pre class="scroll" tabindex="0">' + "\n".join(map(escape, block.lines)) + "</pre>"

@@ -5,43 +5,32 @@ record is left out.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
+from rich.text import Text
 
-from cubic_cli.analysis.scaled import as_scaled
-from cubic_cli.analysis.shape import shape as find_shape
 from cubic_cli.cli import again
 from cubic_cli.cli.views import formats, page, plot
-from cubic_cli.cli.views.blocks import Column, Grid
-from cubic_cli.cli.views.format import duration, many, mean, number, percent, r_squared, setting, shape, size
+from cubic_cli.cli.views.blocks import Column, Facts
+from cubic_cli.cli.views.format import duration, many, mean, number, percent, setting
 from cubic_cli.cli.views.page import Cell, Html
-from cubic_cli.cli.views.run import by_level, epochs_table, gradients_table
-from cubic_cli.cli.views.tensors import EQUATIONS, QUANTILES, SYMBOLS
+from cubic_cli.cli.views.run import Section, View, by_level, cost, epochs, gradients, loss, network, parameters, show
+from cubic_cli.cli.views.tensors import table
 from cubic_cli.config import SETTINGS, ForwardConfig
-from cubic_cli.float32 import TENSORS, Float32, shortest
+from cubic_cli.float32 import TENSORS, shortest
 from cubic_cli.runs.damage import unless_damaged
-from cubic_cli.runs.record import Column as Read
-from cubic_cli.runs.record import Parameter, Record, Summary, Tensor
+from cubic_cli.runs.record import Tensor
 from cubic_cli.runs.run import Run
 from cubic_cli.runs.saved import Saved
 
 _LONGEST = 2000  # letters of a foreign text
-
-
-class View(NamedTuple):
-    """What a section is made of; `losses` are those of the first epoch's batches, `[K]`, if they are known."""
-
-    record: Record
-    losses: Float32 | None = None
-    folder: Path | None = None
+_WIDE = 300  # cells: tables of a page have no width of their own
 
 
 def document(found: Saved) -> str:
     """Return the page of a saved run, whole or damaged."""
-    view = View(found.record, found.losses, found.folder)
+    view = View(found.record, found.losses, _WIDE, found.folder)
     name = getattr(found.record, "run_name", found.folder.name)
     parts = [f"<h1>{_text(name)}</h1>"]
     if found.problems:
@@ -62,7 +51,7 @@ def notebook(run: Run) -> str:
 
     All its colours are those of the notebook around it, be it light or dark.
     """
-    view = View(run.parsed)
+    view = View(run.parsed, None, _WIDE)
     where = "not saved" if run.folder is None else f"saved in {run.folder}"
     parts = [f"<p><strong>{_text(run.parsed.run_name)}</strong> · {page.escape(where)}</p>"]
     parts += [section(view) for section in (_about, _verdict, _findings, _loss, _tensors)]
@@ -74,6 +63,11 @@ def notebook(run: Run) -> str:
 _AROUND = {"paper": "transparent", "card": "transparent", "line": "color-mix(in srgb, currentColor 25%, transparent)"}
 
 
+def _as_shown(*sections: Section) -> Callable[[View], str]:
+    """Return a section of the page that is made of the screen's."""
+    return lambda view: page.from_screen(show(view, sections))
+
+
 def _text(text: str) -> Html:
     """Return foreign text, cut where no one would read on."""
     return page.escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
@@ -83,17 +77,8 @@ def _section(title: str, *parts: str) -> str:
     return "\n".join([f"<h2>{page.escape(title)}</h2>", *parts])
 
 
-def _grid(title: str, grid: Grid) -> str:
-    return _section(title, page.table(grid.columns, grid.rows, note=grid.note))
-
-
 def _folded(title: str, *parts: str) -> str:
     return "\n".join([f"<details><summary>{page.escape(title)}</summary>", *parts, "</details>"])
-
-
-def _columns(*names: str, left: Iterable[str] = ()) -> list[Column]:
-    """Return columns of numbers; the first one and those in `left` are words."""
-    return [Column(name, right=index > 0 and name not in left) for index, name in enumerate(names)]
 
 
 def _about(view: View) -> str:
@@ -181,123 +166,25 @@ def _findings(view: View) -> str:
 
 
 def _loss(view: View) -> str:
-    record, context = view.record, view.record.context
-    rows: list[list[Cell]] = [["the network", number(record.loss), r_squared(context.r_squared)]]
-    if context.target_variance is not None:
-        rows.append(["predicting the mean of y", number(context.target_variance), "0"])
-    if context.noise_floor is not None:
-        rows.append(["the true cubic", number(context.noise_floor), ""])
-    if record.loss_in_data_units != record.loss:
-        rows.append(["the network, in the data's units", number(record.loss_in_data_units), ""])
     note = "The mean squared error of an epoch; R² compares it with predicting the mean of y."
-    if context.noise_floor is not None:
+    if view.record.context.noise_floor is not None:
         note += " No network can beat the true cubic, whose loss is the noise."
-    return _section("Loss", page.table(_columns("", "loss", "R²"), rows, note=note))
+    return _section("Loss", page.from_screen([loss(view)]), f'<p class="quiet">{page.escape(note)}</p>')
 
 
 def _tensors(view: View) -> str:
-    """The tensors in the order of the data flow; a column that no row fills is left out."""
-    record = view.record
-    scaled, data = as_scaled(record), record.dataset
-    rows = [
-        {"tensor": name, "shape": shape([data.rows]), **_ends(as_given), **_lost(seen if record.version > 1 else None)}
-        for name, as_given, seen in (("x", scaled.x, data.x), ("y", scaled.y, data.y))
-    ]
-    for tensor in record.tensors:
-        found = tensor.quantiles or {}
-        rows.append({
-            "tensor": tensor.name, "histogram": _histogram(tensor), "shape": shape(tensor.shape), **_ends(tensor),
-            **{title: number(found[key]) for key, title in QUANTILES.items() if key in found},
-            "zeros": percent(tensor.zeros), **_lost(tensor),
-            "bytes": "" if tensor.bytes is None else f"{tensor.bytes:,}",
-            "FLOPs": "" if tensor.flops is None else f"{tensor.flops:,}",
-            "equation": EQUATIONS.get(tensor.name, "").format(activation=record.config.activation),
-        })  # fmt: skip
-    names = ("tensor", "histogram", "shape", "min", "max", "mean", "std", *QUANTILES.values(), "zeros", "NaN", "±∞")
-    shown = [name for name in (*names, "bytes", "FLOPs", "equation") if any(row.get(name) for row in rows)]
-    columns = _columns(*shown, left=("histogram", "shape", "equation"))
-    note = "Over one epoch, finite values alone; bytes and FLOPs of a batch."
-    note += " x and y as scaled." if record.config.scaling != "none" else ""
-    return _section("Tensors", page.table(columns, [[row.get(name, "") for name in shown] for row in rows], note=note))
+    return _section("Tensors and parameters", page.from_screen([table(view.record, view.width)]))
 
 
-def _lost(counted: Read | Tensor | None) -> dict[str, str]:
-    """Return the counts of what is not finite, where there is any."""
-    if counted is None or not counted.nan + counted.posinf + counted.neginf:
-        return {}
-    return {"NaN": f"{counted.nan:,}", "±∞": f"{counted.posinf + counted.neginf:,}"}
-
-
-def _ends(entry: Summary | Tensor | Parameter) -> dict[str, str]:
-    said = {name: number(getattr(entry, name)) for name in ("min", "max", "std")}
-    return said | {"mean": mean(entry.mean, entry.min, entry.max)}
-
-
-def _histogram(tensor: Tensor) -> Html:
-    """Return the shape of the tensor's distribution, small; its numbers stand beside it."""
-    found = find_shape(tensor)
-    if found is None:
-        return Html("")
-    sides = [(side.edges.tolist(), side.heights.tolist()) for side in found.bins]
-    bins = [bin for edges, heights in sides for bin in zip(edges, edges[1:], heights, strict=False)]
-    if found.logarithmic:  # of one width each: they are a factor of two
-        bins = [(float(place), place + 1.0, height) for place, (_, _, height) in enumerate(bins)]
-    low, high = bins[0][0], bins[-1][1]
-    tallest = max(height for _, _, height in bins) or 1.0
-    scale = 128 / (high - low)
-    steps = "".join(f"V{20 - 20 * height / tallest:.1f}H{(right - low) * scale:.1f}" for _, right, height in bins)
-    words = page.escape(f"histogram of {_say(tensor)}" + (" Its axis is logarithmic." if found.logarithmic else ""))
-    return Html(
-        f'<svg class="histogram" viewBox="0 0 128 20" preserveAspectRatio="none" role="img" aria-label="{words}">'
-        f'<path d="M0 20{steps}V20z"/></svg>'
-    )
-
-
-def _parameters(view: View) -> str:
-    columns = _columns(
-        "parameter", "name", "shape", "count", "bytes", "min", "max", "mean", "std", left=("name", "shape")
-    )
-    rows = [
-        [
-            SYMBOLS.get(p.name, p.name), p.name, shape(p.shape), f"{p.count:,}", _bytes(p),
-            *(_ends(p)[name] for name in ("min", "max", "mean", "std")),
-        ]
-        for p in view.record.parameters
-    ]  # fmt: skip
-    total = sum(p.count for p in view.record.parameters)
-    file = view.record.parameters_file
-    origin = f"made by {view.record.config.initializer}"
-    if file is not None:
-        origin = "from arrays" if file.path is None else f"from {file.path}"
-    return _section("Parameters", page.table(columns, rows, note=f"{total:,} in all, {origin}."))
-
-
-def _bytes(parameter: Parameter) -> str:
-    return "" if parameter.bytes is None else size(parameter.bytes)
-
-
-def _units(view: View) -> str:
+def _units(view: View) -> Facts:
     units = view.record.units
-    return page.facts(
-        [
-            ("hidden units", f"{units.count:,}, {units.distinct:,} of them distinct"),
-            ("always zero", f"{units.dead:,}"),
-            ("always positive", f"{units.always_on:,}"),
-            ("rank of a1", f"{units.rank:,}"),
-        ]
-    )
-
-
-def _gradients(view: View) -> str:
-    gradients = view.record.gradients
-    return "" if gradients is None else _grid("Gradients", gradients_table(gradients))
-
-
-def _epochs(view: View) -> str:
-    epochs = view.record.epochs
-    if len({repr(epoch.loss) for epoch in epochs}) <= 1:
-        return "" if len(epochs) < 2 else f"<p>All {len(epochs):,} epochs are identical.</p>"
-    return _grid("Epochs", epochs_table(epochs))
+    said = {
+        "hidden units": f"{units.count:,}, {units.distinct:,} of them distinct",
+        "always zero": f"{units.dead:,}",
+        "always positive": f"{units.always_on:,}",
+        "rank of a1": f"{units.rank:,}",
+    }
+    return Facts([(name, Text(text)) for name, text in said.items()])
 
 
 def _formats(view: View) -> str:
@@ -322,7 +209,7 @@ def _settings(view: View) -> str:
         differs = value != defaults.get(name)
         shown = Html(f'<span class="strong">{said}</span>') if differs else said
         rows.append([again.flag(name), name.upper(), shown, came])
-    columns = _columns("flag", "variable", "value", "from", left=("variable", "value", "from"))
+    columns = [Column(name, right=False) for name in ("flag", "variable", "value", "from")]
     return _folded("Settings", page.table(columns, rows, note="Bold: other than the default."))
 
 
@@ -367,10 +254,7 @@ _SECTIONS: tuple[Callable[[View], str], ...] = (
     _findings,
     _loss,
     _tensors,
-    _parameters,
-    _units,
-    _gradients,
-    _epochs,
+    _as_shown(network, parameters, cost, _units, epochs, gradients),
     _formats,
     _settings,
     _again,

@@ -6,6 +6,8 @@ A section that asks for a damaged part of the record is left out.
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,7 +45,7 @@ from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS, table
 from cubic_cli.float32 import shortest
 from cubic_cli.runs.damage import unless_damaged
 from cubic_cli.runs.files import near
-from cubic_cli.runs.record import Epoch, Finding, Gradients, Record
+from cubic_cli.runs.record import Finding, Record
 
 if TYPE_CHECKING:
     from cubic_cli.float32 import Float32
@@ -55,11 +57,12 @@ _MANY = 20  # epochs: of more the first and the last are shown
 
 
 class View(NamedTuple):
-    """What a section is made of: the record, the losses of the first epoch's batches if they are known, the width."""
+    """What a section is made of; `losses` are those of the first epoch's batches, `[K]`, if they are known."""
 
     record: Record
     losses: "Float32 | None"
     width: int
+    folder: Path | None = None
 
 
 def screen(record: Record, losses: "Float32 | None", width: int) -> Screen:
@@ -70,19 +73,19 @@ def screen(record: Record, losses: "Float32 | None", width: int) -> Screen:
         losses: those of the batches of one epoch, `[K]`; None leaves them out.
         width: of the terminal.
     """
-    view = View(record, losses, width)
+    return show(View(record, losses, width), _SECTIONS)
+
+
+def show(view: View, sections: "Sequence[Section]") -> Screen:
+    """Return what sections say, but those that ask for a damaged part of the record; facts in turn are one block."""
     blocks: Screen = []
-    facts: list[tuple[str, Text]] = []
-    for section in _SECTIONS:
-        made = unless_damaged(section, view)
-        if isinstance(made, list):
-            if facts:
-                blocks.append(Facts([(f"{label:<{_LABEL - 2}}", text) for label, text in facts]))
-                facts = []
-            blocks += made
-        elif made is not None:
-            facts.append(made)
-    return [*blocks, Facts([(f"{label:<{_LABEL - 2}}", text) for label, text in facts])] if facts else blocks
+    for section in sections:
+        block = unless_damaged(section, view)
+        if isinstance(block, Facts) and blocks and isinstance(blocks[-1], Facts):
+            blocks[-1] = replace(block, rows=[*blocks[-1].rows, *block.rows])
+        elif block is not None:
+            blocks.append(block)
+    return blocks
 
 
 def remains(found: list[tuple[str, str]]) -> Screen:
@@ -90,16 +93,17 @@ def remains(found: list[tuple[str, str]]) -> Screen:
     return [Heading("what remains"), Facts([(name, Text(said)) for name, said in found])]
 
 
-Fact = tuple[str, Text]
+def _fact(label: str, text: str | Text) -> Facts:
+    return Facts([(label, Text(text) if isinstance(text, str) else text)], _LABEL)
 
 
-def _heading(view: View) -> list[Block]:
+def _heading(view: View) -> Heading:
     record = view.record
     created = f"{record.created[:19]}{GLUE}UTC".replace("T", GLUE, 1)
-    return [Heading(record.run_name, Text(created, QUIET))]
+    return Heading(record.run_name, Text(created, QUIET))
 
 
-def _data(view: View) -> Fact:
+def _data(view: View) -> Facts:
     data, config = view.record.dataset, view.record.config
     batches = -(-data.rows // config.batch_size)
     where = "arrays" if data.path is None else near(data.path)
@@ -109,10 +113,10 @@ def _data(view: View) -> Fact:
     if config.scaling != "none":
         ranges = (f"{name} from {number(c.min)} to {number(c.max)}" for name, c in (("x", data.x), ("y", data.y)))
         text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config.scaling} scaling")
-    return "data", text
+    return _fact("data", text)
 
 
-def _device(view: View) -> Fact:
+def _device(view: View) -> Facts:
     device, versions = view.record.device, view.record.versions
     kind = device.kind if device.kind != device.platform else ""
     text = Text(f"{device.devices}{GLUE}×{GLUE}{device.platform}" if device.devices > 1 else device.platform)
@@ -120,10 +124,10 @@ def _device(view: View) -> Fact:
     text.append(f" in {device.processes:,} processes" if device.processes > 1 else "")
     text.append(f", matmul precision {device.matmul_precision}")
     text.append("".join(f", {name}{GLUE}{versions[name]}" for name in ("jax", "numpy", "cubic") if name in versions))
-    return "device", text
+    return _fact("device", text)
 
 
-def _settings(view: View) -> Fact | None:
+def _settings(view: View) -> Facts | None:
     """The settings that differ from the default, each with where it came from."""
     config, sources = view.record.config.model_dump(mode="json"), view.record.sources
     defaults = cfg.ForwardConfig().as_json()
@@ -133,10 +137,10 @@ def _settings(view: View) -> Fact | None:
     if not names:
         return None
     given = (f"{name}={setting(config[name])}{GLUE}({sources[name]})" for name in names)
-    return "settings", Text(", ".join(given))
+    return _fact("settings", ", ".join(given))
 
 
-def _network(view: View) -> Fact:
+def network(view: View) -> Facts:
     activation = view.record.config.activation
     z1, _, z2, _ = (list(tensor.shape) for tensor in view.record.tensors)
     steps = [
@@ -146,27 +150,27 @@ def _network(view: View) -> Fact:
         f"→ z2 = {EQUATIONS['z2']} {shape(z2)}",
         "→ loss",
     ]
-    return "network", Text(" ".join(step.replace(" ", GLUE) for step in steps))
+    return _fact("network", " ".join(step.replace(" ", GLUE) for step in steps))
 
 
-def _parameters(view: View) -> Fact:
+def parameters(view: View) -> Facts:
     """How many there are and what a pass costs, as one compares networks; the table has each of them."""
-    parameters = view.record.parameters
-    kinds = "/".join(sorted({p.dtype for p in parameters}))
+    arrays = view.record.parameters
+    kinds = "/".join(sorted({array.dtype for array in arrays}))
     origin = view.record.config.initializer or _origin(view.record)
-    text = Text(f"{many(sum(p.count for p in parameters), 'parameter')} of {kinds}, ")
-    if all(p.bytes is not None for p in parameters):  # schema 1 does not say
-        text.append(f"{size(sum(p.bytes or 0 for p in parameters))}, ")
-    return "parameters", text.append(origin)
+    said = [f"{many(sum(array.count for array in arrays), 'parameter')} of {kinds}"]
+    if all(array.bytes is not None for array in arrays):  # schema 1 does not say
+        said.append(size(sum(array.bytes or 0 for array in arrays)))
+    return _fact("parameters", ", ".join([*said, origin]))
 
 
-def _cost(view: View) -> Fact | None:
+def cost(view: View) -> Facts | None:
     """What one batch takes, the loss left out: operations, and the memory of what it puts out."""
     tensors = [tensor for tensor in view.record.tensors if tensor.name != "loss"]
     if any(tensor.flops is None or tensor.bytes is None for tensor in tensors):
         return None
     flops, held = sum(t.flops or 0 for t in tensors), sum(t.bytes or 0 for t in tensors)
-    return "a batch", Text(f"{flops:,}{GLUE}FLOPs, {size(held)} of activations")
+    return _fact("a batch", f"{flops:,}{GLUE}FLOPs, {size(held)} of activations")
 
 
 def _origin(record: Record) -> str:
@@ -177,16 +181,7 @@ def _origin(record: Record) -> str:
     return f"from {near(file.path)}{cast}"
 
 
-def _tensors(view: View) -> list[Block]:
-    return [table(view.record, view.width)]
-
-
-def _fit(view: View) -> list[Block]:
-    drawn = picture(view.record, view.width)
-    return [] if drawn is None else [drawn]
-
-
-def _loss(view: View) -> Fact | list[Block]:
+def loss(view: View) -> Facts | Grid:
     """The loss beside what it is compared with, in its units; with bars where there is room."""
     record, context = view.record, view.record.context
     baselines = (("predicting the mean", context.target_variance), ("the true cubic", context.noise_floor))
@@ -197,16 +192,16 @@ def _loss(view: View) -> Fact | list[Block]:
     if view.width < _ROOM:
         said = [*(f"{name} {number(value)}" for name, value in (*as_read, *held)), f"R² {fit}"]
         text = Text.assemble((number(record.loss), "bold"), f"{GLUE}· ")
-        return "loss", text.append(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said))
+        return _fact("loss", text.append(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said)))
     figures = [("of the network", record.loss), *held]
     largest = max((value for _, value in figures if math.isfinite(value)), default=0.0) or 1.0
     bars = {name: "█" * round(value / largest * _BAR) for name, value in figures if math.isfinite(value)}
     first, *rest = [(name, number(value), bars.get(name, "")) for name, value in (*figures[:1], *as_read, *figures[1:])]
     rows: list[tuple[str | Text, ...]] = [(first[0], Text(first[1], "bold"), first[2]), *rest, ("R²", fit, "")]
-    return [Grid("", [Column("loss", False), Column(""), Column(" ", False, True)], rows)]
+    return Grid("", [Column("loss", False), Column(""), Column(" ", False, True)], rows)
 
 
-def _batches(view: View) -> Fact | None:
+def _batches(view: View) -> Facts | None:
     """The losses of the first epoch's batches as a line, and where the worst is."""
     losses = view.losses
     if losses is None or not len(losses):
@@ -226,20 +221,15 @@ def _batches(view: View) -> Fact | None:
         text.append(f"; one bar = the largest of {each:,}{GLUE}batches")
     if (lost := len(losses) - finite.size) > 0:
         text.append(f"; {lost:,} not finite", BAD)
-    return "batches", text
+    return _fact("batches", text)
 
 
-def _epochs(view: View) -> Fact | list[Block]:
+def epochs(view: View) -> Facts | Grid:
+    """Return that all epochs are identical, or the table of those that differ, of many the first and the last."""
     epochs = view.record.epochs
-    losses = {repr(epoch.loss) for epoch in epochs}
-    if len(losses) <= 1:
+    if len({repr(epoch.loss) for epoch in epochs}) <= 1:
         all_ = f"all {len(epochs):,}" if len(epochs) > 2 else "both"
-        return "epochs", Text(f"{all_} epochs identical" if len(epochs) > 1 else "1")
-    return [epochs_table(epochs)]
-
-
-def epochs_table(epochs: Sequence[Epoch]) -> Grid:
-    """Return the table of epochs that differ, of many the first and the last."""
+        return _fact("epochs", f"{all_} epochs identical" if len(epochs) > 1 else "1")
     shown = epochs if len(epochs) <= _MANY else [*epochs[: _MANY // 2], *epochs[-_MANY // 2 :]]
     # In full: they differ, be it in the last digit.
     rows = [(f"{epoch.epoch:,}", f"{epoch.loss:,}", duration(epoch.seconds)) for epoch in shown]
@@ -247,10 +237,10 @@ def epochs_table(epochs: Sequence[Epoch]) -> Grid:
     return Grid("epochs", [Column("epoch"), Column("loss"), Column("time")], rows, note=note)
 
 
-def _verification(view: View) -> Fact:
+def _verification(view: View) -> Facts:
     check = view.record.verification
     if check is None:
-        return "verified", Text("no (--no-verify)", WARNING)
+        return _fact("verified", Text("no (--no-verify)", WARNING))
     text = Text.assemble(("yes", GOOD) if check.passed else ("NO", BAD))
     text.append(
         f", {many(check.batches, 'batch', 'batches')} against {check.reference}: largest relative error "
@@ -258,23 +248,23 @@ def _verification(view: View) -> Fact:
     )
     if not check.deterministic:
         text.append("; the epochs differ", BAD)
-    return "verified", text
+    return _fact("verified", text)
 
 
-def _timing(view: View) -> Fact:
+def _timing(view: View) -> Facts:
     timing = view.record.timing
-    return "speed", Text(
+    return _fact(
+        "speed",
         f"{duration(timing.epoch_seconds)} an epoch, {number(timing.samples_per_second)}{GLUE}samples/s; "
-        f"compiled in {duration(timing.compile_seconds)}"
+        f"compiled in {duration(timing.compile_seconds)}",
     )
 
 
-def _gradients(view: View) -> list[Block]:
-    return [] if view.record.gradients is None else [gradients_table(view.record.gradients)]
-
-
-def gradients_table(gradients: Gradients) -> Grid:
-    """Return the table of the gradients, with the largest learning rate below it."""
+def gradients(view: View) -> Grid | None:
+    """Return the table of the gradients, with the largest learning rate below it; None where none were measured."""
+    gradients = view.record.gradients
+    if gradients is None:
+        return None
     words, numbers = ("gradient", "shape"), {name: name for name in ("norm", "min", "max")}
     numbers["step_ratio"] = "step / parameter"
     columns = [*(Column(name, False) for name in words), *map(Column, numbers.values())]
@@ -287,13 +277,13 @@ def gradients_table(gradients: Gradients) -> Grid:
     return Grid("gradients", columns, rows, ("min", "max", "shape"), note)
 
 
-def _findings(view: View) -> list[Block]:
+def _findings(view: View) -> Bullets | None:
     """What was found, the worst first; the title counts the levels, which colours show beside it."""
     found = by_level(view.record.findings)
     counts = {level: sum(finding.level == level for finding in found) for level in _LEVELS}
     said = ", ".join(many(count, level) for level, count in counts.items() if count)
     items = [Bullet(finding.id, _glued(finding.text), finding.level) for finding in found]
-    return [Bullets("what the numbers say" + (f" ({said})" if said else ""), items)] if items else []
+    return Bullets("what the numbers say" + (f" ({said})" if said else ""), items) if items else None
 
 
 def by_level(findings: Sequence[Finding]) -> list[Finding]:
@@ -309,22 +299,22 @@ def _glued(text: str) -> str:
     return re.sub(r"\b(epoch|batch|row|layer) (?=\d)", rf"\1{GLUE}", text).replace(" → ", f"{GLUE}→{GLUE}")
 
 
-_Section = Callable[[View], Fact | list[Block] | None]
-_SECTIONS: tuple[_Section, ...] = (
+Section = Callable[[View], Block | None]
+_SECTIONS: tuple[Section, ...] = (
     _heading,
     _data,
     _device,
     _settings,
-    _network,
-    _parameters,
-    _cost,
-    _tensors,
-    _fit,
-    _loss,
+    network,
+    parameters,
+    cost,
+    lambda view: table(view.record, view.width),
+    lambda view: picture(view.record, view.width),
+    loss,
     _batches,
-    _epochs,
+    epochs,
     _verification,
     _timing,
-    _gradients,
+    gradients,
     _findings,
 )
