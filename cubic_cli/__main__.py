@@ -1,4 +1,4 @@
-"""The entry point: take over Ctrl-C, then run the command line.
+"""The entry point: take over Ctrl-C and its like, then run the command line.
 
 Before that a Ctrl-C is Python's own traceback, so what is imported until then is little.
 """
@@ -9,19 +9,20 @@ import sys
 import time
 
 
-def exit_on_interrupt() -> None:
-    """Make Ctrl-C exit with status 130 at any moment.
+def exit_on_signals() -> None:
+    """Make Ctrl-C, a job's time limit and a closed terminal end this with status 128 and their number, at any moment.
 
     Python runs a handler only between two bytecodes of the main thread, which a compiling XLA holds up. But its C code
     writes a byte to a pipe at once, in whatever thread the signal arrives, and a thread waits for that. (Blocking the
     signal instead does not do: libraries start threads that unblock it.) What is half-written is in scratch, which
     is removed.
     """
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell
-        if hasattr(signal, "pthread_sigmask"):  # polars would take it for itself while it reads or writes
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: _leave())
+    heard = _signals()
+    ignored = {number for number in heard if signal.getsignal(number) == signal.SIG_IGN}
+    if ignored and hasattr(signal, "pthread_sigmask"):  # polars would take Ctrl-C for itself while it reads or writes
+        signal.pthread_sigmask(signal.SIG_BLOCK, ignored)
+    for number in heard - ignored:
+        signal.signal(number, lambda number, frame: _leave(number))
     import threading
 
     receiver, sender = os.pipe()
@@ -29,28 +30,35 @@ def exit_on_interrupt() -> None:
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
 
     def wait() -> None:
-        while os.read(receiver, 1) != bytes([signal.SIGINT]):
+        while (number := os.read(receiver, 1)[0]) not in heard:
             pass
-        _leave()
+        _leave(number)
 
-    threading.Thread(target=wait, daemon=True, name="interrupt").start()
+    threading.Thread(target=wait, daemon=True, name="signals").start()
+
+
+def _signals() -> set[int]:
+    """Return the numbers of Ctrl-C, of a job's time limit and of a closed terminal, which Windows does not have."""
+    return {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
 
 
 _leaving = iter([True])  # for whoever comes first: the handler and the thread both see one signal
 
 
-def _leave() -> None:
+def _leave(number: int) -> None:
+    status = 128 + number
     if not next(_leaving, False):
-        time.sleep(0.1)  # the other says so
-        os._exit(130)
+        time.sleep(5)  # the other ends this, once it has cleared up
+        os._exit(status)
     # A progress bar hides the cursor.
-    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
+    show_cursor = "\x1b[?25h" if os.isatty(2) else ""
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     try:
-        os.write(2, show_cursor + b"\ninterrupted; nothing was half-saved\n")
         if abandon := getattr(sys.modules.get("cubic_cli.atomic"), "abandon", None):  # it may not be there yet
             abandon()
+        os.write(2, f"{show_cursor}\n{what}; nothing was half-saved\n".encode())  # whose reader may be gone
     finally:
-        os._exit(130)
+        os._exit(status)
 
 
 def open_standard_streams() -> None:
@@ -70,10 +78,11 @@ def open_standard_streams() -> None:
 def main() -> None:
     """Run `cubic`."""
     open_standard_streams()  # or Ctrl-C's pipe would be taken for one
-    if os.environ.get("CUBIC_WORKER"):  # Ctrl-C is for its supervisor, with which a worker ends
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.environ.get("CUBIC_WORKER"):  # they are for its supervisor, with which a worker ends
+        for number in _signals():
+            signal.signal(number, signal.SIG_IGN)
     else:
-        exit_on_interrupt()
+        exit_on_signals()
     import contextlib
     import gc
 

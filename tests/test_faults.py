@@ -370,9 +370,18 @@ class TestDamage:
             load(saved)
 
 
+ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -signal.SIGKILL}
+SAID = {
+    signal.SIGINT: "\ninterrupted; nothing was half-saved\n",
+    signal.SIGTERM: "\nended by SIGTERM; nothing was half-saved\n",
+    signal.SIGHUP: "\nended by SIGHUP; nothing was half-saved\n",
+    signal.SIGKILL: "",
+}
+
+
 @pytest.mark.process
 class TestInterrupts:
-    """Exit 130 at any moment; the old or the new is there, whole. `tools/faults.py` tries many more moments."""
+    """Exit 128 and the signal's number at any moment; the old or the new is there, whole. `tools/faults.py` tries many more moments."""
 
     def whole(self):
         record = runs.load_record(Path("model/default_run"))
@@ -385,7 +394,7 @@ class TestInterrupts:
         while process.poll() is None and not list(folder.glob(".*.scratch")):
             time.sleep(0.005)
 
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    @pytest.mark.parametrize(("number", "status"), ENDS.items(), ids=[number.name for number in ENDS])
     def test_generate(self, cubic, saved, tmp_path, number, status):
         before = Path("data.csv").read_bytes()
         process = start("generate", "--n", 10**9)
@@ -394,7 +403,7 @@ class TestInterrupts:
         process.send_signal(number)
         found, out, err = finish(process)
         assert (found, out) == (status, "")
-        assert err.count("interrupted") == (number == signal.SIGINT)
+        assert err == SAID[number]
         assert Path("data.csv").read_bytes() == before
         assert bool(list(tmp_path.glob(".*"))) == (number == signal.SIGKILL)  # Ctrl-C takes its scratch with it
         assert cubic("generate", "--n", 20)[0] == 0
@@ -425,18 +434,28 @@ class TestInterrupts:
         assert cubic("forward", *QUICK)[0] == 0
         assert os.listdir("model") == ["default_run"]
 
-    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    @pytest.mark.parametrize(("number", "status"), ENDS.items(), ids=[number.name for number in ENDS])
     def test_forward(self, cubic, saved, number, status):
         process = start("forward", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)
         self.wait_for_scratch(process, saved.parent)
         time.sleep(0.5)
         process.send_signal(number)
-        found, out, _ = finish(process)
-        assert (found, out) == (status, "")
+        found, out, err = finish(process)
+        assert (found, out, err) == (status, "", SAID[number])
         assert bool(list(saved.parent.glob(".*"))) == (number == signal.SIGKILL)
         assert self.whole() == 3
         assert cubic("forward", *QUICK, "--hidden-size", 5)[0] == 0
         assert self.whole() == 5
+        assert os.listdir("model") == ["default_run"]
+
+    def test_what_is_said_has_no_reader(self, saved):
+        """As in `cubic forward 2>&1 | less`, where Ctrl-C ends both."""
+        process = start("forward", *QUICK[:2], "--hidden-size", 7, "--num-epochs", 10**6)
+        self.wait_for_scratch(process, saved.parent)
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
         assert os.listdir("model") == ["default_run"]
 
     @needs_linux
