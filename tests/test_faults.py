@@ -381,7 +381,7 @@ SAID = {
 
 @pytest.mark.process
 class TestInterrupts:
-    """Exit 128 and the signal's number at any moment; the old or the new is there, whole. `tools/faults.py` tries many more moments."""
+    """Exit 128 and the number of the signal, at any moment; the old or the new is there, whole (tools/faults.py)."""
 
     def whole(self):
         record = runs.load_record(Path("model/default_run"))

@@ -93,6 +93,13 @@ def test_the_same_seed_gives_the_same_bytes(cubic, tmp_path):
     assert files[0] == files[1] != files[2]
 
 
+def test_noise_beyond_float32_is_told(cubic, tmp_path):
+    said = "some y are infinite: with a noise of 1e+39 they lie beyond float32, which ends at 3.4028e+38"
+    assert cubic("generate", "--n", 20, "--noise-std", "1e39")[::2] == (0, f"{said}\n")
+    (tmp_path / "data.csv").unlink()
+    assert cubic("generate", "--n", 20, "--noise-std", "1e36")[2] == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [(("forward", "--n"), "cubic forward"), (("sweep", "--seed"), "cubic sweep"), (("--bogus",), "cubic")],

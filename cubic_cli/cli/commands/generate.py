@@ -1,5 +1,6 @@
 """`cubic generate`: write the dataset."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 from cubic_cli.cli import settings as options
 from cubic_cli.cli import terminal
 from cubic_cli.config import DATA, GenerateConfig
+from cubic_cli.errors import five_digits
 
 if TYPE_CHECKING:
     from cubic_cli.data.generate import Generated
@@ -36,6 +38,13 @@ def generate(
 
 def write_dataset(config: GenerateConfig, force: bool) -> "Generated":
     from cubic_cli.data import generate as dataset
+    from cubic_cli.float32 import FLOAT32_MAX
 
     with terminal.progress("generating", config.num_dataset, "rows", "rows") as advance:
-        return dataset.generate(config, force, lambda rows: advance(rows, rows))
+        summary = dataset.generate(config, force, lambda rows: advance(rows, rows))
+    if math.isinf(summary.y_min) or math.isinf(summary.y_max):
+        terminal.tell(
+            f"some y are infinite: with a noise of {five_digits(config.noise_std)} they lie beyond float32, which ends "
+            f"at {five_digits(FLOAT32_MAX)}"
+        )
+    return summary
