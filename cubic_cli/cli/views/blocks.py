@@ -6,8 +6,8 @@ every shape, is parted only where it is wider than the screen; no number and no 
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Group
@@ -20,7 +20,8 @@ GOOD, BAD, WARNING, QUIET, HEAD = "green", "bold red", "bold dark_orange3", "dim
 LEVELS = {"error": BAD, "warning": WARNING}
 
 
-class Column(NamedTuple):
+@dataclass(frozen=True)
+class Column:
     """A column of a grid: its name, whether it stands at the right, as numbers do, and whether it holds pictures."""
 
     name: str
@@ -121,68 +122,41 @@ def layout(screen: Screen, width: int, encoding: str | None = None) -> Text:
 def respell(block: Block, change: Callable[[str], str]) -> Block:
     """Return a block with all its words changed."""
 
+    def changed(part: Any) -> Any:
+        if isinstance(part, str):
+            return change(part)
+        if isinstance(part, Text):
+            return styled(part)
+        if isinstance(part, list | tuple):
+            return [changed(one) for one in part]
+        if is_dataclass(part) and not isinstance(part, type):
+            return replace(part, **{of.name: changed(getattr(part, of.name)) for of in fields(part)})
+        return part
+
     def styled(text: Text) -> Text:
         """Change a text piece by piece, so that each keeps its style."""
         if change(text.plain) == text.plain:
             return text
         ends = sorted({end for span in text.spans for end in (span.start, span.end)})
-        changed = Text(style=text.style)
+        result = Text(style=text.style)
         for piece in text.divide(ends):
             plain = change(piece.plain)
             piece = Text(plain, piece.style, spans=[Span(0, len(plain), span.style) for span in piece.spans])
-            changed.append_text(piece)
-        return changed
+            result.append_text(piece)
+        return result
 
-    def cell(value: str | Text) -> str | Text:
-        return styled(value) if isinstance(value, Text) else change(value)
-
-    if isinstance(block, Heading):
-        return Heading(change(block.text), styled(block.note))
-    if isinstance(block, Facts):
-        return replace(block, rows=[(change(name), styled(text)) for name, text in block.rows])
-    if isinstance(block, Bullets):
-        items = [replace(b, head=change(b.head), text=change(b.text)) for b in block.items]
-        return Bullets(change(block.title), items)
-    if isinstance(block, Lines):
-        return Lines([change(line) for line in block.lines])
-    if isinstance(block, Picture):
-        return Picture(change(block.title), [styled(line) for line in block.lines], ())
-    return replace(
-        block,
-        title=change(block.title),
-        columns=[column._replace(name=change(column.name)) for column in block.columns],
-        rows=[[cell(value) for value in row] for row in block.rows],
-        drop=[change(names) if isinstance(names, str) else tuple(map(change, names)) for names in block.drop],
-        note=change(block.note),
-    )
+    respelt: Block = changed(block)
+    return respelt
 
 
 def _lines(block: Block, width: int) -> list[Text]:
     if isinstance(block, Heading):
         return wrap(Text.assemble((block.text, "bold"), "  " if block.text and block.note else "", block.note), width)
     if isinstance(block, Facts):
-        label = max((cell_len(name) for name, _ in block.rows), default=0) + 2
-        label = max(label, block.label)
-        lines = []
-        for name, text in block.rows:
-            first, *rest = wrap(text, width - label) or [Text()]
-            lines.append(Text.assemble((f"{name:<{label}}", QUIET), first))
-            lines += [Text.assemble(" " * label, line) for line in rest]
-        return lines
+        return _labelled([(name, QUIET, text) for name, text in block.rows], block.label, width)
     if isinstance(block, Bullets):
-        heads = [Text(item.head, LEVELS.get(item.level, "bold")) for item in block.items]
-        label = max(cell_len(head.plain) for head in heads) + 2
-        lines = wrap(Text(block.title, "bold"), width)
-        if 2 * label > width:  # the sentences stand below their heads
-            label = 2
-        for head, item in zip(heads, block.items, strict=True):
-            first, *rest = wrap(Text(item.text), width - label)
-            if label == 2:
-                lines, rest = [*lines, head], [first, *rest]
-            else:
-                lines.append(Text.assemble(head, " " * (label - cell_len(head.plain)), first))
-            lines += [Text.assemble(" " * label, line) for line in rest]
-        return lines
+        rows = [(item.head, LEVELS.get(item.level, "bold"), Text(item.text)) for item in block.items]
+        return [*wrap(Text(block.title, "bold"), width), *_labelled(rows, 0, width)]
     if isinstance(block, Lines):
         return [Text(line) for line in block.lines]
     if isinstance(block, Picture):
@@ -191,6 +165,23 @@ def _lines(block: Block, width: int) -> list[Text]:
             line.rstrip()
         return lines
     return _grid(block, width)
+
+
+def _labelled(rows: Sequence[tuple[str, str, Text]], least: int, width: int) -> list[Text]:
+    """Return labels, each in its style, in columns of `least` cells or more, with the texts beside them.
+
+    Where the labels would take more than half of the width, the texts stand below them.
+    """
+    label = max([least, *(cell_len(name) + 2 for name, _, _ in rows)])
+    below = 2 * label > width
+    indent = " " * (2 if below else label)
+    lines = []
+    for name, style, text in rows:
+        said = wrap(text, width - len(indent)) or [Text()]
+        padded = name + " " * (label - cell_len(name))
+        lines.append(Text(name, style) if below else Text.assemble((padded, style), said.pop(0)))
+        lines += [Text.assemble(indent, line) for line in said]
+    return lines
 
 
 def wrap(text: Text, width: int) -> list[Text]:

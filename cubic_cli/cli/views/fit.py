@@ -36,11 +36,9 @@ def picture(record: Record, width: int) -> Picture | None:
 
     Everything is in the units of the data.
     """
-    rows = np.array([(s.x, s.y, s.z2) for s in record.samples or ()], np.float64).reshape(-1, 3)
-    rows = rows[np.isfinite(rows).all(axis=1)]
+    rows = finite_samples(record)
     if not len(rows):
         return None
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]
     in_braille, in_letters = (_draw(record, rows, width, with_letters) for with_letters in (False, True))
     if not in_braille or not in_letters:
         return None
@@ -48,6 +46,13 @@ def picture(record: Record, width: int) -> Picture | None:
     count, all_ = len(rows), record.dataset.rows
     some = f"{count:,} of {all_:,} samples" if count < all_ else f"all {count:,} samples" if count > 1 else "the sample"
     return Picture(f"{of} and the network's answer over {over}, {some}", in_braille, in_letters)
+
+
+def finite_samples(record: Record, largest: float = np.inf) -> Float64:
+    """Return x, y and z2 of the record's samples, `[n, 3]`, in the order of x; all three are below `largest`."""
+    rows = np.array([(s.x, s.y, s.z2) for s in record.samples or ()], np.float64).reshape(-1, 3)
+    rows = rows[(np.abs(rows) < largest).all(axis=1)]
+    return rows[np.argsort(rows[:, 0], kind="stable")]
 
 
 def _draw(record: Record, rows: Float64, width: int, with_letters: bool) -> list[Text]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cubic_cli.analysis.shape import shape
 from cubic_cli.cli.views.files import check_ending, write_whole
+from cubic_cli.cli.views.fit import finite_samples
 from cubic_cli.cli.views.format import many, number, percent
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.data.problem import cubic
@@ -184,20 +185,18 @@ def _draw_fit(axes: "Axes", record: Record) -> None:
         xlabel=_plain(record.config.x_column),
         ylabel=_plain(record.config.y_column),
     )
-    rows = np.array([(s.x, s.y, s.z2) for s in record.samples or ()], np.float64).reshape(-1, 3)
-    rows = rows[np.all(np.abs(rows) < _DRAWABLE, axis=1)]
+    rows = finite_samples(record, _DRAWABLE)
     x, y, z2 = rows[spread_indices(len(rows), _POINTS)].T
     if not x.size:
         _note(axes, "the record has no samples" if record.samples is None else "no sample is finite")
         return
-    order = np.argsort(x, kind="stable")
     axes.plot(x, y, ".", color=_GREY, markersize=3, alpha=0.6, label="samples")
     if follows:
         xs = np.linspace(x.min(), x.max(), _CURVE)
         with np.errstate(all="ignore"):
             axes.plot(xs, cubic(xs), "--", color=_GREEN, label="the true cubic", linewidth=1.5)
     # A line between the samples where they are many enough to show its course, their marks where not.
-    axes.plot(x[order], z2[order], "-" if x.size > 20 else "o-", color=_RED, label="the network", linewidth=1.5, ms=3)
+    axes.plot(x, z2, "-" if x.size > 20 else "o-", color=_RED, label="the network", linewidth=1.5, ms=3)
     axes.yaxis.set_major_formatter(_tick)
     axes.legend(loc="upper left")
 

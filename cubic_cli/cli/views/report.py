@@ -4,7 +4,6 @@ It is made of the record and of the losses of the first epoch alone. A section t
 record is left out.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,15 +11,17 @@ from rich.text import Text
 
 from cubic_cli.cli import again
 from cubic_cli.cli.views import formats, page, plot
+from cubic_cli.cli.views import run as on_screen
 from cubic_cli.cli.views.blocks import Column, Facts
+from cubic_cli.cli.views.fit import finite_samples
 from cubic_cli.cli.views.format import duration, many, mean, number, percent, setting
 from cubic_cli.cli.views.page import Cell, Html
-from cubic_cli.cli.views.run import Section, View, by_level, cost, epochs, gradients, loss, network, parameters, show
+from cubic_cli.cli.views.run import Section, View
 from cubic_cli.cli.views.tensors import table
 from cubic_cli.config import SETTINGS, ForwardConfig
-from cubic_cli.float32 import TENSORS, shortest
+from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs.damage import unless_damaged
-from cubic_cli.runs.record import Tensor
+from cubic_cli.runs.record import Record, Tensor
 from cubic_cli.runs.run import Run
 from cubic_cli.runs.saved import Saved
 
@@ -65,7 +66,7 @@ _AROUND = {"paper": "transparent", "card": "transparent", "line": "color-mix(in 
 
 def _as_shown(*sections: Section) -> Callable[[View], str]:
     """Return a section of the page that is made of the screen's."""
-    return lambda view: page.from_screen(show(view, sections))
+    return lambda view: page.from_screen(on_screen.show(view, sections))
 
 
 def _text(text: str) -> Html:
@@ -107,41 +108,37 @@ def _figure(view: View) -> str:
     """The panels, each with its words, or why there are none."""
     if not plot.available():
         return page.NO_FIGURE
-    drawn = plot.panels(view.record, view.losses)
-    titles = {"fit": "Samples and network", "losses": "Losses"}
     figures = []
-    for name, svg in drawn.items():
-        words = _WORDS[name](view) if name in _WORDS else _say(view.record.tensor(name))
-        kind = "half" if name in titles else ""
-        figures.append(page.figure(svg, name, titles.get(name, f"Histogram of {name}"), words, kind))
-    missing = [] if len(drawn) == 2 + len(TENSORS) else ['<p class="quiet">Panels of damaged parts are left out.</p>']
+    for name, svg in plot.panels(view.record, view.losses).items():
+        if name == "fit":
+            kind, title, words = "half", "Samples and network", _fit_words(view.record)
+        elif name == "losses" and view.losses is not None:
+            kind, title, words = "half", "Losses", _losses_words(view.losses)
+        else:
+            kind, title, words = "", f"Histogram of {name}", _say(view.record.tensor(name))
+        figures.append(page.figure(svg, name, title, words, kind))
+    missing = [] if len(figures) == 2 + len(TENSORS) else ['<p class="quiet">Panels of damaged parts are left out.</p>']
     return "\n".join(['<div class="panels">', *figures, "</div>", *missing])
 
 
-def _fit_words(view: View) -> str:
-    record = view.record
-    samples = [s for s in record.samples or () if all(map(math.isfinite, (s.x, s.y, s.z2)))]
-    if not samples:
-        return "No samples are recorded." if record.samples is None else "No sample is finite."
-    x, y, z2 = ([getattr(s, key) for s in samples] for key in ("x", "y", "z2"))
+def _fit_words(record: Record) -> str:
+    if record.samples is None:
+        return "No samples are recorded."
+    samples = finite_samples(record)
+    if not len(samples):
+        return "No sample is finite."
+    (x, y, z2), (x_max, y_max, z2_max) = ([number(end) for end in ends] for ends in (samples.min(0), samples.max(0)))
     cubic = "" if record.context.noise_floor is None else " The dashed line is the true cubic."
     return (
-        f"{many(len(samples), 'sample')}: x from {number(min(x))} to {number(max(x))}, y from {number(min(y))} to "
-        f"{number(max(y))}. The network answers from {number(min(z2))} to {number(max(z2))}.{cubic}"
+        f"{many(len(samples), 'sample')}: x from {x} to {x_max}, y from {y} to {y_max}. The network answers from {z2} "
+        f"to {z2_max}.{cubic}"
     )
 
 
-def _losses_words(view: View) -> str:
-    losses = view.losses
-    finite = np.array([]) if losses is None else np.flatnonzero(np.isfinite(losses))
-    if losses is None or not finite.size:
-        return "No batch has a finite loss."
-    low, high = (number(shortest(end)) for end in (losses[finite].min(), losses[finite].max()))
-    worst = int(finite[np.argmax(losses[finite])]) + 1
-    lost = len(losses) - finite.size
-    return f"The loss of {len(losses):,} batches: from {low} to {high}; the worst is batch {worst:,}." + (
-        f" {lost:,} are not finite." if lost else ""
-    )
+def _losses_words(losses: Float32) -> str:
+    said = f"The loss of {many(len(losses), 'batch', 'batches')} {on_screen.losses_in_words(losses)}".rstrip()
+    lost = np.count_nonzero(~np.isfinite(losses))
+    return f"{said}; {lost:,} not finite." if lost else f"{said}."
 
 
 def _say(tensor: Tensor) -> str:
@@ -155,11 +152,8 @@ def _say(tensor: Tensor) -> str:
     )
 
 
-_WORDS: dict[str, Callable[[View], str]] = {"fit": _fit_words, "losses": _losses_words}
-
-
 def _findings(view: View) -> str:
-    found = by_level(view.record.findings)
+    found = on_screen.by_level(view.record.findings)
     if not found:
         return _section("What the numbers say", "<p>Nothing is conspicuous.</p>")
     return _section("What the numbers say", page.findings((f.level, f.id, f.text[:_LONGEST]) for f in found))
@@ -169,7 +163,7 @@ def _loss(view: View) -> str:
     note = "The mean squared error of an epoch; R² compares it with predicting the mean of y."
     if view.record.context.noise_floor is not None:
         note += " No network can beat the true cubic, whose loss is the noise."
-    return _section("Loss", page.from_screen([loss(view)]), f'<p class="quiet">{page.escape(note)}</p>')
+    return _section("Loss", page.from_screen([on_screen.loss(view)]), f'<p class="quiet">{page.escape(note)}</p>')
 
 
 def _tensors(view: View) -> str:
@@ -254,7 +248,7 @@ _SECTIONS: tuple[Callable[[View], str], ...] = (
     _findings,
     _loss,
     _tensors,
-    _as_shown(network, parameters, cost, _units, epochs, gradients),
+    _as_shown(on_screen.network, on_screen.parameters, on_screen.cost, _units, on_screen.epochs, on_screen.gradients),
     _formats,
     _settings,
     _again,

@@ -207,21 +207,27 @@ def _batches(view: View) -> Facts | None:
     if losses is None or not len(losses):
         return None
     some, each = buckets(losses, max(10, min(view.width - _LABEL, 100)))
-    text = Text(sparkline(some))
-    finite = np.flatnonzero(np.isfinite(losses))
-    if finite.size:
-        text.append(f" from {number(shortest(losses[finite].min()))} to {number(shortest(losses[finite].max()))}")
-        worst = int(finite[np.argmax(losses[finite])])
-        mean = float(losses[finite].mean(dtype=np.float64))
-        if len(losses) > 1 and mean > 0:
-            times = f"{number(float(losses[worst]) / mean)}{GLUE}times the mean"
-            where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
-            text.append(f"; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)")
+    text = Text(f"{sparkline(some)} {losses_in_words(losses)}".rstrip())
     if each > 1:
         text.append(f"; one bar = the largest of {each:,}{GLUE}batches")
-    if (lost := len(losses) - finite.size) > 0:
+    if lost := np.count_nonzero(~np.isfinite(losses)):
         text.append(f"; {lost:,} not finite", BAD)
     return _fact("batches", text)
+
+
+def losses_in_words(losses: "Float32") -> str:
+    """Return the range of the losses `[K]` of batches, those that are finite, and which is the worst."""
+    finite = np.flatnonzero(np.isfinite(losses))
+    if not finite.size:
+        return ""
+    worst = int(finite[np.argmax(losses[finite])])
+    mean = float(losses[finite].mean(dtype=np.float64))
+    said = f"from {number(shortest(losses[finite].min()))} to {number(shortest(losses[worst]))}"
+    if len(losses) == 1 or mean <= 0:
+        return said
+    times = f"{number(float(losses[worst]) / mean)}{GLUE}times the mean"
+    where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
+    return f"{said}; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)"
 
 
 def epochs(view: View) -> Facts | Grid:
