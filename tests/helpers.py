@@ -15,8 +15,10 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs what Lin
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 MAIN = INTERRUPTIBLE + "from cubic_cli.__main__ import main; main()"
 # The shape of whatever asks for no other, on all devices: XLA compiles its programs once for all tests. The last batch
-# is short, and of the units one is left over by the steps of four.
-N, B, H = 1_003, 10, 9
+# is short, a device has three of them and the last device two, and of the units one is left over by the steps of four.
+N, B, H = 103, 10, 9
+# The same for what needs many samples, or batches that stand in rows.
+MANY, ROWS = 39_990, 1_000
 QUICK = ("--num-samples", "20", "--num-epochs", "2", "--hidden-size", "3")  # of `forward`: small and soon done
 
 
@@ -35,6 +37,12 @@ def parameters(w1, b1, w2, b2):
     with np.errstate(over="ignore"):
         arrays = [np.broadcast_to(np.ravel(value), np.prod(shape)).reshape(shape) for value, shape in given]
         return Parameters(*(array.astype(np.float32) for array in arrays))
+
+
+def drawn(hidden, seed=0):
+    """Return float32 parameters of the variance of `he_normal`, drawn by NumPy, which compiles nothing."""
+    rng = np.random.default_rng(seed)
+    return parameters(rng.normal(0, 2**0.5, hidden), 0, rng.normal(0, (2 / hidden) ** 0.5, hidden), 0)
 
 
 def start(*arguments, code=MAIN, shell="", environment=None, **options):

@@ -5,6 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from helpers import B, H, N
 
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.source import Arrays
@@ -13,13 +14,11 @@ from cubic_cli.engine.layout import CPU, lay_out
 from cubic_cli.engine.passes import Pass, gather
 from cubic_cli.network import initialise
 
-HIDDEN = 64
-
 
 def compiled(how):
-    """Return the text of a schedule's program on one device, after all of XLA's passes."""
-    layout = lay_out(10_000, 10, 1, CPU.block)
-    program, _ = passes._compile(how, Activation.relu, CPU, layout, HIDDEN, tuple(jax.devices()[:1]))
+    """Return the text of a schedule's program, after all of XLA's passes."""
+    devices = tuple(jax.devices())
+    program, _ = passes._compile(how, Activation.relu, CPU, lay_out(N, B, len(devices), CPU.block), H, devices)
     return program.as_text()
 
 
@@ -33,10 +32,12 @@ def test_one_loop_sees_all_figures_of_a_unit(how, figures):
     text = compiled(how)
     assert "xla_cpu_small_call" not in text
     bodies = re.findall(r"^%?\S+ \(.*?^}", text, flags=re.MULTILINE | re.DOTALL)
-    scan = re.search(rf"f32\[{HIDDEN // CPU.unroll},{CPU.unroll}\].* while\(.*body=(%?[\w.]+)", text)
+    scan = re.search(rf"f32\[{H // CPU.unroll},{CPU.unroll}\].* while\(.*body=(%?[\w.]+)", text)
     (body,) = [part for part in bodies if part.startswith(scan[1].lstrip("%")) or part.startswith(scan[1])]
     widths = [
-        len(re.findall(r"f32\[10000\]", line.split(" fusion(")[0])) for line in body.splitlines() if " fusion(" in line
+        len(re.findall(rf"f32\[{3 * B}\]", line.split(" fusion(")[0]))
+        for line in body.splitlines()
+        if " fusion(" in line
     ]
     assert max(widths) == figures
 
@@ -71,13 +72,15 @@ SWITCHES = {
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_what_halts_jax_is_off_while_the_pass_runs(switch):
-    x = np.array([1, np.nan, np.inf, 3e38], np.float32)
-    parameters = initialise(Initializer.ones, 3, 0)
-    usual = gather(Pass(parameters, Arrays(x, x), 2, Activation.relu, jax.devices()).run())
+    x = np.ones(N, np.float32)
+    x[1], x[B], x[B + 1] = np.nan, np.inf, 3e38
+    parameters = initialise(Initializer.ones, H, 0)
+    usual = gather(Pass(parameters, Arrays(x, x), B, Activation.relu, jax.devices()).run())
     with SWITCHES[switch]():
-        told = gather(Pass(parameters, Arrays(x, x), 2, Activation.relu, jax.devices()).run())
-    # NaN: 3 units in z1 and a1, z2, the loss; ∞ likewise, and 3e38, whose z2 is infinite too
-    assert told.columns["nonfinite"].tolist() == usual.columns["nonfinite"].tolist() == [8, 9]
+        told = gather(Pass(parameters, Arrays(x, x), B, Activation.relu, jax.devices()).run())
+    # NaN: all units in z1 and a1, z2, the loss; ∞ likewise, and 3e38, whose z2 is infinite too
+    counted = [2 * H + 2, 2 * H + 3] + [0] * 9
+    assert told.columns["nonfinite"].tolist() == usual.columns["nonfinite"].tolist() == counted
     assert told.tensors == usual.tensors
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from helpers import B, H, N
 
 from cubic_cli import network
 from cubic_cli.analysis import describe as record
@@ -18,8 +19,7 @@ from cubic_cli.parameters import Parameters, from_names
 from cubic_cli.runs.record import to_json
 from cubic_cli.runs.saved import load_history
 
-N, H, BATCH = 40, 3, 10
-ONE, X = np.ones(H), np.linspace(-50, 50, N)
+ONE, X = np.ones(H), np.linspace(-50, 50, N)  # by steps of 100/102
 Y = 2 * X
 
 
@@ -31,13 +31,13 @@ def put(values, index, value):
 
 # name: (W1, b1, W2, b2), x, y; under ReLU the first is in (tensor, row, cause)
 CASES = {
-    "what the loss hides": ((put(ONE, 0, 3e37), ONE, ONE, 0), -np.linspace(1, 50, N), Y, ("z1", 10, "overflow")),
+    "what the loss hides": ((put(ONE, 0, 3e37), ONE, ONE, 0), -np.linspace(1, 50, N), Y, ("z1", 23, "overflow")),
     "z1 overflows": ((put(ONE, 0, 3e37), ONE, ONE, 0), X, Y, ("z1", 1, "overflow")),
     "the bias brings z1 back": ((ONE * 1e37, -ONE * 3e38, ONE * 1e-30, 0), X, Y, ("z1", 1, "overflow")),
-    "z2 overflows": ((ONE * 1e30, ONE, put(ONE, 1, 1e9), 0), X, Y, ("z2", 21, "overflow")),
+    "z2 overflows": ((ONE * 1e30, ONE, put(ONE, 1, 1e9), 0), X, Y, ("z2", 53, "overflow")),
     "only the sum in z2 overflows": ((ONE, ONE, ONE * 2e38, 0), 0 * X, Y, ("z2", 1, "overflow")),
-    "only the loss overflows": ((ONE * 1e20, ONE, ONE, 0), X, Y, ("loss", 21, "overflow")),
-    "the largest loss that does not": ((ONE, ONE * 0, ONE * 5e17, 0), 0 * X + 10, Y, None),
+    "only the loss overflows": ((ONE * 1e20, ONE, ONE, 0), X, Y, ("loss", 53, "overflow")),
+    "the largest loss that does not": ((ONE, ONE * 0, ONE * 1.5e18 / H, 0), 0 * X + 10, Y, None),
     "NaN in y": ((ONE, ONE, ONE, 0), X, put(Y, 13, np.nan), ("loss", 14, "data")),
     "inf in y": ((ONE, ONE, ONE, 0), X, put(Y, 13, np.inf), ("loss", 14, "data")),
     "-inf in y": ((ONE, ONE, ONE, 0), X, put(Y, 39, -np.inf), ("loss", 40, "data")),
@@ -49,7 +49,7 @@ CASES = {
     "inf in W2": ((ONE, ONE, put(ONE, 2, np.inf), 0), X, Y, ("z2", 1, "parameters")),
     "NaN in b2": ((ONE, ONE, ONE, np.nan), X, Y, ("z2", 1, "parameters")),
     "large y": ((ONE, ONE, ONE, 0), X, Y * 3e36, ("loss", 1, "overflow")),
-    "large x": ((ONE, ONE, ONE, 0), X * 6e36, Y, ("z2", 28, "overflow")),
+    "large x": ((ONE, ONE, ONE, 0), X * 4.9e36, Y, ("z2", 60, "overflow")),
     "nothing but NaN": ((ONE, ONE, ONE, 0), X * np.nan, Y * np.nan, ("z1", 1, "data")),
     "the smallest numbers": ((ONE * 1e-45, ONE * 0, ONE * 1e-45, 0), X * 1e-44, Y * 1e-45, None),
 }
@@ -78,7 +78,7 @@ def compute(parameters, x, activation):
     """Return z1, a1 and z2 in plain float32, a sample a row."""
     w1, b1, w2, b2 = parameters
     with np.errstate(all="ignore"):
-        z = np.array([[xi * w + b for w, b in zip(w1, b1, strict=True)] for xi in x], np.float32)
+        z = x[:, None] * w1 + b1
         wide = z.astype(np.float64)
         gelu = 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
         a = {
@@ -101,7 +101,7 @@ RUNS += [(name, Activation.gelu, False) for name in WITHIN]
 @pytest.mark.parametrize(("name", "activation", "by_unit"), RUNS)
 def test_counted_found_and_verified(inject, name, activation, by_unit):
     parameters, x, y, first = inject(name, by_unit)
-    config = ForwardConfig(hidden_size=H, batch_size=BATCH, num_epochs=2, num_samples=N, activation=activation)
+    config = ForwardConfig(hidden_size=H, batch_size=B, num_epochs=2, num_samples=N, activation=activation)
     scratch = Path("scratch")
     scratch.mkdir()
     record, _ = run.run(config, {}, scratch, run.read(config, scratch))
@@ -110,7 +110,7 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
     tensors = compute(parameters, x, activation)
     with np.errstate(all="ignore"):
         squares = np.square(tensors["z2"][:, 0].astype(np.float64) - y)
-        losses = squares.reshape(-1, BATCH).mean(axis=1).astype(np.float32)
+        losses = np.array([squares[start : start + B].mean() for start in range(0, N, B)]).astype(np.float32)
     tensors["loss"] = losses
     for told in written["tensors"]:
         values = tensors[told["name"]]
@@ -128,13 +128,13 @@ def test_counted_found_and_verified(inject, name, activation, by_unit):
         assert told["nonfinite"] == told["nan"] + told["posinf"] + told["neginf"]
     history = load_history(scratch)
     each = sum(t["nonfinite"] for t in written["tensors"])
-    assert history["nonfinite"].to_list() == history["nonfinite"].to_list()[: N // BATCH] * 2
+    assert history["nonfinite"].to_list() == history["nonfinite"].to_list()[: -(-N // B)] * 2
     assert history["nonfinite"].sum() == 2 * each
     found = written["first_nonfinite"]
     assert (found is None) == (each == 0)
     if activation is Activation.relu and (found is not None or name != "the bias brings z1 back"):
         expected = first and dict(zip(("tensor", "row", "cause"), first, strict=True))
-        assert found == (expected and {**expected, "epoch": 1, "batch": (expected["row"] - 1) // BATCH + 1})
+        assert found == (expected and {**expected, "epoch": 1, "batch": (expected["row"] - 1) // B + 1})
     assert "NaN" not in to_json(record).replace('"NaN"', "")
 
 

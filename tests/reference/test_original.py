@@ -102,5 +102,5 @@ def test_its_default_explodes_in_three_iterations():
     assert losses[2] > np.finfo(np.float32).max
     exploded = saved("nonfinite.json")
     assert all(np.isnan(array).all() for array in exploded)
-    epoch = see(exploded, x, y)
-    assert [int(epoch.tensors[name].nan) for name in ("z1", "a1", "z2")] == [64_000, 64_000, 1000]
+    epoch = see(exploded, x[:20], y[:20])
+    assert [int(epoch.tensors[name].nan) for name in ("z1", "a1", "z2")] == [20 * 64, 20 * 64, 20]
