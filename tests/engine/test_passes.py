@@ -166,7 +166,7 @@ def assert_alike(name, one, other, exactly):
 
 @pytest.mark.parametrize(
     ("n", "batch", "devices", "by_unit"),
-    [(N, B, 4, True), (90_001, 45_000, 3, True), (N, B, 4, False)],
+    [(N, B, 4, True), (120_001, 45_000, 3, True), (N, B, 4, False)],
     ids=["columns", "pieces", "plain"],
 )
 def test_devices_do_not_matter(by_unit, n, batch, devices):
