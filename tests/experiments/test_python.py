@@ -34,7 +34,7 @@ def test_arrays_give_the_figures_of_the_formulas(capfd, tmp_path):
     assert run.history.height == 8
     assert run.parameters["input_layer.bias"].tolist() == [1.0] * 3
     assert "not saved" in repr(run)
-    assert "Layer 1 activation" in run._repr_html_()
+    assert "Tensors and parameters" in run._repr_html_()
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
