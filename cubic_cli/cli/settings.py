@@ -99,11 +99,14 @@ def _complete(words: Collection[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-def of(name: str, several: bool = False) -> Any:
-    """Return the option of a setting, or one that takes it several times: repeated, or, but for paths, with commas."""
+def of(name: str, several: bool = False, help: str = "") -> Any:
+    """Return the option of a setting, or one that takes it several times: repeated, or, but for paths, with commas.
+
+    `help` takes the place of the setting's own.
+    """
     known = SETTINGS[name.upper()]
     parse: Callable[[str], Any] | None = known.parse
-    words, metavar, help, callback = known.words, known.metavar, known.help, None
+    words, metavar, help, callback = known.words, known.metavar, help or known.help, None
     if name == "fail_on":
         parse, words = _finding, tuple(LIMITS)
     if several and known.is_path:

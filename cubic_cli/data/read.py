@@ -53,7 +53,7 @@ def read_chunks(
     """
     if columns[0] == columns[1]:
         raise DatasetError(f"x and y are both column {columns[0]!r}; name two columns, with --x and --y")
-    with _opened(path) as stream:
+    with _opened(path, columns) as stream:
         read = parquet_file.read if path.suffix.lower() == ".parquet" else csv_file.read
         seen = 0
         for x, y in read(path, stream, columns, num_samples, tell):
@@ -73,7 +73,7 @@ def panicked(path: Path, panic: pl.exceptions.PanicException) -> DatasetError:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path, columns: Columns) -> Iterator[IO[bytes]]:
     """Open a regular file, and raise `DatasetError` if it is not one, cannot be read, or changes until it is closed."""
     try:
         if not path.exists() and path.is_symlink():
@@ -81,7 +81,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 f"{path} is a link to what is not there; mend it, or run {generating(path, force=True)} to replace it"
             )
         if not path.exists():
-            raise DatasetError(f"there is no dataset {path}; run {generating(path)} to make one")
+            own = f"run {generating(path)} to make one" if columns == ("x", "y") else "name one with --dataset"
+            raise DatasetError(f"there is no dataset {path}; {own}")
         if not path.is_file():
             raise DatasetError(f"{path} is no regular file; name a .csv or .parquet file with --dataset")
         with path.open("rb", buffering=0) as stream:

@@ -86,6 +86,11 @@ def test_the_command_that_makes_a_dataset_can_be_copied(suffix):
         read_samples(Path(f"my data.{suffix}"), None)
 
 
+def test_no_command_is_named_that_would_make_other_columns():
+    with pytest.raises(DatasetError, match=r"^there is no dataset houses\.csv; name one with --dataset$"):
+        next(read_chunks(Path("houses.csv"), None, ("area", "price")))
+
+
 @FORMATS
 def test_what_is_no_file_is_refused(suffix):
     path = Path(f"data.{suffix}")

@@ -43,7 +43,7 @@ def inspect(
             rich_help_panel=RUN,
         ),
     ] = None,
-    run_name: Annotated[str | None, options.of("run_name")] = None,
+    run_name: Annotated[str | None, options.of("run_name", help="Show the run of this name, as RUN does.")] = None,
     artifact_dir: options.ArtifactDir = ForwardConfig.artifact_dir,
     list_: Annotated[bool, _shown("--list", help="List the runs.")] = False,
     sort: Annotated[

@@ -194,7 +194,8 @@ def _fold(text: str, width: int) -> list[str]:
 def _outcome(sample: Sample) -> list[tuple[str, Text]]:
     shares = (("the batch's loss", sample.of_batch), ("the epoch's", sample.of_epoch))
     told = [f"{percent(share)} of {name}" for name, share in shares if share is not None]
-    agreement = f"float32 and float64 differ in z2 by {number(sample.arithmetic.relative_error)} of its terms' sum"
+    error = number(sample.arithmetic.relative_error)
+    agreement = f"z2 in float32 differs from float64 by {error}, relative to the magnitudes that it sums up"
     rows = [("share", Text("this sample makes " + " and ".join(told)))] if told else []
     yes = ("yes", GOOD) if sample.agrees else ("NO", BAD)
     rows.append(("agreement", Text.assemble(yes, f", {agreement} ({number(sample.tolerance)}{GLUE}allowed)")))
