@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from cubic_cli.config import Activation, Initializer, Scaling
-from cubic_cli.runs.values import Count, Flag, Number, Part, Positive, Seconds, Text, Value, damage
+from cubic_cli.runs.values import Count, Flag, NotNegative, Number, Part, Positive, Text, Value, damage
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -122,7 +122,7 @@ class Epoch(Part):
 
     epoch: Positive
     loss: Number
-    seconds: Seconds
+    seconds: NotNegative
 
 
 class Histogram(Part):
@@ -168,7 +168,7 @@ class Tensor(Part):
     max: Number | None
     mean: Number | None
     std: Number | None
-    zeros: Seconds  # a fraction
+    zeros: NotNegative  # a share
     nonfinite: Count
     nan: Count
     posinf: Count
@@ -309,9 +309,9 @@ class Sample(Part):
 class Timing(Part):
     """`epoch_seconds` is the median."""
 
-    compile_seconds: Seconds
-    epoch_seconds: Seconds
-    samples_per_second: Seconds
+    compile_seconds: NotNegative
+    epoch_seconds: NotNegative
+    samples_per_second: NotNegative
 
 
 class Record(Part):
