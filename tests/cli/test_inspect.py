@@ -5,6 +5,7 @@ import re
 import shutil
 import string
 import threading
+import time
 from pathlib import Path
 
 import helpers
@@ -837,6 +838,18 @@ def test_forward_says_which_run_it_replaces(cubic, here):
     change_record(here / "model" / "again", created="2026-11-24T10:31:00Z")
     assert re.search(r"saved in model/again; replaced the run of 2026-11-2\d \d\d:\d\d\n", cubic(*arguments)[2])
     assert re.search(r"; replaced the run of \d\d:\d\d\n", cubic(*arguments)[2])
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "yesterday", None])
+def test_forward_replaces_a_run_of_which_it_cannot_be_told_when_it_was_made(cubic, here, monkeypatch, zone, created):
+    change_record(here / "model" / "plain", created=created)
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        status, _, err = cubic("forward", *helpers.QUICK, "--run-name", "plain")
+    time.tzset()
+    assert (status, err) == (0, "saved in model/plain; replaced the run of an unknown time\n")
 
 
 def test_one_run_is_seen_whole_while_two_replace_each_other(cubic, here):

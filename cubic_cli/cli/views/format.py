@@ -66,7 +66,12 @@ def duration(seconds: float) -> str:
 
 
 def clock(when: datetime, now: datetime) -> str:
-    """Return a moment as a person here would say it: the time of today, or the date and time."""
+    """Return a moment as a person here would say it: the time of today, or the date and time.
+
+    The first and the last year stand for a time that is not known: a damaged record's, which no other zone may hold.
+    """
+    if when.year in (datetime.min.year, datetime.max.year):
+        return "an unknown time"
     here = when.astimezone()
     return f"{here:%H:%M}" if here.date() == now.astimezone().date() else f"{here:%Y-%m-%d %H:%M}"
 
