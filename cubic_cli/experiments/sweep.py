@@ -23,7 +23,6 @@ from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_
 from cubic_cli.experiments.watch import Watch
 from cubic_cli.parsers import MAX_RUN_NAME, check_run_name
 from cubic_cli.runs import store as runs
-from cubic_cli.runs.files import FILES
 from cubic_cli.runs.record import Record
 
 if TYPE_CHECKING:
@@ -178,14 +177,16 @@ def find_saved(
 ) -> Record | None:
     """Return the record of the saved run that `config` would give again, None where there is none."""
     from cubic_cli.analysis.describe import describe_versions
+    from cubic_cli.runs.saved import inspect_run
 
     folder = Path(config.artifact_dir) / config.run_name
     try:
-        record = runs.load_record(folder)
+        found = inspect_run(folder)
     except RunError:
         return None
-    if not all((folder / name).is_file() for name in FILES):
+    if found.problems:
         return None
+    record = found.record
     wanted, versions = config.as_json(), describe_versions()
     verification = record.verification
     same = (

@@ -163,7 +163,7 @@ def test_of_a_large_batch_are_computed_the_first_samples_and_a_spread_of_the_uni
 
 
 def test_of_a_run_from_arrays_the_samples_of_a_batch_are_those_in_the_record(cubic):
-    x, y = samples(helpers.N)  # the record keeps 200 of them
+    x, y = samples(250)  # the record keeps 200 of them
     shape = {"batch_size": helpers.B, "hidden_size": helpers.H}
     cubic_cli.forward(x, y, run_name="arrays", num_epochs=1, initializer="he_normal", **shape)
     status, out, _ = cubic("inspect", "arrays", "--epoch", 1, "--batch", 7)

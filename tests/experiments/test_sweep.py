@@ -237,6 +237,9 @@ def test_what_is_saved_is_kept_and_the_rest_is_run(swept, data, tmp_path):
     assert kept(document) == {"default_run-h16"}
     assert (model / "default_run-h16" / "run.json").stat().st_ino == before
     assert kept(swept(*grid)[1]) == names(document)
+    parameters = model / "default_run-h16" / "params.safetensors"
+    parameters.write_bytes(parameters.read_bytes()[:-1] + b"\x40")  # another bias
+    assert kept(swept(*grid)[1]) == {"default_run-h2", "default_run-h4"}
     assert kept(swept(*grid, "--rerun")[1]) == set()
     assert sorted(p.name for p in model.iterdir()) == sorted(names(document))
 
