@@ -130,7 +130,7 @@ def run_grid(
     sources: dict[str, str],
     rerun: bool,
     watch: Watch,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """Run the `points` and yield what comes of each; a run that fails stops no other.
 
@@ -173,7 +173,7 @@ def run_grid(
 
 
 def find_saved(
-    config: ForwardConfig, sha256: str, platform: str, kind: str, network: "NetworkFile | None" = None
+    config: ForwardConfig, sha256: str, platform: str, kind: str, network: "NetworkFile | None"
 ) -> Record | None:
     """Return the record of the saved run that `config` would give again, None where there is none."""
     from cubic_cli.analysis.describe import describe_versions

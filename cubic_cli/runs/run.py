@@ -95,7 +95,7 @@ def load_run(path: str | Path) -> Run:
 
         >>> run = cubic_cli.load_run("model/exp1")
         >>> run
-        <Run 'model/exp1': N = 1,000, H = 64, loss 7034115, verified>
+        <Run 'model/exp1': N = 1,000, H = 64, loss 9,194,200, verified>
         >>> run.record["tensors"][0]["max"]            # run.json: a dict; NaN and infinities are floats
         >>> run.history.filter(pl.col("epoch") == 1)   # history.parquet: a polars DataFrame, a row an iteration
         >>> run.parameters["input_layer.weight"]       # params.safetensors: NumPy arrays by name

@@ -1,10 +1,8 @@
 """The screen of runs side by side: one table, a column a run, what differs in how they were made first."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -29,19 +27,22 @@ _NOTE = (
 )
 
 
-@dataclass
-class _Row:
+class _Row(NamedTuple):
     """A row of the table: what it is, and of each run its value, its change and whether that is beyond the tolerance.
 
-    `equal` says whether all runs are alike in it; its name is then what `equal` calls it, under `group`.
+    The first run has no change, and a setting none at all. `equal` says whether all runs are alike in it; its name is
+    then what `equal` calls it, under `group`.
     """
 
     name: str
     values: list[str]
-    changes: list[str] = field(default_factory=list)
-    beyond: list[bool] = field(default_factory=list)
+    changes: list[str] | None = None
+    beyond: list[bool] | None = None
     equal: bool = False
     group: str = ""
+
+    def style(self, run: int) -> str:
+        return BAD if self.beyond and self.beyond[run] else ""
 
 
 def screen(document: dict[str, Any], records: Sequence[Record], width: int) -> Screen:
@@ -82,7 +83,7 @@ def as_page(document: dict[str, Any], records: Sequence[Record]) -> str:
     if different := [row for row in figures if not row.equal]:
         columns = [Column("figure", right=False), Column(shown[0])]
         columns += [column for name in shown[1:] for column in (Column(name), Column("change"))]
-        cells: list[list[page.Cell]] = [[row.name, row.values[0], *itertools.chain(*_pairs(row))] for row in different]
+        cells: list[list[page.Cell]] = [[row.name, row.values[0], *_pairs(row)] for row in different]
         parts.append(page.table(columns, cells, "Figures that differ", _NOTE))
         tensors = [tensor for tensor in TENSORS if tensor in {row.group for row in different}]
         if pictures := [row for tensor in tensors for row in _histograms(tensor, records, range(len(names)), _DRAWN)]:
@@ -92,11 +93,10 @@ def as_page(document: dict[str, Any], records: Sequence[Record]) -> str:
     return page.document(f"cubic: {title}", "\n".join(parts))
 
 
-def _pairs(row: _Row) -> Iterator[tuple[Text, Text]]:
+def _pairs(row: _Row) -> Iterator[Text]:
     """Yield the value and the change of each run but the first."""
-    for index, (value, change) in enumerate(zip(row.values[1:], row.changes, strict=True)):
-        style = BAD if row.beyond and row.beyond[index] else ""
-        yield Text(value, style), Text(change, style)
+    for run, pair in enumerate(zip(row.values, row.changes or (), strict=True)):
+        yield from (Text(said, row.style(run)) for said in pair if run)
 
 
 def _settings(others: list[dict[str, Any]]) -> Iterator[_Row]:
@@ -127,7 +127,7 @@ def _figures(others: list[dict[str, Any]], records: Sequence[Record]) -> Iterato
 
     def row(name: str, quantity: str, said: list[str], changed: list[str], group: str = "") -> _Row:
         equal = all(each.get(quantity, 0.0) == 0 for each in changes)
-        return _Row(name, said, changed, [quantity in each for each in beyond], equal, group)
+        return _Row(name, said, ["", *changed], [False, *(quantity in each for each in beyond)], equal, group)
 
     first = records[0]
     losses = [record.loss for record in records]
@@ -139,7 +139,8 @@ def _figures(others: list[dict[str, Any]], records: Sequence[Record]) -> Iterato
         told = [_signed(losses[0], loss, None) for loss in losses[1:]]
         yield row("loss in data units", "loss_in_data_units", [number(loss) for loss in losses], told)
     fits = [record.context.r_squared for record in records]
-    yield _Row("R²", [r_squared(fit) for fit in fits], [_difference(fits[0], fit) for fit in fits[1:]], [], _same(fits))
+    told = ["", *(_difference(fits[0], fit) for fit in fits[1:])]
+    yield _Row("R²", [r_squared(fit) for fit in fits], told, equal=_same(fits))
     for name in (*TENSORS, "loss"):
         tensors = [record.tensor(name) for record in records]
         label = "batch loss" if name == "loss" else name
@@ -201,13 +202,14 @@ def _tables(
 ) -> list[Grid]:
     """Return the table; of more runs than fit there are several, each with the first run."""
     label = max(_room(row.name) for row in rows) + 2
-    natural = [max(_BARS[0], *(_room(_cell(row, i, rows).plain) for row in rows)) for i in range(len(names))]
+    columns = [_column(rows, run) for run in range(len(names))]
+    natural = [max(_BARS[0], *(_room(cell.plain) for cell in column)) for column in columns]
     groups: list[list[int]] = []
-    for column in range(1, len(names)):
+    for run in range(1, len(names)):
         used = label + natural[0] + sum(natural[i] + 2 for i in groups[-1]) if groups else width
-        if not groups or used + natural[column] + 2 > width:
+        if not groups or used + natural[run] + 2 > width:
             groups.append([])
-        groups[-1].append(column)
+        groups[-1].append(run)
     different = {row.group for row in figures if not row.equal}
     grids = []
     for group in groups:
@@ -215,14 +217,14 @@ def _tables(
         room = width - label - 2 * len(group)
         fitting = [n for n in range(*_BARS, 2) if sum(max(n, natural[i]) for i in shown) <= room]
         widest = max(fitting, default=_BARS[0])
-        cells: list[list[str | Text]] = [[row.name, *(_cell(row, i, rows) for i in shown)] for row in rows]
+        cells: list[list[str | Text]] = [[row.name, *(columns[i][n] for i in shown)] for n, row in enumerate(rows)]
         for tensor in TENSORS:
             if tensor in different:
                 cells += _histograms(tensor, records, shown, widest)
         # "…" may have to be three letters.
         fitted = [shorten(names[i], max(natural[i], widest) - 2) for i in shown]
-        columns = [Column("", right=False), *(Column(name, right=False) for name in fitted)]
-        grids.append(Grid("", columns, cells, note=_NOTE if group is groups[-1] else ""))
+        heads = [Column(name, right=False) for name in ("", *fitted)]
+        grids.append(Grid("", heads, cells, note=_NOTE if group is groups[-1] else ""))
     return grids
 
 
@@ -231,17 +233,17 @@ def _room(text: str) -> int:
     return max(cell_len(text), cell_len(legible(text, "ascii")))
 
 
-def _cell(row: _Row, column: int, rows: list[_Row]) -> Text:
-    """Return a value with its change, each at the right of its half of the column."""
-    if not row.changes:
-        return Text(row.values[column])
-    figures = [other for other in rows if other.changes]
-    value = f"{row.values[column]:>{max(cell_len(other.values[column]) for other in figures)}}"
-    if column == 0:
-        return Text(value)
-    change = f"{row.changes[column - 1]:>{max(cell_len(other.changes[column - 1]) for other in figures)}}"
-    beyond = bool(row.beyond) and row.beyond[column - 1]
-    return Text.assemble(value, "  ", (change, BAD if beyond else ""), style=BAD if beyond else "")
+def _column(rows: list[_Row], run: int) -> list[Text]:
+    """Return the cells of a run: of a figure the value and its change, each at the right of its half of the column."""
+    figures = [(row.values[run], row.changes[run]) for row in rows if row.changes is not None]
+    left, right = (max(map(cell_len, texts)) for texts in zip(*figures, strict=True)) if figures else (0, 0)
+    cells = []
+    for row in rows:
+        if row.changes is None or run == 0:
+            cells.append(Text(row.values[run] if row.changes is None else f"{row.values[run]:>{left}}"))
+        else:
+            cells.append(Text(f"{row.values[run]:>{left}}  {row.changes[run]:>{right}}", row.style(run)))
+    return cells
 
 
 def _histograms(tensor: str, records: Sequence[Record], shown: Sequence[int], width: int) -> list[list[str | Text]]:

@@ -110,11 +110,7 @@ STYLE = """.cubic { color: var(--ink); overflow-wrap: break-word; }
 }"""
 
 
-class Html(str):
-    """Text that is HTML already."""
-
-
-Cell = str | Text | Html
+Cell = str | Text
 
 
 def document(title: str, body: str) -> str:
@@ -138,15 +134,18 @@ def tilde(text: str) -> str:
     return re.sub(rf"(?<![\w/.~-]){re.escape(home)}(?![\w.-])", "~", text)
 
 
-def escape(text: str) -> Html:
+def escape(text: str) -> str:
     """Return text as HTML; what controls or reverses it is spelt out, and the home folder is `~`."""
-    return Html(html.escape(printable(tilde(text))).replace(GLUE, "&nbsp;"))
+    return html.escape(printable(tilde(text))).replace(GLUE, "&nbsp;")
 
 
-def render(cell: Cell) -> Html:
+def paragraph(text: str, kind: str = "") -> str:
+    """Return a line of words, of a class."""
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def render(cell: Cell) -> str:
     """Return a cell as HTML, each piece with its style."""
-    if isinstance(cell, Html):
-        return cell
     if isinstance(cell, str):
         return escape(cell)
     ends = sorted({0, len(cell), *(end for span in cell.spans for end in (span.start, span.end))})
@@ -157,7 +156,7 @@ def render(cell: Cell) -> Html:
         text, attribute = escape(cell.plain[start:end]), _attribute(style)
         pieces.append(f"<span {attribute}>{text}</span>" if attribute else text)
     inner = "".join(pieces)
-    return Html(f"<span {base}>{inner}</span>" if base and inner else inner)
+    return f"<span {base}>{inner}</span>" if base and inner else inner
 
 
 def _attribute(style: str | Style) -> str:
@@ -189,7 +188,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], title: str 
     caption = f"<caption>{escape(title)}</caption>" if title else ""
     body = f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(lines) + "</tbody></table>"
     label = escape(title or "table")
-    below = f'\n<p class="quiet">{escape(note)}</p>' if note else ""
+    below = "\n" + paragraph(note, "quiet") if note else ""
     return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{body}</div>{below}'
 
 

@@ -15,7 +15,7 @@ from cubic_cli.cli.views import run as on_screen
 from cubic_cli.cli.views.blocks import Column, Facts
 from cubic_cli.cli.views.fit import finite_samples
 from cubic_cli.cli.views.format import duration, many, mean, number, percent, setting
-from cubic_cli.cli.views.page import Cell, Html
+from cubic_cli.cli.views.page import Cell
 from cubic_cli.cli.views.run import Section, View
 from cubic_cli.cli.views.tensors import table
 from cubic_cli.config import SETTINGS, ForwardConfig
@@ -33,9 +33,9 @@ def document(found: Saved) -> str:
     """Return the page of a saved run, whole or damaged."""
     view = View(found.record, found.losses, _WIDE, found.folder)
     name = getattr(found.record, "run_name", found.folder.name)
-    parts = [f"<h1>{_text(name)}</h1>"]
+    parts = [f"<h1>{page.escape(_cut(name))}</h1>"]
     if found.problems:
-        items = "".join(f"<li>{_text(problem)}</li>" for problem in found.problems)
+        items = "".join(f"<li>{page.escape(_cut(problem))}</li>" for problem in found.problems)
         parts += [page.verdict("bad", "Damaged", ": what is whole is shown."), f"<ul>{items}</ul>"]
     parts += [made for section in _SECTIONS if (made := unless_damaged(section, view))]
     return page.document(f"cubic: {name}", "\n".join(parts))
@@ -43,7 +43,7 @@ def document(found: Saved) -> str:
 
 def remains(name: str, why: str, found: list[tuple[str, str]]) -> str:
     """Return the page of a run whose record cannot be read: why, and what `saved.salvage` found in its other files."""
-    parts = [f"<h1>{_text(name)}</h1>", page.verdict("bad", "Damaged", f": {why}"), page.facts(found)]
+    parts = [f"<h1>{page.escape(_cut(name))}</h1>", page.verdict("bad", "Damaged", f": {why}"), page.facts(found)]
     return page.document(f"cubic: {name}", "\n".join(parts))
 
 
@@ -54,7 +54,7 @@ def notebook(run: Run) -> str:
     """
     view = View(run.parsed, None, _WIDE)
     where = "not saved" if run.folder is None else f"saved in {run.folder}"
-    parts = [f"<p><strong>{_text(run.parsed.run_name)}</strong> · {page.escape(where)}</p>"]
+    parts = [f"<p><strong>{page.escape(_cut(run.parsed.run_name))}</strong> · {page.escape(where)}</p>"]
     parts += [section(view) for section in (_about, _verdict, _findings, _loss, _tensors)]
     own = "; ".join(f"--{name}: {_AROUND.get(name, 'currentColor')}" for name in page.LIGHT)
     style = f"<style>.cubic {{ {own}; }}\n{page.STYLE}</style>".replace(".cubic", ".cubic" * 3)  # above Jupyter's own
@@ -69,9 +69,9 @@ def _as_shown(*sections: Section) -> Callable[[View], str]:
     return lambda view: page.from_screen(on_screen.show(view, sections))
 
 
-def _text(text: str) -> Html:
+def _cut(text: str) -> str:
     """Return foreign text, cut where no one would read on."""
-    return page.escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _section(title: str, *parts: str) -> str:
@@ -84,7 +84,7 @@ def _folded(title: str, *parts: str) -> str:
 
 def _about(view: View) -> str:
     """The network and its samples in a line."""
-    return f'<p class="quiet">{page.escape(plot.subtitle(view.record))}</p>'
+    return page.paragraph(plot.subtitle(view.record), "quiet")
 
 
 def _verdict(view: View) -> str:
@@ -163,7 +163,7 @@ def _loss(view: View) -> str:
     note = "The mean squared error of an epoch; R² compares it with predicting the mean of y."
     if view.record.context.noise_floor is not None:
         note += " No network can beat the true cubic, whose loss is the noise."
-    return _section("Loss", page.from_screen([on_screen.loss(view)]), f'<p class="quiet">{page.escape(note)}</p>')
+    return _section("Loss", page.from_screen([on_screen.loss(view)]), page.paragraph(note, "quiet"))
 
 
 def _tensors(view: View) -> str:
@@ -199,9 +199,7 @@ def _settings(view: View) -> str:
         file = getattr(view.record, "parameters_file", None)
         if came == "default" and name in ("hidden_size", "initializer") and file is not None:
             came = "the parameters"
-        said = _text(setting(value))
-        differs = value != defaults.get(name)
-        shown = Html(f'<span class="strong">{said}</span>') if differs else said
+        shown = Text(_cut(setting(value)), "" if value == defaults.get(name) else "bold")
         rows.append([again.flag(name), name.upper(), shown, came])
     columns = [Column(name, right=False) for name in ("flag", "variable", "value", "from")]
     return _folded("Settings", page.table(columns, rows, note="Bold: other than the default."))
@@ -216,29 +214,30 @@ def _again(view: View) -> str:
     )
     if view.record.config.dataset is None:
         said = "The samples came from arrays. With the same x and y, this makes the run again:"
-    parts = [f"<p>{page.escape(said)}</p>", f'<pre class="command">{page.escape(made)}</pre>']
+    parts = [page.paragraph(said), f'<pre class="command">{page.escape(made)}</pre>']
     if (many := view.record.device.processes) > 1:
         said = f"{many:,} processes made it, with --distributed; one alone gets the same extremes, and sums to 1e-6."
-        parts.append(f"<p>{page.escape(said)}</p>")
+        parts.append(page.paragraph(said))
     return _section("Make it again", *parts)
 
 
 def _origin(view: View) -> str:
     record = view.record
-    data, device = record.dataset, record.device
-    rows: list[tuple[str, Cell]] = [("dataset", _text("arrays" if data.path is None else data.path))]
-    rows.append(("samples", f"{data.rows:,}, of the columns {record.config.x_column} and {record.config.y_column}"))
-    rows += [(name, said) for name, said in (("SHA-256", data.sha256), ("digest", data.digest)) if said]
-    if record.parameters_file is not None:
-        rows.append(("parameters", f"{record.parameters_file.dtype}, SHA-256 {record.parameters_file.sha256}"))
+    data, device, file, timing = record.dataset, record.device, record.parameters_file, record.timing
     kind = f"{device.devices:,} × {device.kind}"
     kind += f" of {device.processes:,} processes" if device.processes > 1 else ""
-    rows.append(("device", f"{kind}, matmul precision {device.matmul_precision}"))
-    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())))
-    timing = record.timing
-    rows.append(("speed", f"{duration(timing.epoch_seconds)} an epoch, {number(timing.samples_per_second)} samples/s"))
-    rows.append(("created", record.created))
-    return _section("Where it came from", page.facts(rows))
+    said = {
+        "dataset": "arrays" if data.path is None else _cut(data.path),
+        "samples": f"{data.rows:,}, of the columns {record.config.x_column} and {record.config.y_column}",
+        "SHA-256": data.sha256,
+        "digest": data.digest,
+        "parameters": None if file is None else f"{file.dtype}, SHA-256 {file.sha256}",
+        "device": f"{kind}, matmul precision {device.matmul_precision}",
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "speed": f"{duration(timing.epoch_seconds)} an epoch, {number(timing.samples_per_second)} samples/s",
+        "created": record.created,
+    }
+    return _section("Where it came from", page.facts((name, text) for name, text in said.items() if text))
 
 
 _SECTIONS: tuple[Callable[[View], str], ...] = (

@@ -133,7 +133,11 @@ def _gradients(sample: Sample, names: list[str]) -> Section:
 
 def screen(sample: Sample, width: int, units: int | None, blank: bool = False) -> Screen:
     """Return the screen of one sample, for a terminal of `width` cells; `blank` leaves the results to be filled in."""
-    blocks: Screen = [Heading(_title(sample), Text(_where(sample))), Facts(_given(sample))]
+    given = []
+    for name, read, got in _given(sample):
+        scaled = "" if sample.scaling == "none" else f", {sample.scaling} scaling makes it {got}"
+        given.append((name, Text(f"{read}{scaled}")))
+    blocks: Screen = [Heading(_title(sample), Text(_where(sample))), Facts(given)]
     for section in write(sample, units):
         lines = [line for step in section.steps for line in _lines(step, width, blank)]
         blocks.append(Heading(section.title, Text(section.note)))
@@ -154,15 +158,10 @@ def _where(sample: Sample) -> str:
     return ", ".join(parts)
 
 
-def _given(sample: Sample) -> list[tuple[str, Text]]:
+def _given(sample: Sample) -> list[tuple[str, str, str]]:
+    """Return x and y: the name, the number as it was read, and as the network got it."""
     found = sample.arithmetic
-    if sample.scaling == "none":
-        return [("x", Text(in_full(sample.x))), ("y", Text(in_full(sample.y)))]
-    scaled = f", {sample.scaling} scaling makes it "
-    return [
-        ("x", Text(f"{in_full(sample.x)}{scaled}{in_full(found.x)}")),
-        ("y", Text(f"{in_full(sample.y)}{scaled}{in_full(found.y)}")),
-    ]
+    return [("x", in_full(sample.x), in_full(found.x)), ("y", in_full(sample.y), in_full(found.y))]
 
 
 def _lines(step: Step, width: int, blank: bool) -> list[str]:
@@ -218,9 +217,7 @@ _SPECIAL = {c: f"\\{c}" for c in "#$%&_{}"} | {"\\": r"\textbackslash{}", "~": r
 def latex(sample: Sample, units: int | None, blank: bool = False) -> str:
     """Return the arithmetic as a whole LaTeX document, for slides and exercises."""
     parts = [rf"\section*{{{_text(_title(sample))}}}", _text(_where(sample)) + r"\par"]
-    parts += [
-        rf"\noindent ${name} = {_math(text.plain.split(',')[-1].split()[-1])}$\par" for name, text in _given(sample)
-    ]
+    parts += [rf"\noindent ${name} = {_math(got)}$\par" for name, _, got in _given(sample)]
     for section in write(sample, units):
         parts.append(rf"\subsection*{{{_inline(section.title)}}}")
         parts += [_text(section.note) + r"\par"] if section.note else []
