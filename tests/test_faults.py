@@ -14,8 +14,10 @@ from helpers import INTERRUPTIBLE, MAIN, QUICK, finish, needs_linux, outside, st
 
 from cubic_cli.errors import RunError
 from cubic_cli.experiments import run
+from cubic_cli.runs import names
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.files import FILES
+from cubic_cli.runs.listed import list_runs
 from cubic_cli.runs.saved import load_history
 
 
@@ -210,6 +212,29 @@ class TestFolders:
         assert status == 1
         assert "Permission denied" in err
         assert contents(saved) == before
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")
+    @pytest.mark.parametrize("closed", ["model/default_run", "model"])
+    def test_a_run_that_may_not_be_looked_at_is_there(self, saved, closed):
+        """It is no run that is missing: to make another would be no help."""
+        saved.parents[1].chmod(0o755)  # for another user, who asks where root may look everywhere
+        Path(closed).chmod(0)
+        is_root = os.geteuid() == 0
+        try:
+            if is_root:
+                os.seteuid(65534)
+            with pytest.raises(RunError, match=r"^cannot read model/default_run: Permission denied"):
+                names.find("default_run", Path("model"))
+            if closed == "model":
+                with pytest.raises(RunError, match=r"^cannot read model: Permission denied"):
+                    names.newest_first(Path("model"))
+            else:
+                ((_, said),) = list_runs(Path("model"))
+                assert said == "cannot read model/default_run: Permission denied"
+        finally:
+            if is_root:
+                os.seteuid(0)
+            Path(closed).chmod(0o755)
 
     def test_a_folder_that_is_removed_under_way(self, cubic, saved, monkeypatch):
         import shutil

@@ -132,7 +132,7 @@ def _read(path: Path, raw: bytes, start: Path, notes: list[str], lines: dict[str
     """
     text = raw.decode("utf-8-sig", "surrogateescape")
     letters = re.sub("[\0\ud800-\udfff]", "", text)  # of a file in UTF-16, too
-    is_ours = re.search(rf"^\s*(?:export\s+)?'?(?:{'|'.join(SETTINGS)})\b", letters, re.MULTILINE) is not None
+    is_ours = re.search(rf"^\s*(?:(?:export|set)\s+)?'?(?:{'|'.join(SETTINGS)})\b", letters, re.MULTILINE) is not None
     if len(raw) > _MAX_SIZE:
         if is_ours:
             raise UsageError(f"{path} is larger than 64 KiB; a file of settings is smaller")

@@ -3,6 +3,7 @@
 A flag beats the environment, which beats `.env`, which beats the default.
 """
 
+import contextlib
 import functools
 import inspect
 import os
@@ -16,7 +17,7 @@ import typer
 from cubic_cli import config as cfg
 from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.config import SETTINGS
-from cubic_cli.errors import UsageError
+from cubic_cli.errors import RunError, UsageError
 from cubic_cli.parsers import suggestion
 
 
@@ -51,7 +52,9 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
         folder = os.environ.get("ARTIFACT_DIR") or folder
     if folder is None:  # a value that is refused
         return []
-    return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
+    with contextlib.suppress(RunError):  # a shell would show it between what was typed
+        return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
+    return []
 
 
 def _finding(name: str) -> str:

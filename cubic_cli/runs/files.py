@@ -125,8 +125,20 @@ def check_digest(path: Path, digests: Mapping[str, str] | None, most: float = ma
 
 
 def has_files(folder: Path) -> bool:
-    """Return whether `folder` is there and holds a file of a run, whole or not."""
-    return folder.is_dir() and any(os.path.lexists(folder / name) for name in FILES)
+    """Return whether `folder` is there and holds a file of a run, whole or not.
+
+    Raises:
+        RunError: it cannot be looked into.
+    """
+    for name in FILES:
+        try:
+            os.lstat(folder / name)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        except OSError as error:
+            raise RunError(f"cannot read {folder}: {error.strerror}") from None
+        return True
+    return False
 
 
 def rerun_hint(folder: Path) -> str:

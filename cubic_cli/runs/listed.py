@@ -88,7 +88,7 @@ def list_runs(artifact_dir: Path) -> Iterator[tuple[str, Listed | str]]:
     A run's name is that of its folder, by which it is found, though it may have been copied or renamed.
 
     Raises:
-        RunError: `artifact_dir` is a file, or a link to what is not there.
+        RunError: `artifact_dir` is a file, or a link to what is not there, or cannot be looked into.
     """
     if not artifact_dir.is_dir():
         if os.path.lexists(artifact_dir):

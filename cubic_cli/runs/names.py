@@ -25,7 +25,8 @@ def find(name: str, artifact_dir: Path) -> Path:
 
     Raises:
         UsageError: the name is empty.
-        RunError: there is no such folder, or nothing of a run in it; names the nearest and the newest runs.
+        RunError: there is no such folder, it cannot be looked into, or nothing of a run is in it; names the nearest
+            and the newest runs.
     """
     if not name:
         raise UsageError("found '' for a run; expected its name, or the path of its folder")
@@ -62,7 +63,11 @@ def _refuse_what_is_nearly_one(name: str, folder: Path, place: Path) -> None:
 
 
 def newest_first(artifact_dir: Path) -> list[str]:
-    """Return the names of the runs in `artifact_dir`, by when they were made, the folder's time and the name."""
+    """Return the names of the runs in `artifact_dir`, by when they were made, the folder's time and the name.
+
+    Raises:
+        RunError: it cannot be looked into.
+    """
     recover_all(artifact_dir)
     found = []
     try:
@@ -72,8 +77,10 @@ def newest_first(artifact_dir: Path) -> list[str]:
                     when = created(artifact_dir / entry.name)
                     if when is not None:
                         found.append((when, entry.stat().st_mtime_ns, entry.name))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError as error:
+        raise RunError(f"cannot read {artifact_dir}: {error.strerror}") from None
     return [name for _, _, name in sorted(found, reverse=True)]
 
 

@@ -73,6 +73,7 @@ def test_what_dotenv_may_look_like(tmp_path, monkeypatch, raw, seed):
         (b"SEED=1\nB=2\0\n", 2),
         (b"SEED=1\n=1\n", 2),
         (b"export SEED\n", 1),
+        (b"# as in Windows\nset SEED=1\n", 2),
         (b"A=1\n'SEED'=\xff\n", 2),
         ("\ufeffSEED=1\n".encode("utf-16-le"), 1),
     ],
