@@ -177,7 +177,7 @@ def test_a_number_is_whole_or_its_column_is_left_out(numbers, width):
     assert format.number(low) in row
     assert format.number(high) in row
     assert "…" not in "".join(lines)
-    shown = [grid.columns[i].name for i in blocks.fit(grid, width)]
+    shown = [column.name for column in blocks.fit(grid, width).columns]
     for name, said in (("mean", format.mean(mean, low, high)), ("std", format.number(std))):
         assert (name in shown) == (name in lines[0].split())
         assert name not in shown or said in row
@@ -187,14 +187,14 @@ def test_columns_are_left_out_in_the_stated_order():
     grid = next(b for b in run_view.screen(records.RECORD, None, 160) if isinstance(b, blocks.Grid))
     gone = []
     for width in range(300, 10, -1):
-        shown = {grid.columns[i].name for i in blocks.fit(grid, width)}
+        shown = {column.name for column in blocks.fit(grid, width).columns}
         gone += [c.name for c in grid.columns if c.name not in shown and c.name not in gone]
     order = [name for names in grid.drop for name in ((names,) if isinstance(names, str) else names)]
     there = {column.name for column in grid.columns}  # records of schema 1 tell neither bytes nor FLOPs
     assert gone == [name for name in order if name in there]
     assert order[:2] == ["not finite", "equation"]
     grid = next(b for b in run_view.screen(exploding(), None, 160) if isinstance(b, blocks.Grid))
-    assert "not finite" in [grid.columns[i].name for i in blocks.fit(grid, 20)]
+    assert "not finite" in [column.name for column in blocks.fit(grid, 20).columns]
 
 
 def test_the_parameters_are_rows_in_the_order_of_the_flow_with_what_they_cost():

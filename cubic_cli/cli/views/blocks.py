@@ -202,8 +202,8 @@ def wrap(text: Text, width: int) -> list[Text]:
     return lines
 
 
-def fit(grid: Grid, width: int) -> list[int]:
-    """Return which columns of a grid are shown on a screen of `width` cells."""
+def fit(grid: Grid, width: int) -> Grid:
+    """Return the grid with the columns for which a screen of `width` cells has room."""
     widths = _widths(grid)
     shown = list(range(len(grid.columns)))
     for names in grid.drop:
@@ -211,31 +211,27 @@ def fit(grid: Grid, width: int) -> list[int]:
             break
         names = (names,) if isinstance(names, str) else names
         shown = [i for i in shown if grid.columns[i].name not in names]
-    return shown
+    rows = [[row[i] for i in shown] for row in grid.rows]
+    return replace(grid, columns=[grid.columns[i] for i in shown], rows=rows)
 
 
 def _widths(grid: Grid) -> list[int]:
-    cells = [[column.name for column in grid.columns], *([str(cell) for cell in row] for row in grid.rows)]
-    return [max(cell_len(row[i]) for row in cells) for i in range(len(grid.columns))]
+    columns = zip([column.name for column in grid.columns], *grid.rows, strict=True)
+    return [max(cell_len(str(cell)) for cell in column) for column in columns]
 
 
 def _grid(grid: Grid, width: int) -> list[Text]:
-    shown, widths = fit(grid, width), _widths(grid)
-    lines = wrap(Text(grid.title, "bold"), width) if grid.title else []
-    header = [Text(grid.columns[i].name, HEAD) for i in shown]
-    for row in (
-        header,
-        *([cell if isinstance(cell, Text) else Text(cell) for cell in (r[i] for i in shown)] for r in grid.rows),
-    ):
+    grid = fit(grid, width)
+    widths = _widths(grid)
+    lines = wrap(Text(grid.title, HEAD), width) if grid.title else []
+    for row in ([Text(column.name, HEAD) for column in grid.columns], *grid.rows):
         line = Text()
-        for position, (index, cell) in enumerate(zip(shown, row, strict=True)):
-            padding = " " * (widths[index] - cell_len(cell.plain))
+        for position, (column, room, cell) in enumerate(zip(grid.columns, widths, row, strict=True)):
+            text = cell if isinstance(cell, Text) else Text(cell)
+            padding = Text(" " * (room - cell_len(text.plain)))
             line.append("  " if position else "")
-            line = (
-                line.append(padding).append_text(cell)
-                if grid.columns[index].right
-                else line.append_text(cell).append(padding)
-            )
+            for part in (padding, text) if column.right else (text, padding):
+                line.append_text(part)
         line.rstrip()
         lines.append(line)
     if grid.note:

@@ -41,14 +41,14 @@ def as_page(report: Report) -> str:
     """Return the page of the report: the verdict first."""
     *blocks, _ = screen(report)
     kind = {Verdict.RIGHT: "good", Verdict.WRONG: "bad"}.get(report.verdict, "warning")
-    parts = [
+    return page.document(
+        "cubic check",
         "<h1>cubic check</h1>",
         page.verdict(kind, _WORDS[report.verdict].plain.capitalize(), f": {_closing(report).plain}."),
         page.from_screen(blocks),
         "<h2>Facts</h2>",
         page.facts((name.replace("_", " "), _say(value)) for name, value in report.facts.items()),
-    ]
-    return page.document("cubic check", "\n".join(parts))
+    )
 
 
 def _say(fact: Any) -> str:

@@ -90,7 +90,7 @@ def as_page(document: dict[str, Any], records: Sequence[Record]) -> str:
             columns = [Column("histogram", right=False), *(Column(name, right=False, picture=True) for name in shown)]
             parts.append(page.table(columns, pictures, "Histograms"))
     parts.append(page.facts([("equal", _equal(document["others"], records, figures))]))
-    return page.document(f"cubic: {title}", "\n".join(parts))
+    return page.document(f"cubic: {title}", *parts)
 
 
 def _pairs(row: _Row) -> Iterator[Text]:

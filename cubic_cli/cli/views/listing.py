@@ -125,7 +125,8 @@ def _table(found: list[dict[str, Any]], width: int) -> Grid:
     columns = [Column(title, title not in _LEFT) for title in shown]
     grid = Grid("", columns, list(zip(*(cells[title] for title in shown), strict=True)), DROP)
     notes = [f"in all runs: {', '.join(f'{title}{GLUE}{cells[title][0]}' for title in shared)}"] if shared else []
-    if left := [title for index, title in enumerate(shown) if index not in fit(grid, width)]:
+    fitting = fit(grid, width).columns
+    if left := [column.name for column in columns if column not in fitting]:
         notes.append(f"no room for {', '.join(left)}: --json has all")
     return replace(grid, note="; ".join(notes))
 

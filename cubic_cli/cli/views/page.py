@@ -113,10 +113,10 @@ STYLE = """.cubic { color: var(--ink); overflow-wrap: break-word; }
 Cell = str | Text
 
 
-def document(title: str, body: str) -> str:
-    """Return a page with this title and body, which is HTML."""
+def document(title: str, *parts: str) -> str:
+    """Return a page with this title, of parts that are HTML."""
     light, dark = (" ".join(f"--{name}: {code};" for name, code in colours.items()) for colours in (LIGHT, DARK))
-    return _PAGE.substitute(title=escape(title), light=light, dark=dark, style=STYLE, body=body)
+    return _PAGE.substitute(title=escape(title), light=light, dark=dark, style=STYLE, body="\n".join(parts))
 
 
 def from_screen(screen: Screen, title: str = "") -> str:

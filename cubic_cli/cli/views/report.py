@@ -38,13 +38,13 @@ def document(found: Saved) -> str:
         items = "".join(f"<li>{page.escape(_cut(problem))}</li>" for problem in found.problems)
         parts += [page.verdict("bad", "Damaged", ": what is whole is shown."), f"<ul>{items}</ul>"]
     parts += [made for section in _SECTIONS if (made := unless_damaged(section, view))]
-    return page.document(f"cubic: {name}", "\n".join(parts))
+    return page.document(f"cubic: {name}", *parts)
 
 
 def remains(name: str, why: str, found: list[tuple[str, str]]) -> str:
     """Return the page of a run whose record cannot be read: why, and what `saved.salvage` found in its other files."""
-    parts = [f"<h1>{page.escape(_cut(name))}</h1>", page.verdict("bad", "Damaged", f": {why}"), page.facts(found)]
-    return page.document(f"cubic: {name}", "\n".join(parts))
+    head, verdict = f"<h1>{page.escape(_cut(name))}</h1>", page.verdict("bad", "Damaged", f": {why}")
+    return page.document(f"cubic: {name}", head, verdict, page.facts(found))
 
 
 def notebook(run: Run) -> str:

@@ -29,6 +29,7 @@ _COLUMNS = (
 DROP = ("rank", "dead", "distinct", "range", "rate", "gradient", "R²")
 _MEASURED = ("gradient", "rate")  # under --gradients alone
 _FEWEST_LETTERS = 16  # of a run's name
+_ALL_WORDS = 99  # of a verdict
 _NOTES = {
     "loss": "loss: in the units of the data",
     "range": "range: largest |z2| over largest |z1|",
@@ -63,10 +64,10 @@ def as_page(document: dict[str, Any], run_name: str) -> str:
     wrong = sum("error" in row or row.get("verified") is False for row in rows)
     said = f": {many(len(rows), 'run')}, {verified:,} verified, {wrong:,} failed."
     kind, word = ("bad", "Failed") if wrong else ("good", "Verified") if verified == len(rows) else _UNVERIFIED
-    parts = [page.from_screen([Heading(f"sweep {run_name}")]), page.verdict(kind, word, said)]
-    if len({row["hidden_size"] for row in rows if "error" not in row}) > 1:
-        parts.append(_picture(document["growth"]))
-    return page.document(f"cubic sweep {run_name}", "\n".join([*parts, page.from_screen(blocks)]))
+    head, verdict = page.from_screen([Heading(f"sweep {run_name}")]), page.verdict(kind, word, said)
+    several = len({row["hidden_size"] for row in rows if "error" not in row}) > 1
+    grown = [_picture(document["growth"])] if several else []
+    return page.document(f"cubic sweep {run_name}", head, verdict, *grown, page.from_screen(blocks))
 
 
 _PAGE = 200  # cells: the tables of a page have no width of their own
@@ -88,7 +89,7 @@ def _picture(growth: list[dict[str, Any]]) -> str:
 def _ranking(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:
     """Return the table of the runs, with a note on the columns that are shown."""
     grid = _fullest(rows, run_name, width)
-    shown = [grid.columns[index].name for index in fit(grid, width)]
+    shown = [column.name for column in fit(grid, width).columns]
     return replace(grid, note="; ".join(text for name, text in _NOTES.items() if name in shown) + ".")
 
 
@@ -96,21 +97,18 @@ def _fullest(rows: list[dict[str, Any]], run_name: str, width: int) -> Grid:
     """Return the table in its fullest form that fits: names and verdicts are shortened before a column is left out."""
     names = [row["run_name"] for row in rows]
     ends = ["…" + name.removeprefix(run_name) if len(rows) > 1 else name for name in names]
-    for shown in (names, ends):
-        grid = _grid(rows, shown, width)
-        if len(fit(grid, width)) == len(grid.columns) and _width(grid, width) <= width:
-            return grid
-    rooms = [max(cell_len(_say(row["verdict"], words)) for row in rows) for words in (2, 1)]
-    spares = [width - _width(_grid(rows, ends, room), width) for room in rooms]
-    # What was asked for and takes long is worth more than a second word, and so is R².
-    for worth in ({*_MEASURED, "R²"}, {"R²"}, set()):
-        for room, spare in zip(rooms, spares, strict=True):
-            grid = _grid(rows, ends, room)
-            left_out = {column.name for column in grid.columns} - {grid.columns[i].name for i in fit(grid, width)}
-            if spare >= 0 and not worth & left_out:
-                return _grid(rows, ends, room + spare)
-    name = max(_FEWEST_LETTERS, max(map(cell_len, ends)) + spares[-1])
-    return _grid(rows, [shorten(end, name) for end in ends], rooms[-1])
+    # What was asked for and takes long is worth more than a second word of a verdict, and so is R².
+    tries = [(shown, _ALL_WORDS, {column.name for column in _COLUMNS}) for shown in (names, ends)]
+    tries += [(ends, words, kept) for kept in ({*_MEASURED, "R²"}, {"R²"}, set()) for words in (2, 1)]
+    for shown, words, kept in tries:
+        room = max(cell_len(_say(row["verdict"], words)) for row in rows)
+        grid = _grid(rows, shown, room)
+        spare = width - _width(grid, width)
+        left_out = {*grid.columns} - {*fit(grid, width).columns}
+        if spare >= 0 and not any(column.name in kept for column in left_out):
+            return _grid(rows, shown, room + spare)
+    name = max(_FEWEST_LETTERS, max(map(cell_len, ends)) + spare)
+    return _grid(rows, [shorten(end, name) for end in ends], room)
 
 
 def _width(grid: Grid, width: int) -> int:

@@ -49,7 +49,7 @@ def table(record: Record, width: int) -> Grid:
     drop = DROP if any(row.nonfinite for row in rows.values()) else (_NOT_FINITE, *DROP)
     lines = [[row.get(name, "") for name in (*names, "")] for row in cells]
     grid = Grid("", columns, lines, (*drop, title))
-    return replace(grid, note=_note(record, axis, {grid.columns[index].name for index in fit(grid, width)}))
+    return replace(grid, note=_note(record, axis, {column.name for column in fit(grid, width).columns}))
 
 
 def _note(record: Record, axis: Axis, shown: set[str]) -> str:
