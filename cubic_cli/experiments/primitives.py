@@ -7,7 +7,7 @@ options: what is proved is what anybody's program gets.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -128,18 +128,23 @@ def operate(activation: Activation, parameters: Parameters, x: Any, y: Any) -> d
 
 
 def eager(
-    device: Any, parameters: Parameters, x: Float32, y: Float32, operate: Callable[..., dict[str, Any]] = operate
+    device: Any,
+    parameters: Parameters,
+    x: Float32,
+    y: Float32,
+    operate: Callable[..., dict[str, Any]] = operate,
+    kinds: Collection[Activation] = tuple(Activation),
 ) -> Round:
     """The operators of the network one by one, as in a notebook, and compiled, of one batch: there are installations
     where only the eager ones are wrong.
     """
     given = jax.device_put((parameters, x[:, None], y[:, None]), device)
-    compiled = {kind: compile_plain(lambda *g, kind=kind: operate(kind, *g), *given) for kind in Activation}
-    exactly = {kind: _expect(kind, parameters, x, y) for kind in Activation}
+    compiled = {kind: compile_plain(lambda *g, kind=kind: operate(kind, *g), *given) for kind in kinds}
+    exactly = {kind: _expect(kind, parameters, x, y) for kind in kinds}
     what, limit = "eager beside compiled", rounding.tolerance(parameters.hidden_size)
 
     def rounds() -> Iterator[Row]:
-        for kind in Activation:
+        for kind in kinds:
             for way, found in (("eager", operate(kind, *given)), ("compiled", compiled[kind](*given))):
                 for name, (exact, scale) in exactly[kind].items():
                     values = np.asarray(found[name], np.float64).reshape(exact.shape)

@@ -76,8 +76,8 @@ def test_one_iteration_in_the_words_of_the_original(cubic):
 
 def test_the_rows_of_the_contract_to_the_last_digit(cubic, tmp_path):
     xs = np.linspace(-82.228, 66.615, 10)
-    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{x:.3f},0\n" for x in xs))
-    assert cubic("forward", "--num-samples", 10)[0] == 0
+    (tmp_path / "data.csv").write_text("x,y\n" + 2 * "".join(f"{x:.3f},0\n" for x in xs))
+    assert cubic("forward", "--num-samples", 20)[0] == 0
     assert cubic("inspect", "--epoch", 1, "--batch", 1)[1].splitlines()[1:4] == [
         "Layer 1 pre-activation (z1)  shape=[10, 64]  min=-81.228  max=67.615",
         "Layer 1 activation (a1)      shape=[10, 64]  min=0.000    max=67.615",

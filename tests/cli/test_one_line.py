@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from helpers import QUICK
 
 from cubic_cli.errors import CubicError, PeerError
 
@@ -61,9 +62,9 @@ def assert_one_line(err, name=""):
     ids=lambda value: " ".join(word.replace(EVIL, "EVIL") for word in value),
 )
 def test_of_arguments(cubic, arguments):
-    Path("data.csv").write_text("x,y\n1,2\n3,4\n")
+    Path("data.csv").write_text("x,y\n" + "1,2\n3,4\n" * 10)
     if "plain" in arguments:
-        assert cubic("forward", "--run-name", "plain")[0] == 0
+        assert cubic("forward", "--run-name", "plain", *QUICK)[0] == 0
     status, out, err = cubic(*arguments)
     assert status in (1, 2), out
     assert "error: forged" in err or "--fail-on" in arguments  # which has it word by word

@@ -18,6 +18,7 @@ NET = helpers.parameters([1.0, -0.5, 2.0], [0.5, 1.0, -3.0], [0.25, 2.0, -1.0], 
 
 
 ROWS = "13.5,100\n-2.25,-3\n0.5,0.125\n"
+TWENTY, TEN = ROWS * 6 + ROWS[:18], ("--batch-size", 10)  # the shape of other runs of 64 units
 
 
 def make(cubic, network=NET, *arguments, rows=ROWS):
@@ -83,7 +84,7 @@ def test_screen_writes_products_and_sums(cubic):
 def test_lines_fit_the_screen(cubic, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     rng = np.random.default_rng(0)
-    make(cubic, helpers.parameters(*(rng.normal(size=64) for _ in range(3)), 0.1))
+    make(cubic, helpers.parameters(*(rng.normal(size=64) for _ in range(3)), 0.1), *TEN, rows=TWENTY)
     out = cubic("inspect", "--row", 2)[1]
     assert "56 other units are left out" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= max(width, 80)
@@ -91,7 +92,7 @@ def test_lines_fit_the_screen(cubic, monkeypatch, width):
 
 
 def test_units_that_are_alike_are_written_once(cubic):
-    make(cubic, helpers.parameters([1.0] * 64, 1.0, 1.0, 1.0))
+    make(cubic, helpers.parameters([1.0] * 64, 1.0, 1.0, 1.0), *TEN, rows=TWENTY)
     out = cubic("inspect", "--row", 1)[1]
     assert "z1[1] = 13.5 · 1 + 1 = 14.5  (64 units alike)" in out
     assert "64 · a1[1]·W2[1] = 64 · 14.5 · 1 = 928" in out

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers import B, H, N
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -159,7 +160,7 @@ def test_any_settings_and_words_give_a_status_and_no_traceback(values, words):
 @settings(max_examples=settings().max_examples // 2)  # each compiles; `tools/campaign.py` has shapes of all kinds
 @given(
     epochs=st.integers(1, 4),
-    samples=st.integers(11, 20) | st.just("all"),
+    samples=st.integers(N - 2, N) | st.just("all"),
     seed=st.integers(0, 2**32 - 1),
     initializer=st.sampled_from(config.Initializer),
     activation=st.sampled_from(config.Activation),
@@ -173,17 +174,17 @@ def test_any_settings_that_are_accepted_give_a_run_that_is_verified(
 
     folder = tmp_path_factory.mktemp("run")
     dataset = folder / "data.csv"
-    assert cli.run(["generate", "--n", "20", "--dataset", str(dataset), "--seed", str(seed)]) == 0
+    assert cli.run(["generate", "--n", str(N), "--dataset", str(dataset), "--seed", str(seed)]) == 0
     settings = {
-        "hidden-size": 3, "num-epochs": epochs, "num-samples": samples, "seed": seed,
+        "hidden-size": H, "batch-size": B, "num-epochs": epochs, "num-samples": samples, "seed": seed,
         "initializer": initializer, "activation": activation, "scaling": scaling, "dataset": dataset,
         "artifact-dir": folder, "run-name": "any",
     }  # fmt: skip
     assert cli.run(["forward", *(f"--{name}={value}" for name, value in settings.items())]) == 0
     run = load_run(folder / "any")
     assert run.record["verification"]["passed"]
-    count = 20 if samples == "all" else samples
-    assert run.history.height == run.record["iterations"] == epochs * -(-count // 10)
+    count = N if samples == "all" else samples
+    assert run.history.height == run.record["iterations"] == epochs * -(-count // B)
     assert run.history["size"].sum() == epochs * count
     assert len({repr(epoch["loss"]) for epoch in run.record["epochs"]}) == 1
 

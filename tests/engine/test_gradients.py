@@ -132,7 +132,7 @@ def test_infinities_of_both_signs_are_no_warning():
 
 
 def test_forward_measures_and_verifies_them(cubic):
-    cubic("generate", "--n", 40)
+    cubic("generate", "--n", 20)
     plain = json.loads(cubic("forward", *SMALL, "--json")[1])
     assert plain["gradients"] is None
     record = json.loads(cubic("forward", *SMALL, "--gradients", "--json")[1])
@@ -148,7 +148,7 @@ def test_forward_measures_and_verifies_them(cubic):
 
 
 def test_a_wrong_gradient_makes_forward_fail(cubic, monkeypatch):
-    cubic("generate", "--n", 40)
+    cubic("generate", "--n", 20)
     original = gradients.measure
 
     def wrong(*arguments):
@@ -162,10 +162,10 @@ def test_a_wrong_gradient_makes_forward_fail(cubic, monkeypatch):
 
 
 def test_gradients_over_a_spread_where_not_every_batch_is_verified(cubic, monkeypatch):
-    cubic("generate", "--n", 40)
-    monkeypatch.setattr(verify, "MAX_SAMPLES", 20)
+    cubic("generate", "--n", 20)
+    monkeypatch.setattr(verify, "MAX_SAMPLES", 10)
     record = json.loads(cubic("forward", *SMALL, "--gradients", "--json")[1])
-    assert record["verification"]["batches"] == 2
+    assert record["verification"]["batches"] == 1
     assert record["verification"]["passed"]
 
 

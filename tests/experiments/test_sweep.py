@@ -140,7 +140,7 @@ def test_a_variable_holds_one_value(swept, cubic, data, monkeypatch, tmp_path):
 def test_the_ranking_against_float64(swept, data):
     """With `ones`, z1 is x + 1 for every unit and z2 is H relu(x + 1) + 1."""
     x, y = data
-    widths = (2, 4, 16)
+    widths = (3, 4, 16)
     status, document, err = swept("--run-name", "w", *flags("--hidden-size", widths))
     assert status == 0
     expected = {f"w-h{h}": np.mean((h * np.maximum(x + 1, 0) + 1 - y) ** 2) for h in widths}
@@ -161,20 +161,20 @@ def test_the_ranking_against_float64(swept, data):
 
 
 def test_the_spread_of_z2_grows_as_h_with_ones_and_that_of_z1_does_not(swept, data):
-    _, document, _ = swept(*flags("--hidden-size", (2, 4, 16)))
+    _, document, _ = swept(*flags("--hidden-size", (3, 4, 16)))
     grown = {entry["tensor"]: entry for entry in document["growth"]}
     assert list(grown) == ["z1", "a1", "z2"]
     assert grown["z2"]["exponent"] == pytest.approx(1, abs=1e-6)  # std(H a + 1) = H std(a)
     assert grown["z1"]["exponent"] == pytest.approx(0, abs=1e-6)
     stds = [point["std"] for point in grown["z2"]["points"]]
-    assert stds == pytest.approx([h * np.maximum(data[0] + 1, 0).std() for h in (2, 4, 16)], rel=1e-6)
+    assert stds == pytest.approx([h * np.maximum(data[0] + 1, 0).std() for h in (3, 4, 16)], rel=1e-6)
 
 
 def test_the_exponent_of_drawn_parameters_is_the_slope_of_polyfit(swept, data, tmp_path):
-    arguments = (*flags("--hidden-size", (2, 4, 16)), *flags("--seed", (0, 1)), "--initializer", "glorot_normal")
+    arguments = (*flags("--hidden-size", (3, 4, 16)), *flags("--seed", (0, 1)), "--initializer", "he_normal")
     _, document, _ = swept(*arguments)
     logs = []
-    for h, seed in itertools.product((2, 4, 16), (0, 1)):
+    for h, seed in itertools.product((3, 4, 16), (0, 1)):
         record = json.loads((tmp_path / "model" / f"default_run-h{h}-s{seed}" / "run.json").read_text())
         logs.append((math.log(h), math.log(record["tensors"][2]["std"])))
     slope = np.polyfit(*np.transpose(logs), 1)[0]
@@ -189,12 +189,12 @@ def test_losses_that_are_not_finite_rank_last_and_failed_runs_after_them():
 
 
 def test_the_gradient_norm_is_of_all_parameters_together(swept, data):
-    _, document, _ = swept("--gradients", "--hidden-size", 2)
+    _, document, _ = swept("--gradients", "--hidden-size", 3)
     x, y = data
-    error = 2 * (2 * np.maximum(x + 1, 0) + 1 - y) / len(x)
+    error = 2 * (3 * np.maximum(x + 1, 0) + 1 - y) / len(x)
     on = x > -1
     of_a_unit = [(error * on * x).sum(), (error * on).sum(), (error * np.maximum(x + 1, 0)).sum()]
-    parts = [*of_a_unit, *of_a_unit, error.sum()]
+    parts = [*of_a_unit * 3, error.sum()]
     assert document["runs"][0]["gradient_norm"] == pytest.approx(np.linalg.norm(parts), rel=1e-5)
 
 
@@ -209,7 +209,7 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
     monkeypatch.setattr(run, "read_chunks", lambda *a: reads.append(a) or read_chunks(*a))
     forward._compile.cache_clear()
     arguments = (
-        *flags("--hidden-size", (4, 2)),
+        *flags("--hidden-size", (4, 3)),
         *flags("--initializer", ("ones", "he_normal", "zeros")),
         *flags("--scaling", ("none", "standard")),
         *flags("--seed", (0, 1)),
@@ -218,7 +218,7 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
     forward._compile.cache_clear()
     assert status == 0
     assert len(document["runs"]) == 24
-    assert traces == [2, 4]
+    assert traces == [3, 4]
     assert len(reads) == 1
 
 
@@ -226,10 +226,10 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
 
 
 def test_what_is_saved_is_kept_and_the_rest_is_run(swept, data, tmp_path):
-    grid = flags("--hidden-size", (2, 4, 16))
+    grid = flags("--hidden-size", (3, 4, 16))
     assert kept(swept(*grid)[1]) == set()
     model = tmp_path / "model"
-    shutil.rmtree(model / "default_run-h2")
+    shutil.rmtree(model / "default_run-h3")
     (model / "default_run-h4" / "history.parquet").unlink()
     before = (model / "default_run-h16" / "run.json").stat().st_ino
     status, document, _ = swept(*grid)
@@ -239,7 +239,7 @@ def test_what_is_saved_is_kept_and_the_rest_is_run(swept, data, tmp_path):
     assert kept(swept(*grid)[1]) == names(document)
     parameters = model / "default_run-h16" / "params.safetensors"
     parameters.write_bytes(parameters.read_bytes()[:-1] + b"\x40")  # another bias
-    assert kept(swept(*grid)[1]) == {"default_run-h2", "default_run-h4"}
+    assert kept(swept(*grid)[1]) == {"default_run-h3", "default_run-h4"}
     assert kept(swept(*grid, "--rerun")[1]) == set()
     assert sorted(p.name for p in model.iterdir()) == sorted(names(document))
 
@@ -315,7 +315,7 @@ def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept
 def test_where_nothing_moves_a_sweep_says_one_line(cubic, data):
     grid = ("sweep", "--num-samples", 40, "--hidden-size")
     assert cubic(*grid, "4,16")[2] == "runs: 2 saved in model\n"
-    assert cubic(*grid, "2,4,16")[2] == "runs: 1 saved in model, 2 kept as saved\n"
+    assert cubic(*grid, "3,4,16")[2] == "runs: 1 saved in model, 2 kept as saved\n"
 
 
 def test_on_a_terminal_a_sweep_says_a_line_a_run(cubic, data, monkeypatch):
@@ -369,7 +369,7 @@ def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, mo
         reference.loss *= 1 + (reference.hidden_size == 4)
         return reference
 
-    grid = ("--initializer", "he_normal", *flags("--hidden-size", (2, 4)))
+    grid = ("--initializer", "he_normal", *flags("--hidden-size", (3, 4)))
     with monkeypatch.context() as patch:
         patch.setattr(expected, "compute", wrong_for_four)
         status, document, err = swept(*grid)
@@ -380,7 +380,7 @@ def test_a_run_that_is_not_verified_is_saved_named_and_run_again(swept, data, mo
         assert err.splitlines()[-1].endswith("1 of 2 runs failed; default_run-h4: unverified")
         assert (tmp_path / "model" / "default_run-h4" / "run.json").exists()
     status, document, _ = swept(*grid)
-    assert (status, kept(document)) == (0, {"default_run-h2"})
+    assert (status, kept(document)) == (0, {"default_run-h3"})
 
 
 def test_fail_on_is_asked_of_runs_that_are_kept_too(swept, data):
