@@ -141,6 +141,16 @@ def has_files(folder: Path) -> bool:
     return False
 
 
+def refuse_in_run(path: Path, flag: str) -> None:
+    """Refuse a path within the folder of a run, which could not be replaced any more; `flag` named it.
+
+    Raises:
+        RunError: all files of a run stand beside it.
+    """
+    if all(os.path.lexists(path.parent / name) for name in FILES):
+        raise RunError(f"cannot write {path}: a run's folder holds its own files alone; name another with {flag}")
+
+
 def rerun_hint(folder: Path) -> str:
     """Return what to do about a run that is damaged."""
     where = "" if folder.parent == Path("model") else f" --artifact-dir {shlex.quote(str(folder.parent))}"

@@ -15,7 +15,7 @@ from cubic_cli.atomic import clear, half_made, replacing_folder, scratch_folder
 from cubic_cli.errors import RunError
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage
-from cubic_cli.runs.files import FILES, PARAMETERS, RECORD, SAMPLES, check_digest, find_file, rerun_hint
+from cubic_cli.runs.files import FILES, PARAMETERS, RECORD, SAMPLES, check_digest, find_file, refuse_in_run, rerun_hint
 from cubic_cli.runs.record import SCHEMA_VERSION, Record, to_json
 
 
@@ -44,6 +44,7 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
     try:
+        refuse_in_run(folder, "--artifact-dir")
         _make(folder.parent)
         refuse_strangers(folder)
         recover_all(folder.parent)
@@ -172,6 +173,8 @@ def load_document(folder: Path) -> dict[str, Any]:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); {rerun_hint(folder)}") from None
+    except MemoryError:
+        raise RunError(f"there is not enough memory to read {path}") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
         raise RunError(

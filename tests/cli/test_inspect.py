@@ -960,6 +960,36 @@ def test_a_view_takes_no_place_of_another_kind(cubic, here, flag):
     assert (status, "the same file" in err) == (2, True)
 
 
+def test_nothing_else_is_put_into_the_folder_of_a_run(cubic, here):
+    """It could not be replaced any more."""
+    before = sorted(os.listdir("model/plain"))
+    for arguments, flag in {
+        ("generate", "--n", 5, "--force", "--dataset", "model/plain/data.csv"): "--dataset",
+        ("forward", *helpers.QUICK, "--artifact-dir", "model/plain"): "--artifact-dir",
+    }.items():
+        status, _, err = cubic(*arguments)
+        assert (status, "holds its own files alone; name another with " + flag in " ".join(err.split())) == (1, True)
+    assert sorted(os.listdir("model/plain")) == before
+    Path("run.json").write_text("{}")  # of another program, beside the dataset
+    assert cubic("inspect", "plain", "--save", "plain.md")[0] == 0
+    assert cubic("generate", "--n", 5, "--force")[0] == 0
+
+
+def test_a_record_beyond_the_memory_keeps_no_list_from_the_others(cubic, here, monkeypatch):
+    read_text = Path.read_text
+
+    def exhausted(path, *arguments, **options):
+        if "plain" in str(path):
+            raise MemoryError
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", exhausted)
+    status, out, _ = cubic("inspect", "--list")
+    assert status == 0
+    assert "there is not enough memory to read model/plain/run.json" in " ".join(out.split())
+    assert "scaled " in out
+
+
 def test_a_limit_of_open_files_is_no_damage(cubic, here, monkeypatch):
     def fail(self):
         raise pl.exceptions.PanicException(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +40,9 @@ def generate(
 def write_dataset(config: GenerateConfig, force: bool) -> "Generated":
     from cubic_cli.data import generate as dataset
     from cubic_cli.float32 import FLOAT32_MAX
+    from cubic_cli.runs.files import refuse_in_run
 
+    refuse_in_run(Path(config.dataset), "--dataset")
     with terminal.progress("generating", config.num_dataset, "rows", "rows") as advance:
         summary = dataset.generate(config, force, lambda rows: advance(rows, rows))
     if math.isinf(summary.y_min) or math.isinf(summary.y_max):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cubic_cli.atomic import replacing_file
 from cubic_cli.errors import CubicError, UsageError
-from cubic_cli.runs.files import RECORD
+from cubic_cli.runs.files import refuse_in_run
 
 
 def check_ending(path: str, endings: Sequence[str], flag: str) -> None:
@@ -27,8 +27,7 @@ def write_whole(path: Path, content: bytes, flag: str) -> None:
     """
 
     def check(path: Path) -> None:
-        if (path.parent / RECORD).exists():
-            raise CubicError(f"cannot write {path}: a run's folder holds its own files alone; name another with {flag}")
+        refuse_in_run(path, flag)
         unfit = {
             "a link": path.is_symlink(),
             "a folder": path.is_dir(),
