@@ -12,7 +12,7 @@ from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views import page
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
-from cubic_cli.cli.views.format import GLUE, bar, common_axis, mean, number, percent, r_squared, shorten
+from cubic_cli.cli.views.format import GLUE, bar, common_axis, glued, mean, number, percent, r_squared, shorten
 from cubic_cli.float32 import TENSORS
 from cubic_cli.runs.files import near
 from cubic_cli.runs.record import Record
@@ -273,7 +273,7 @@ def _equal(others: list[dict[str, Any]], records: Sequence[Record], figures: lis
         equal = [row.name.removeprefix(group).strip() for row in members if row.equal]
         if equal:
             said.append(group if len(equal) == len(members) else f"{group} ({', '.join(equal)})")
-    return ", ".join(one.replace(" ", GLUE) for one in said)
+    return ", ".join(map(glued, said))
 
 
 def _verdict(beyond: list[str], tolerance: float) -> Text:

@@ -16,6 +16,11 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 NO_NUMBER = "×"  # in a sparkline: a batch, or a bucket of them, whose loss is not finite
 
 
+def glued(text: str) -> str:
+    """Return text that no end of a line parts."""
+    return text.replace(" ", GLUE)
+
+
 def number(value: float | None) -> str:
     """Return a number for a screen: five significant digits, grouped; `–` is none."""
     if value is None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cubic_cli.analysis.iteration import Values
 from cubic_cli.cli.views.blocks import BAD, GOOD, QUIET, WARNING, Column, Facts, Grid, Heading, Lines, Screen
-from cubic_cli.cli.views.format import GLUE, SHADES, number, shade, three_decimals
+from cubic_cli.cli.views.format import GLUE, SHADES, glued, number, shade, three_decimals
 from cubic_cli.config import Activation
 from cubic_cli.data.source import spread_indices
 from cubic_cli.float32 import Float64
@@ -101,15 +101,15 @@ def _heat_map(units: Float64) -> tuple[list[Text], Text]:
     def ramp(glyphs: str, *shares: float) -> Text:
         return Text.assemble(*((glyph, _colour(share, 1.0)) for glyph, share in zip(glyphs, shares, strict=True)))
 
-    parts = [Text.assemble(("·", _ZERO), f"{GLUE}is{GLUE}0")]
+    parts = [Text.assemble(("·", _ZERO), glued(" is 0"))]
     if (units[finite] < 0).any():
         below = ramp("=-", -0.75, -0.25)
-        parts.insert(0, Text.assemble(f"below{GLUE}0{GLUE}(blue){GLUE}", below, f"{GLUE}from{GLUE}{number(-largest)}"))
+        parts.insert(0, Text.assemble(glued("below 0 (blue) "), below, glued(f" from {number(-largest)}")))
     if (units[finite] > 0).any():
         above = ramp(SHADES, 0.125, 0.375, 0.625, 0.875)
-        parts.append(Text.assemble(f"above{GLUE}0{GLUE}(red){GLUE}", above, f"{GLUE}to{GLUE}{number(largest)}"))
+        parts.append(Text.assemble(glued("above 0 (red) "), above, glued(f" to {number(largest)}")))
     if not finite.all():
-        parts.append(Text.assemble(("?", _NO_NUMBER), f"{GLUE}is{GLUE}not{GLUE}finite"))
+        parts.append(Text.assemble(("?", _NO_NUMBER), glued(" is not finite")))
     return lines, Text(", ").join(parts)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from rich.text import Text
 
-from cubic_cli import config as cfg
 from cubic_cli.cli.views.blocks import (
     BAD,
     GOOD,
@@ -33,6 +32,7 @@ from cubic_cli.cli.views.format import (
     GLUE,
     buckets,
     duration,
+    glued,
     many,
     number,
     r_squared,
@@ -42,6 +42,7 @@ from cubic_cli.cli.views.format import (
     sparkline,
 )
 from cubic_cli.cli.views.tensors import EQUATIONS, SYMBOLS, table
+from cubic_cli.config import ForwardConfig
 from cubic_cli.float32 import shortest
 from cubic_cli.runs.damage import unless_damaged
 from cubic_cli.runs.files import near
@@ -66,12 +67,9 @@ class View(NamedTuple):
 
 
 def screen(record: Record, losses: "Float32 | None", width: int) -> Screen:
-    """Return the screen of a run, for a terminal of `width` cells; damaged parts of the record are not shown.
+    """Return the screen of a run, for a terminal of `width` cells, without the parts of the record that are damaged.
 
-    Args:
-        record: the run's.
-        losses: those of the batches of one epoch, `[K]`; None leaves them out.
-        width: of the terminal.
+    `losses` are those of the batches of one epoch, `[K]`; None leaves them out.
     """
     return show(View(record, losses, width), _SECTIONS)
 
@@ -105,32 +103,32 @@ def _heading(view: View) -> Heading:
 
 def _data(view: View) -> Facts:
     data, config = view.record.dataset, view.record.config
-    batches = -(-data.rows // config.batch_size)
     where = "arrays" if data.path is None else near(data.path)
-    text = Text(f"{where}: {many(data.rows, 'sample')} in {many(batches, 'batch', 'batches')} of ")
-    text.append(f"{min(config.batch_size, data.rows):,}, {many(config.num_epochs, 'epoch')}, ")
-    text.append(f"{many(view.record.iterations, 'iteration')}")
+    batches = many(-(-data.rows // config.batch_size), "batch", "batches")
+    said = (
+        f"{where}: {many(data.rows, 'sample')} in {batches} of {min(config.batch_size, data.rows):,}, "
+        f"{many(config.num_epochs, 'epoch')}, {many(view.record.iterations, 'iteration')}"
+    )
     if config.scaling != "none":
         ranges = (f"{name} from {number(c.min)} to {number(c.max)}" for name, c in (("x", data.x), ("y", data.y)))
-        text.append(f"; {', '.join(r.replace(' ', GLUE) for r in ranges)} before {config.scaling} scaling")
-    return _fact("data", text)
+        said += f"; {', '.join(map(glued, ranges))} before {config.scaling} scaling"
+    return _fact("data", said)
 
 
 def _device(view: View) -> Facts:
     device, versions = view.record.device, view.record.versions
-    kind = device.kind if device.kind != device.platform else ""
-    text = Text(f"{device.devices}{GLUE}×{GLUE}{device.platform}" if device.devices > 1 else device.platform)
-    text.append(f" ({kind})" if kind else "")
-    text.append(f" in {device.processes:,} processes" if device.processes > 1 else "")
-    text.append(f", matmul precision {device.matmul_precision}")
-    text.append("".join(f", {name}{GLUE}{versions[name]}" for name in ("jax", "numpy", "cubic") if name in versions))
-    return _fact("device", text)
+    name = glued(f"{device.devices} × {device.platform}") if device.devices > 1 else device.platform
+    kind = f" ({device.kind})" if device.kind != device.platform else ""
+    processes = f" in {device.processes:,} processes" if device.processes > 1 else ""
+    made_by = [glued(f"{name} {versions[name]}") for name in ("jax", "numpy", "cubic") if name in versions]
+    said = [f"{name}{kind}{processes}", f"matmul precision {device.matmul_precision}", *made_by]
+    return _fact("device", ", ".join(said))
 
 
 def _settings(view: View) -> Facts | None:
     """The settings that differ from the default, each with where it came from."""
     config, sources = view.record.config.model_dump(mode="json"), view.record.sources
-    defaults = cfg.ForwardConfig().as_json()
+    defaults = ForwardConfig().as_json()
     names = [name for name in sources if name in config and config[name] != defaults.get(name)]
     if getattr(view.record, "parameters_file", None) is not None:  # it gives these
         names = [name for name in names if name not in ("hidden_size", "initializer")]
@@ -150,7 +148,7 @@ def network(view: View) -> Facts:
         f"→ z2 = {EQUATIONS['z2']} {shape(z2)}",
         "→ loss",
     ]
-    return _fact("network", " ".join(step.replace(" ", GLUE) for step in steps))
+    return _fact("network", " ".join(map(glued, steps)))
 
 
 def parameters(view: View) -> Facts:
@@ -192,7 +190,7 @@ def loss(view: View) -> Facts | Grid:
     if view.width < _ROOM:
         said = [*(f"{name} {number(value)}" for name, value in (*as_read, *held)), f"R² {fit}"]
         text = Text.assemble((number(record.loss), "bold"), f"{GLUE}· ")
-        return _fact("loss", text.append(f"{GLUE}· ".join(item.replace(" ", GLUE) for item in said)))
+        return _fact("loss", text.append(f"{GLUE}· ".join(map(glued, said))))
     figures = [("of the network", record.loss), *held]
     largest = max((value for _, value in figures if math.isfinite(value)), default=0.0) or 1.0
     bars = {name: "█" * round(value / largest * _BAR) for name, value in figures if math.isfinite(value)}
@@ -226,7 +224,7 @@ def losses_in_words(losses: "Float32") -> str:
     if len(losses) == 1 or mean <= 0:
         return said
     times = f"{number(float(losses[worst]) / mean)}{GLUE}times the mean"
-    where = f"--epoch 1 --batch {worst + 1}".replace(" ", GLUE)
+    where = glued(f"--epoch 1 --batch {worst + 1}")
     return f"{said}; the worst is batch{GLUE}{worst + 1:,}, {times} ({where} shows it)"
 
 
@@ -259,11 +257,9 @@ def _verification(view: View) -> Facts:
 
 def _timing(view: View) -> Facts:
     timing = view.record.timing
-    return _fact(
-        "speed",
-        f"{duration(timing.epoch_seconds)} an epoch, {number(timing.samples_per_second)}{GLUE}samples/s; "
-        f"compiled in {duration(timing.compile_seconds)}",
-    )
+    rate = f"{number(timing.samples_per_second)}{GLUE}samples/s"
+    compiled = f"compiled in {duration(timing.compile_seconds)}"
+    return _fact("speed", f"{duration(timing.epoch_seconds)} an epoch, {rate}; {compiled}")
 
 
 def gradients(view: View) -> Grid | None:
@@ -271,11 +267,10 @@ def gradients(view: View) -> Grid | None:
     gradients = view.record.gradients
     if gradients is None:
         return None
-    words, numbers = ("gradient", "shape"), {name: name for name in ("norm", "min", "max")}
-    numbers["step_ratio"] = "step / parameter"
-    columns = [*(Column(name, False) for name in words), *map(Column, numbers.values())]
+    columns = [Column("gradient", False), Column("shape", False)]
+    columns += map(Column, ("norm", "min", "max", "step / parameter"))
     rows = [
-        (f"∂loss/∂{SYMBOLS.get(p.name, p.name)}", shape(p.shape), *(number(getattr(p, name)) for name in numbers))
+        (f"∂loss/∂{SYMBOLS.get(p.name, p.name)}", shape(p.shape), *map(number, (p.norm, p.min, p.max, p.step_ratio)))
         for p in gradients.parameters
     ]
     rate = number(gradients.largest_learning_rate)
@@ -288,7 +283,7 @@ def _findings(view: View) -> Bullets | None:
     found = by_level(view.record.findings)
     counts = {level: sum(finding.level == level for finding in found) for level in _LEVELS}
     said = ", ".join(many(count, level) for level, count in counts.items() if count)
-    items = [Bullet(finding.id, _glued(finding.text), finding.level) for finding in found]
+    items = [Bullet(finding.id, _join(finding.text), finding.level) for finding in found]
     return Bullets("what the numbers say" + (f" ({said})" if said else ""), items) if items else None
 
 
@@ -300,7 +295,7 @@ def by_level(findings: Sequence[Finding]) -> list[Finding]:
 _LEVELS = ("error", "warning", "note")
 
 
-def _glued(text: str) -> str:
+def _join(text: str) -> str:
     """Join what belongs together: `batch 7`, and both ends of an arrow."""
     return re.sub(r"\b(epoch|batch|row|layer) (?=\d)", rf"\1{GLUE}", text).replace(" → ", f"{GLUE}→{GLUE}")
 

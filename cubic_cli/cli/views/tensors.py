@@ -1,6 +1,5 @@
 """The table of a run's tensors and parameters, in the order of the data flow, with a histogram of each on one axis."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from cubic_cli.analysis.scaled import as_scaled
 from cubic_cli.analysis.shape import share
 from cubic_cli.cli.views.blocks import BAD, Column, Grid, fit
 from cubic_cli.cli.views.format import Axis, bar, common_axis, mean, number, percent, shape
-from cubic_cli.runs.record import Dataset, Parameter, Record, Summary, Tensor
+from cubic_cli.runs.record import Parameter, Record, Summary, Tensor
 
 EQUATIONS = {"z1": "x·W1 + b1", "a1": "{activation}(z1)", "z2": "a1·W2 + b2", "loss": "mean((z2 − y)²)"}
 SYMBOLS = {
@@ -25,6 +24,8 @@ FLOW = ("x", "W1", "b1", "z1", "a1", "W2", "b2", "z2", "y", "loss")
 # finite; the tensor, its minimum and its maximum always stay.
 DROP = ("equation", "50 %", ("1 %", "99 %"), ("bytes", "FLOPs"), "std", "shape", "zeros", "mean")
 _NOT_FINITE = "not finite"
+_WORDS = ("tensor", "equation", "shape")
+_NUMBERS = ("bytes", "FLOPs", "min", "max", "mean", "std", *QUANTILES.values(), "zeros", _NOT_FINITE)
 
 
 class _Row(NamedTuple):
@@ -36,19 +37,15 @@ class _Row(NamedTuple):
 
 
 def table(record: Record, width: int) -> Grid:
-    """Return the table for a terminal of `width` cells; the loss, which has other units, has no histogram."""
+    """Return the table for a terminal of `width` cells; a column that no row fills is left out."""
     rows = _rows(record)
     axis = _axis(rows, width)
-    title = axis.header()
-    quantiles = [name for key, name in QUANTILES.items() if any(key in _quantiles(row) for row in rows.values())]
-    measured = [name for name, key in (("bytes", "bytes"), ("FLOPs", "flops")) if _any(rows, key)]
-    names = ["tensor", "equation", "shape", *measured, "min", "max", "mean", "std", *quantiles, "zeros", _NOT_FINITE]
-    left = ("tensor", "equation", "shape")
-    columns = [*(Column(name, name not in left) for name in names), Column(title, False, True)]
     cells = [_cells(name, row, record.config.activation, axis) for name, row in rows.items()]
-    drop = DROP if any(row.nonfinite for row in rows.values()) else (_NOT_FINITE, *DROP)
+    names = [name for name in (*_WORDS, *_NUMBERS) if any(row.get(name) for row in cells)]
+    columns = [*(Column(name, name in _NUMBERS) for name in names), Column(axis.header(), False, True)]
     lines = [[row.get(name, "") for name in (*names, "")] for row in cells]
-    grid = Grid("", columns, lines, (*drop, title))
+    drop = DROP if any(row.nonfinite for row in rows.values()) else (_NOT_FINITE, *DROP)
+    grid = Grid("", columns, lines, (*drop, axis.header()))
     return replace(grid, note=_note(record, axis, {column.name for column in fit(grid, width).columns}))
 
 
@@ -68,26 +65,14 @@ def _note(record: Record, axis: Axis, shown: set[str]) -> str:
 
 
 def _rows(record: Record) -> dict[str, _Row]:
-    scaled, data = as_scaled(record), record.dataset
-    rows = {"x": _column(scaled.x, data, "x", record), "y": _column(scaled.y, data, "y", record)}
+    scaled, data, rows = as_scaled(record), record.dataset, {}
+    for name, summary, seen in (("x", scaled.x, data.x), ("y", scaled.y, data.y)):  # as the network got them
+        counted = record.version > 1
+        rows[name] = _Row(summary, (data.rows,), seen.nan + seen.posinf + seen.neginf if counted else None)
     rows |= {tensor.name: _Row(tensor, tensor.shape, tensor.nonfinite) for tensor in record.tensors}
     parameters = getattr(record, "parameters", ())  # damaged, they are left out
     rows |= {SYMBOLS.get(entry.name, entry.name): _Row(entry, entry.shape) for entry in parameters}
     return {name: rows[name] for name in (*FLOW, *rows) if name in rows}
-
-
-def _column(summary: Summary, data: Dataset, name: str, record: Record) -> _Row:
-    """A column of the dataset as the network got it; a record of schema 1 does not count what is not finite there."""
-    seen = data.x if name == "x" else data.y
-    return _Row(summary, (data.rows,), seen.nan + seen.posinf + seen.neginf if record.version > 1 else None)
-
-
-def _quantiles(row: _Row) -> Mapping[str, float]:
-    return (row.entry.quantiles if isinstance(row.entry, Tensor) else None) or {}
-
-
-def _any(rows: dict[str, _Row], name: str) -> bool:
-    return any(getattr(row.entry, name, None) is not None for row in rows.values())
 
 
 def _axis(rows: dict[str, _Row], width: int) -> Axis:
@@ -97,10 +82,11 @@ def _axis(rows: dict[str, _Row], width: int) -> Axis:
 
 
 def _cells(name: str, row: _Row, activation: str, axis: Axis) -> dict[str, str | Text]:
-    entry, quantiles = row.entry, _quantiles(row)
+    """Return the cells of one row; the loss, which has other units, has no histogram."""
+    entry, lost = row.entry, row.nonfinite
+    quantiles = getattr(entry, "quantiles", None) or {}
     counts = {"bytes": getattr(entry, "bytes", None), "FLOPs": getattr(entry, "flops", None)}
     heights = None if isinstance(entry, Summary) else share(entry, axis.edges)
-    lost = row.nonfinite
     return {
         "tensor": name,
         "equation": EQUATIONS.get(name, "").format(activation=activation),
