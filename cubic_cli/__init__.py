@@ -5,15 +5,21 @@ TYPE_CHECKING = False  # `typing` takes milliseconds in which Ctrl-C would be Py
 if TYPE_CHECKING:
     from typing import Any
 
+    from cubic_cli.errors import CubicError
     from cubic_cli.experiments.python import forward
     from cubic_cli.runs.record import record_schema
     from cubic_cli.runs.run import load_run
 
     __version__: str
-__all__ = ["__version__", "forward", "load_run", "record_schema"]
+__all__ = ["CubicError", "__version__", "forward", "load_run", "record_schema"]
 
 
-_PLACES = {"forward": "experiments.python", "load_run": "runs.run", "record_schema": "runs.record"}
+_PLACES = {
+    "CubicError": "errors",
+    "forward": "experiments.python",
+    "load_run": "runs.run",
+    "record_schema": "runs.record",
+}
 
 
 def __getattr__(name: str) -> "Any":

@@ -167,7 +167,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
 
 
 def test_the_package_shows_what_it_has():
-    assert {"load_run", "record_schema", "__version__"} <= set(dir(cubic_cli))
+    assert {"CubicError", "forward", "load_run", "record_schema", "__version__"} <= set(dir(cubic_cli))
     assert cubic_cli.load_run is load_run
     assert ">>> run = cubic_cli.load_run(" in inspect.getdoc(cubic_cli.load_run)
     with pytest.raises(AttributeError, match="no attribute 'load_runs'"):

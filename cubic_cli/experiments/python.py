@@ -160,6 +160,8 @@ def _columns(x: Any, y: Any, most: int | None) -> tuple[NDArray[np.float32], NDA
         raise UsageError("forward: y is missing; give two arrays, or the path of a dataset")
     found = []
     for name, given in (("x", x), ("y", y)):
+        if np.ma.is_masked(given):  # NumPy would take what is under the mask
+            raise UsageError(f"{name}: some numbers are masked; leave these samples out of x and of y")
         values = np.asarray(given)
         if values.dtype.kind not in "iuf" and values.dtype.name != "bfloat16":
             raise UsageError(f"{name}: found {values.dtype}; expected numbers")

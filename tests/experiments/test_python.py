@@ -81,6 +81,7 @@ def test_process_is_as_it_was_in_any_thread(monkeypatch):
         ((X, Y[:-1]), {}, "equally many"),
         ((X,), {}, "y is missing"),
         ((["a"], [1]), {}, "expected numbers"),
+        ((np.ma.masked_greater([1.0, 2.0], 1), [1, 2]), {}, "x: some numbers are masked"),
         (([1e39], [1]), {}, "outside the range of float32"),
         (([], []), {}, "at least 1"),
         ((X, Y), {"hidden_size": 0}, "hidden_size: found 0"),
@@ -91,7 +92,21 @@ def test_process_is_as_it_was_in_any_thread(monkeypatch):
         ((X, Y), {"parameters": {}}, "weight or a bias is missing"),
         ((X, Y), {"run_name": "../up"}, "run_name"),
     ],
-    ids=["lengths", "no y", "text", "too large", "empty", "width", "word", "no truth", "device", "file", "net", "name"],
+    ids=[
+        "lengths",
+        "no y",
+        "text",
+        "mask",
+        "too large",
+        "empty",
+        "width",
+        "word",
+        "no truth",
+        "device",
+        "file",
+        "net",
+        "name",
+    ],
 )
 def test_one_error(arguments, named, said):
     with pytest.raises(CubicError, match=said.replace("[", r"\[")):
