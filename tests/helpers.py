@@ -19,7 +19,8 @@ MAIN = INTERRUPTIBLE + "from cubic_cli.__main__ import main; main()"
 N, B, H = 103, 10, 9
 # The same for what needs many samples, or batches that stand in rows.
 MANY, ROWS = 39_990, 1_000
-QUICK = ("--num-samples", "20", "--num-epochs", "2", "--hidden-size", "3")  # of `forward`: small and soon done
+SHAPE = ("--num-samples", str(N), "--batch-size", str(B), "--hidden-size", str(H))  # of `forward`
+QUICK = ("--num-samples", "20", "--num-epochs", "2", "--hidden-size", "3")  # still smaller, of ReLU as it comes
 
 
 def samples(n, seed=0):

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import records
-from helpers import B, H, N, samples
+from helpers import SHAPE, B, H, N, samples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -37,7 +37,6 @@ SETTINGS = {
     "plain": (),
     "scaled": ("--scaling", "standard", "--initializer", "he_normal", "--activation", "gelu"),
 }
-SHAPE = ("--num-samples", str(N), "--batch-size", str(B), "--hidden-size", str(H))
 LAST = -(-N // B)  # batch, of three samples
 
 

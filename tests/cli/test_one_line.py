@@ -125,8 +125,8 @@ def test_of_columns(cubic):
 
 @pytest.mark.parametrize("file", ["run.json", "history.parquet", "params.safetensors"])
 def test_of_the_folder_of_a_damaged_run(cubic, file):
-    Path("data.csv").write_text("x,y\n1,2\n3,4\n")
-    assert cubic("forward", "--run-name", "a", "--artifact-dir", EVIL)[0] == 0
+    Path("data.csv").write_text("x,y\n" + "1,2\n3,4\n" * 10)
+    assert cubic("forward", "--run-name", "a", "--artifact-dir", EVIL, *QUICK)[0] == 0
     (Path(EVIL) / "a" / file).write_bytes(b"junk")
     status, _, err = cubic("inspect", "--artifact-dir", EVIL, "--epoch", 1, "--batch", 1)
     assert status == 1

@@ -159,7 +159,7 @@ def test_usage(cubic, arguments):
 
 
 def test_numbers_that_are_not_finite_are_written_out(cubic):
-    make(cubic, helpers.parameters([np.nan, 1.0, 1.0], 0.0, [1.0, np.inf, 1.0], 0.0))
+    make(cubic, helpers.parameters([np.nan, 1.0, 1.0], 0.0, [1.0, np.inf, 1.0], 0.0), *TEN, rows=TWENTY)
     status, out, _ = cubic("inspect", "--row", 1)
     assert status == 0
     assert "relu(NaN) = NaN" in out

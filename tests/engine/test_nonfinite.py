@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
-from helpers import B, H, N
+from helpers import QUICK, B, H, N
 
 from cubic_cli import network
 from cubic_cli.analysis import describe as record
@@ -192,7 +192,7 @@ def test_the_row_is_that_of_the_sample_in_the_file(cubic):
     Path("data.csv").write_text("\n".join(lines) + "\n")
     pl.DataFrame({"x": [1.0] * 12 + [np.nan] + [1.0] * 7, "y": [2.0] * 20}).cast(pl.Float32).write_parquet("d.parquet")
     for dataset in ("data.csv", "d.parquet"):
-        _, out, _ = cubic("forward", "--num-samples", 20, "--hidden-size", H, "--json", "--dataset", dataset)
+        _, out, _ = cubic("forward", *QUICK, "--json", "--dataset", dataset)
         first = json.loads(out)["first_nonfinite"]
         assert (first["batch"], first["row"], first["cause"]) == (2, 13, "data")
 

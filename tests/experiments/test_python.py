@@ -11,6 +11,7 @@ import helpers
 import jax
 import numpy as np
 import pytest
+from helpers import B, H, N
 
 import cubic_cli
 from cubic_cli.config import ForwardConfig
@@ -122,7 +123,7 @@ def test_every_setting_is_an_argument_and_stands_in_the_record():
 
 def test_what_units_do_at_infinite_x_counts():
     """At the finite x all put out 0, and the largest and the smallest x are infinite."""
-    x = np.resize(np.array([np.inf, -np.inf, -1.0], np.float32), 40)
-    run = cubic_cli.forward(x, x, hidden_size=3, num_epochs=1, activation="tanh")
+    x = np.resize(np.array([np.inf, -np.inf, -1.0], np.float32), N)
+    run = cubic_cli.forward(x, x, batch_size=B, hidden_size=H, num_epochs=1, activation="tanh")
     assert run.record["units"]["dead"] == 0
     assert "dead_units" not in [finding["id"] for finding in run.record["findings"]]

@@ -74,13 +74,13 @@ def test_what_someone_added_is_kept():
         *(["--scaling", kind, "--gradients"] for kind in Scaling),
         ["--no-verify"],
         ["--num-samples", 1],
-        ["--num-samples", "all", "--batch-size", 7],
+        ["--num-samples", "all"],
     ],
     ids=lambda words: " ".join(map(str, words)),
 )
 def test_every_record_is_valid_and_one_in_all_places(cubic, tmp_path, settings):
-    cubic("generate", "--n", 20)
-    status, out, _ = cubic("forward", *helpers.QUICK, *settings, "--json")
+    cubic("generate", "--n", helpers.N)
+    status, out, _ = cubic("forward", *helpers.SHAPE, "--num-epochs", 2, *settings, "--json")
     assert status == 0
     check(json.loads(out))
     assert json.loads((tmp_path / "model" / "default_run" / "run.json").read_text()) == json.loads(out)

@@ -73,7 +73,10 @@ def save(run: Run, path: Path) -> None:
         CubicError: the path is a link or a folder, or cannot be written.
         RunError: a file of the run is missing or damaged.
     """
-    write_whole(path, render(draw(run), path.suffix.lower().removeprefix(".")), "--plot")
+    figure = draw(run)
+    with style():
+        _fix_layout(figure)
+    write_whole(path, render(figure, path.suffix.lower().removeprefix(".")), "--plot")
 
 
 def panels(record: Record, losses: Float32 | None) -> dict[str, str]:
@@ -136,7 +139,7 @@ def render(figure: "Figure", kind: str) -> bytes:
 
 
 def draw(run: Run) -> "Figure":
-    """Return the figure of a run, from its record and its history alone.
+    """Return the figure of a run, from its record and its history alone; it is laid out when it is drawn.
 
     Raises:
         RunError: a file of the run is missing or damaged.
@@ -152,7 +155,6 @@ def draw(run: Run) -> "Figure":
         places = [grid[0, :3], grid[0, 3:], *(grid[1, 2 * column : 2 * column + 2] for column in range(3))]
         for place, panel in zip(places, _panels(losses).values(), strict=True):
             panel(figure.add_subplot(place), record)
-        _fix_layout(figure)
     return figure
 
 
