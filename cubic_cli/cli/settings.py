@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from types import GenericAlias
@@ -52,7 +53,8 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
         folder = os.environ.get("ARTIFACT_DIR") or folder
     if folder is None:  # a value that is refused
         return []
-    with contextlib.suppress(RunError):  # a shell would show it between what was typed
+    with contextlib.suppress(RunError), warnings.catch_warnings():  # a shell would show them between what is typed
+        warnings.simplefilter("ignore")
         return [name for name in names.newest_first(Path(folder)) if name.startswith(incomplete)]
     return []
 
