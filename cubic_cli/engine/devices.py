@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import re
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -17,7 +18,8 @@ from cubic_cli.errors import DeviceError, UsageError
 def keep_compiled() -> None:
     """Have JAX keep what it compiles in the user's cache folder; before JAX's first use.
 
-    JAX's own variables move the cache or turn it off. Where the folder cannot be written there is none.
+    JAX's own variables move the cache or turn it off. Where the folder cannot be written there is none, nor where
+    others may write: what it holds is run.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
@@ -26,7 +28,7 @@ def keep_compiled() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK) or not all(map(_is_own, (folder, folder.parent))):
         return
     # A cache that breaks later, or is full, costs time and no more.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
@@ -40,7 +42,14 @@ def _user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
-    return Path(os.environ.get(variable) or Path.home() / ".cache")
+    given = Path(os.environ.get(variable, ""))
+    return given if given.is_absolute() else Path.home() / ".cache"  # the XDG specification passes over others
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether a folder is this user's, and not everybody's to write."""
+    status = folder.stat()
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH)
 
 
 def pick_devices(device: Device) -> list[Any]:

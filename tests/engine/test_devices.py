@@ -7,7 +7,7 @@ import jax
 import polars as pl
 import pytest
 
-from cubic_cli.engine.devices import failed_plugins
+from cubic_cli.engine.devices import failed_plugins, keep_compiled
 
 EXTREMES = [f"{name}_{end}" for name in ("z1", "a1", "z2") for end in ("min", "max")]
 
@@ -24,6 +24,42 @@ def forward(name, arguments, environment):
     )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout), pl.read_parquet(f"model/{name}/history.parquet")
+
+
+@pytest.fixture
+def kept_in(monkeypatch, tmp_path):
+    """Return where what is compiled is kept, None for nowhere, where the user's caches are in a folder."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def where(folder):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+        keep_compiled()
+        return os.environ["JAX_COMPILATION_CACHE_DIR"] or None
+
+    return where
+
+
+def test_what_is_compiled_is_kept_in_the_users_cache_folder(kept_in, tmp_path):
+    assert kept_in(tmp_path / "cache") == str(tmp_path / "cache/cubic/jax")
+    assert kept_in("relative") == kept_in("") == str(tmp_path / "home/.cache/cubic/jax")
+    assert not (tmp_path / "relative").exists()
+
+
+@pytest.mark.parametrize("open_to_all", ["cubic", "cubic/jax"])
+def test_what_others_may_write_is_not_run(kept_in, tmp_path, open_to_all):
+    assert kept_in(tmp_path)
+    (tmp_path / open_to_all).chmod(0o777)
+    assert kept_in(tmp_path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give folders away")
+@pytest.mark.parametrize("of_another", ["cubic", "cubic/jax"])
+def test_what_another_user_keeps_is_not_run(kept_in, tmp_path, of_another):
+    assert kept_in(tmp_path)
+    os.chown(tmp_path / of_another, 65534, -1)
+    assert kept_in(tmp_path) is None
 
 
 @pytest.mark.process
