@@ -25,7 +25,7 @@ class Tuning(NamedTuple):
         chunk: samples dispatched at a time.
         block: samples of a block of the schedule by units.
         unroll: units of the hidden layer in one step of its scan.
-        written_out: whether a step's units are written out one after the other, or are an axis that is reduced.
+        in_cache: whether a block's carry stays in the cache; else each step's sums are added up over the samples.
         plain_values: values of z1 in a block of the plain schedule; bounds its memory.
         resident: samples that stay on the devices from epoch to epoch, where no more are asked for.
         history_values: values of z1 in the epochs after the first, beyond which a program for the history alone is
@@ -35,28 +35,30 @@ class Tuning(NamedTuple):
     chunk: int = 1 << 20
     block: int = 10_000
     unroll: int = 4
-    written_out: bool = True
+    in_cache: bool = True
     plain_values: int = 1 << 21
     history_values: int = 1 << 26
     resident: int = RESIDENT
 
 
 # On a CPU what is known of a block of samples stays in the cache, and more units in a step compile longer and run no
-# faster. On an accelerator all samples are one block a device, for blocks run one after the other.
+# faster. On an accelerator all samples are one block a device, for blocks run one after the other. What is carried goes
+# to the memory and back with every step: so sums are not, unless the activation has exponentials.
 #
-# An NVIDIA H200, JAX 0.11.2, N = 16,384,000, H = 64, G samples/s on the device, B = 10 / 1000:
+# An NVIDIA H200, JAX 0.11.2, N = 16,384,000, H = 64, G samples/s on the device, one epoch at a time, B = 10 / 1000:
 #
-#                                history        all            all, H = 1024   all, gelu
-#     16 units written out       15.3 / 16.4    6.8 / 7.1      0.61            3.1
-#     8                          10.9 / 10.7    4.6 / 4.7
-#     32                         18.3 / 16.8    6.7 / 6.6
-#     16 as an axis, by a scan   16.2 / 17.1    4.1 / 4.3
-#     64 as an axis               4.2 / 4.3     1.6 / 1.6      0.28            1.1
-#     in blocks of 10,000         0.05 / 0.07   0.04
+#                                            history        all            all, H = 1024   all, gelu (N = 2²²)
+#     16 units, sums added up in each step   15.5 / 17.3    8.6 / 8.5      0.83            2.1
+#     16 units, sums carried by sample                      6.5 / 6.8      0.75            3.0
+#     16 units, all but z2 by piece          14.2 / 15.7    6.0 / 8.8      0.82            2.5
+#     32 units                               16.6 / 17.1
+#     64 units as an axis                     4.2 / 4.3     1.6 / 1.6      0.28            1.1
+#     in blocks of 10,000                     0.05 / 0.07   0.04
 #
+# With the next epochs on their way, as in a run, 21.1 / 22.6 and 10.0 / 10.1. 32 units take twice as long to compile.
 # A TPU gets the same, by its documentation alone: vectors lie along the minor axis, as the samples do. It is untried.
 CPU = Tuning()
-GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, plain_values=1 << 26, history_values=1 << 34)
+GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, in_cache=False, plain_values=1 << 26, history_values=1 << 40)
 TPU = GPU
 TUNINGS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 _SAMPLE_BYTES = 256  # that a sample of a chunk may take: 64 were measured, of two chunks on their way and one kept

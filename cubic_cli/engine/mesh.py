@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+_LOCKED = "pinned_host"
+
 
 def spans_processes(devices: Iterable[jax.Device]) -> bool:
     """Return whether the devices are those of several processes."""
@@ -27,6 +29,26 @@ def put(arrays: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     return jax.tree.map(place, arrays)
+
+
+def locks_pages(device: jax.Device) -> bool:
+    """Return whether a device copies to memory of the host that is locked for it."""
+    return device.platform != "cpu" and any(memory.kind == _LOCKED for memory in device.addressable_memories())
+
+
+def start_fetch(arrays: Any) -> Any:
+    """Return arrays on the devices of a mesh, a pytree, on their way to the host; at once. `fetch` waits for them.
+
+    To locked pages, which NumPy then sees as they are: to others a GPU takes five times as long.
+    """
+    first = jax.tree.leaves(arrays)[0]
+    if not first.is_fully_addressable:
+        return arrays
+    if locks_pages(min(first.devices(), key=lambda device: device.id)):
+        return jax.device_put(arrays, jax.tree.map(lambda array: array.sharding.with_memory_kind(_LOCKED), arrays))
+    for array in jax.tree.leaves(arrays):
+        array.copy_to_host_async()  # as soon as it is there
+    return arrays
 
 
 def fetch(arrays: Any) -> Any:

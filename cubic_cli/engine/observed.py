@@ -38,8 +38,8 @@ class Observed(NamedTuple):
     `[D]`, says whether the figures tell all there is: no value was lost for not being finite, no square for being too
     small. `nonfinite` counts the values of z1, a1 and z2 that are not finite; where it is None there are none.
 
-    Of `moments` and `statistics` (`[blocks, 3, pieces]`, their means about `about [blocks, 3]`) one is there where the
-    statistics were asked for.
+    Of `moments`, with the `extremes` of the whole tensors (`[D, 2, 3]`), and `statistics` (`[blocks, 3, pieces]`, their
+    means about `about [blocks, 3]`) one is there where the statistics were asked for.
     """
 
     loss: Any
@@ -53,6 +53,7 @@ class Observed(NamedTuple):
     scale: Any = None
     nonfinite: Any = None
     moments: Moments | None = None
+    extremes: Any = None
     statistics: Statistics | None = None
     about: Any = None
 
@@ -62,8 +63,8 @@ class Chunk:
     """What was seen of K batches that follow each other in one epoch.
 
     `epoch` counts from 1, `first_batch` from 0. The `columns` are the history's: `size`, `loss`, the six extremes over
-    finite values (infinite where there are none), and `nonfinite`, which counts the loss too. `squared_error [K]` is
-    the sum over each batch, in float64. `tensors` are the statistics of z1, a1 and z2 over the chunk, None where they
+    finite values (infinite where there are none), and `nonfinite`, which counts the loss too. `squared_error` is the
+    sum over all of them, in float64. `tensors` are the statistics of z1, a1 and z2 over the chunk, None where they
     were not asked for. `seconds` is what the chunk took, from when the devices could begin with it until this was on
     the host, without compiling; an epoch takes the sum of its chunks.
     """
@@ -71,12 +72,12 @@ class Chunk:
     epoch: int
     first_batch: int
     columns: dict[str, NDArray[Any]]
-    squared_error: NDArray[np.float64]
+    squared_error: float
     tensors: dict[str, Statistics] | None
     seconds: float = 0.0
 
     def __len__(self) -> int:
-        return len(self.squared_error)
+        return len(self.columns["size"])
 
 
 def join(a: Chunk, b: Chunk) -> Chunk:
@@ -121,19 +122,19 @@ def collect(
 
     if seen.scale is None and layout.pieces_per_batch == 1:
         loss = by_batch(seen.loss, np.add)
-        squared_error = np.multiply(loss, sizes, dtype=np.float64)
+        squared_error = float(sizes[0] * loss[:-1].sum(dtype=np.float64) + sizes[-1] * np.float64(loss[-1]))
     else:
         scale = 1.0 if seen.scale is None else np.where(seen.scale == 0, 1.0, seen.scale).astype(np.float64)
         of_pieces = seen.loss.astype(np.float64) / np.square(scale) * layout.piece_sizes(samples)
-        squared_error = by_batch(of_pieces, np.add)
-        loss = _mean(squared_error, sizes)
+        of_batches = by_batch(of_pieces, np.add)
+        loss, squared_error = _mean(of_batches, sizes), float(of_batches.sum())
     ends = {name: by_batch(getattr(seen, name), _widest(name)) for name in EXTREMES}
     nonfinite = layout.nothing()[: len(sizes)]
     if seen.nonfinite is not None:
         nonfinite = by_batch(seen.nonfinite.astype(np.int64), np.add) + ~np.isfinite(loss)
     tensors = None
     if statistics and seen.moments is not None:
-        tensors = _of_moments(seen.moments, layout, hidden, samples, ends)
+        tensors = _of_moments(seen.moments, seen.extremes, layout, hidden, samples)
         if tensors is None:
             return None
     elif statistics and seen.statistics is not None:
@@ -142,7 +143,7 @@ def collect(
     return Chunk(epoch, first_batch, columns, squared_error, tensors)
 
 
-def _mean(squared_error: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+def _mean(squared_error: NDArray[np.float64] | float, sizes: NDArray[np.int64]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", under="ignore"):
         return (squared_error / sizes).astype(np.float32)
 
@@ -164,7 +165,7 @@ def _of_pieces(seen: Statistics, about: NDArray[np.float32]) -> dict[str, Statis
 
 
 def _of_moments(
-    moments: Moments, layout: Layout, hidden: int, samples: int, ends: dict[str, NDArray[np.float32]]
+    moments: Moments, extremes: NDArray[np.float32], layout: Layout, hidden: int, samples: int
 ) -> dict[str, Statistics] | None:
     """Return the statistics of finite tensors from their moments, or None where these cancel or have left the range."""
     devices = len(moments.about)
@@ -175,10 +176,7 @@ def _of_moments(
         shift = moments.total.sum(axis=2, dtype=np.float64) / n
         square = moments.squares.sum(axis=2, dtype=np.float64) / n
         variance = square - shift * shift
-    low, high = (
-        np.array([merged(ends[f"{name}_{end}"]) for name in TENSORS], np.float64)
-        for end, merged in (("min", np.min), ("max", np.max))
-    )
+    low, high = extremes[:, 0].min(axis=0).astype(np.float64), extremes[:, 1].max(axis=0).astype(np.float64)
     about = moments.about.astype(np.float64)
     largest = np.maximum(abs(low - about), abs(high - about))
     told = (variance >= _MIN_RELATIVE_VARIANCE * square) & (largest >= _SQUARES[0]) & (largest <= _SQUARES[1])

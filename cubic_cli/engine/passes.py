@@ -142,14 +142,16 @@ class _Program:
         with undisturbed():
             return mesh.put(placed, self._over)
 
-    def start(self, arrays: Any) -> Any:
-        """Dispatch a chunk; returns at once."""
+    def compute(self, arrays: Any) -> Any:
+        """Dispatch a chunk; returns at once what will be seen of it."""
         with undisturbed():
-            running = self._run(self._parameters, *arrays)
-            for array in jax.tree.leaves(running):
-                if array.is_fully_addressable:
-                    array.copy_to_host_async()  # as soon as it is there
-        return running
+            return self._run(self._parameters, *arrays)
+
+    def start(self, arrays: Any) -> Any:
+        """Dispatch a chunk, whose figures then come to the host; returns at once."""
+        running = self.compute(arrays)
+        with undisturbed():
+            return mesh.start_fetch(running)
 
     def fetch(self, running: Any) -> Observed:
         """Return what was seen of a chunk, once it is, on the host."""
@@ -333,5 +335,5 @@ def gather(chunks: Iterator[Chunk]) -> Epoch:
         tensors = {name: merge(tensors.get(name, EMPTY), part) for name, part in (chunk.tensors or {}).items()}
     columns = {name: np.concatenate([chunk.columns[name] for chunk in seen]) for name in seen[0].columns}
     with np.errstate(over="ignore"):
-        total = sum(float(chunk.squared_error.sum()) for chunk in seen)
+        total = sum(chunk.squared_error for chunk in seen)
         return Epoch(columns, tensors, float(np.float32(total / columns["size"].sum())))

@@ -9,8 +9,8 @@ everything stays in the cache; it takes values for finite, and says where that w
 
 import functools
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +29,19 @@ _ALIASING = 1024  # float32 in a 4 KiB page: arrays of the carry that are a mult
 _ASIDE = 48  # float32, three lines: enough to set them apart
 _TINY = 2.0**-100  # a mean of squares below this may lack some that were below 2⁻¹²⁶ and flushed to zero
 _PIVOT_SAMPLES = 64
+_WIDE = 2.0**126  # a difference from a pivot may leave the range where values are beyond this
 
 # For these f(min z) is min f(z), bit for bit: they do not decrease, and are rounded at most once.
 _MONOTONE = (Activation.relu, Activation.leaky_relu, Activation.identity)
 
 
 def find_pivots(activation: Activation, parameters: Parameters, x: jax.Array) -> Tensors:
-    """Return a number near the mean of each tensor over the samples `x [n]`: its mean over some of these.
+    """Return a number near the mean of each tensor over the samples `x [n]`: its mean over some, from first to last.
 
-    Sums of differences from it, and of their squares, keep their digits however far the values lie from zero.
+    Sums of differences from it, and of their squares, keep their digits however far the values lie from zero. It is
+    zero where the values fill float32's range, which the differences would leave.
     """
-    some = x[:: max(1, x.size // _PIVOT_SAMPLES)][:_PIVOT_SAMPLES, None]
+    some = x[:: -(-x.size // _PIVOT_SAMPLES), None]
     z1 = some * parameters.w1 + parameters.b1[None, :]
     a1 = ACTIVATIONS[activation](z1)
     z2 = jnp.sum(a1 * parameters.w2[:, 0][None, :], axis=1) + parameters.b2
@@ -47,7 +49,8 @@ def find_pivots(activation: Activation, parameters: Parameters, x: jax.Array) ->
     def mean(values: jax.Array) -> jax.Array:
         finite = jnp.isfinite(values)
         share = 1 / jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1.0)
-        return jnp.sum(jnp.where(finite, values, 0.0) * share)  # shares first: a sum may leave the range
+        pivot = jnp.sum(jnp.where(finite, values, 0.0) * share)  # shares first: a sum may leave the range
+        return jnp.where(jnp.any(finite & (jnp.abs(values) > _WIDE)), 0.0, pivot)
 
     return Tensors(*map(mean, (z1, a1, z2)))
 
@@ -95,6 +98,10 @@ def _mask(x: jax.Array, size: jax.Array, axis: int = 1) -> jax.Array:
 
 # --- by units -------------------------------------------------------------------------------------------------------
 
+# w1, b1 and w2 of a few hidden units, `[U]` each; of the first few also b2, from which their part of z2 is added up.
+_Units = tuple[jax.Array, ...]
+_Total = Callable[[jax.Array], jax.Array]  # adds up what is known of the samples, `[n]`, to parts: `[parts]`
+
 
 class _Ends(NamedTuple):
     min: jax.Array
@@ -102,12 +109,16 @@ class _Ends(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """The carry of the scan over units: what is known of each sample, `[pieces · S]`, from the units so far."""
+    """The carry of the scan over units: what is known of each sample, `[n]`, from the units so far.
+
+    The sums are of z1, z1², a1, a1² about pivots, and the zeros of z1 and a1: five by sample, with both zeros in the
+    bits of one float32; or over the samples, `[4, parts]` and `[2, parts]`.
+    """
 
     z2: jax.Array
     z1: _Ends
     a1: _Ends | None  # None where it follows from z1
-    sums: tuple[jax.Array, ...]  # of z1, z1², a1, a1² about pivots; the zeros of both, two int32 in a float32's bits
+    sums: tuple[jax.Array, ...]
 
 
 def by_unit(
@@ -129,15 +140,21 @@ def by_unit(
     of z1; and where squares may have been flushed to zero the loss is next to nothing though not all errors are. Then
     the figures are not `sure`, and the caller repeats the chunk with `plain`.
     """
-    shape, flat_x = x.shape, x.reshape(-1)
-    if tuning.written_out and flat_x.size % _ALIASING == 0:
-        flat_x = jnp.pad(flat_x, (0, _ASIDE), mode="edge")
-    seen = _scan_units(activation, tuning, parameters, about, flat_x)
+    mask = _mask(x, size, axis)
+    by_sample = tuning.in_cache or activation not in _MONOTONE  # with exponentials a GPU is faster so
+    beyond = 0 if by_sample else -x.size % _PARTS
+    if tuning.in_cache and x.size % _ALIASING == 0:
+        beyond = _ASIDE
+    flat, used = jnp.pad(x.reshape(-1), (0, beyond), mode="edge"), jnp.pad(mask.reshape(-1), (0, beyond))
+
+    def total(values: jax.Array) -> jax.Array:
+        values = jnp.where(used, values, 0)
+        return _fold(values) if by_sample else jnp.sum(values.reshape(_PARTS, -1), axis=1, dtype=values.dtype)
 
     def real(values: jax.Array) -> jax.Array:
-        return values[: shape[0] * shape[1]].reshape(shape)
+        return values[: x.size].reshape(x.shape)
 
-    mask = _mask(x, size, axis)
+    seen = _scan_units(activation, tuning, by_sample, parameters, about, flat, total)
     z2 = real(seen.z2)
     error = jnp.where(mask, z2 - y, 0.0)
     loss = jnp.sum(error * error, axis=axis) / jnp.maximum(size, 1).astype(jnp.float32)
@@ -155,109 +172,127 @@ def by_unit(
         z2_min=jnp.min(z2, axis=axis),
         z2_max=jnp.max(z2, axis=axis),
         sure=jnp.all(jnp.isfinite(loss) & jnp.isfinite(z1.min) & jnp.isfinite(z1.max)) & ~flushed,
-        moments=about and _moments(seen, about, mask),
+        moments=about and _moments(seen, about, total),
     )
 
 
 def _scan_units(
-    activation: Activation, tuning: Tuning, parameters: Parameters, about: Tensors | None, x: jax.Array
+    activation: Activation,
+    tuning: Tuning,
+    by_sample: bool,
+    parameters: Parameters,
+    about: Tensors | None,
+    x: jax.Array,
+    total: _Total,
 ) -> _Seen:
-    """Return what is known of each sample of `x [n]` from all hidden units, a few of these at a time."""
+    """Return what is known of the samples `x [n]` from all hidden units, a few of these at a time; sums as totals."""
     hidden, bias, unroll = parameters.b1.size, parameters.b2, tuning.unroll
     steps = hidden // unroll
     empty = _Ends(*(jnp.full(x.shape, end, jnp.float32) for end in (jnp.inf, -jnp.inf)))
     nothing = jnp.zeros(x.shape, jnp.float32)  # also where JAX's default is float64
+    apart = (nothing,) * 4 + (nothing.astype(jnp.int32),) * 2
+    sums: tuple[jax.Array, ...] = ()
+    if about is not None:
+        sums = (nothing,) * 5 if by_sample else _totals(apart, total)
     seen = _Seen(
-        nothing if steps else jnp.broadcast_to(bias, x.shape),
-        empty,
-        None if activation in _MONOTONE else empty,
-        () if about is None else (nothing,) * 5,
+        nothing if steps else jnp.broadcast_to(bias, x.shape), empty, None if activation in _MONOTONE else empty, sums
     )
     units = (parameters.w1[0], parameters.b1, parameters.w2[:, 0])
+    see = functools.partial(_see_units, activation, tuning, about, x)
 
-    def step(seen: _Seen, some: tuple[jax.Array, ...]) -> tuple[_Seen, None]:
-        return _see_units(activation, tuning.written_out, about, x, seen, *some), None
+    def step(seen: _Seen, some: _Units) -> tuple[_Seen, None]:
+        if about is None or by_sample:
+            return see(seen, some), None
+        new = see(seen._replace(sums=apart), some)
+        return new._replace(sums=tuple(map(operator.add, seen.sums, _totals(new.sums, total)))), None
 
     if steps:
         some = (values[: steps * unroll].reshape(steps, unroll) for values in units)
         seen, _ = jax.lax.scan(step, seen, (*some, jnp.pad(bias, (0, steps - 1))))
     if hidden % unroll:
         seen, _ = step(seen, tuple(values[steps * unroll :] for values in units))
+    if about is not None and by_sample:
+        *values, bits = seen.sums
+        zeros = _counts(bits)
+        seen = seen._replace(sums=_totals((*values, zeros >> 16, zeros & 0xFFFF), total))
     return seen
 
 
+def _totals(sums: tuple[jax.Array, ...], total: _Total) -> tuple[jax.Array, ...]:
+    """Return six sums by sample as totals: four of values, `[4, parts]`, and two of zeros, `[2, parts]`."""
+    return tuple(jnp.stack([total(values) for values in some]) for some in (sums[:4], sums[4:]))
+
+
 def _see_units(
-    activation: Activation,
-    written_out: bool,
-    about: Tensors | None,
-    x: jax.Array,
-    seen: _Seen,
-    w1: jax.Array,
-    b1: jax.Array,
-    w2: jax.Array,
-    start: jax.Array | None = None,
+    activation: Activation, tuning: Tuning, about: Tensors | None, x: jax.Array, seen: _Seen, some: _Units
 ) -> _Seen:
-    """Add a few units to what is seen; their part of z2 is added up from `start` on, if given, before the carry's.
+    """Add a few units to what is seen of each sample.
 
-    The units are written out one after the other, or are the major axis of one expression, over which XLA reduces.
-
-    Written out, each figure is written from `x` on, all of it, and every array is float32: so XLA fuses all figures
-    into one loop, and there LLVM computes a unit once. XLA must not find the common parts first (it has no `cse` pass),
-    for it would store them. Products are added in one order that holds for every program: of `a b + c d` LLVM rounds
-    either first.
+    On a CPU each figure is written from `x` on, all of it, and every array is float32: so XLA fuses all figures into
+    one loop, and there LLVM computes a unit once. XLA must not find the common parts first (it has no `cse` pass), for
+    it would store them. Products are added in one order that holds for every program: of `a b + c d` LLVM rounds either
+    first.
     """
-    if not written_out:
-        x, w1, b1, w2 = x[None, :], w1[:, None], b1[:, None], w2[:, None]
-    units = range(w1.size) if written_out else [...]
+    w1, b1, w2, *start = some
+    units = range(w1.size)
 
-    def z1(unit: Any) -> jax.Array:
+    def z1(unit: int) -> jax.Array:
         return x * w1[unit] + b1[unit]
 
-    def a1(unit: Any) -> jax.Array:
+    def a1(unit: int) -> jax.Array:
         z = z1(unit)
         # −0 stays, which no figure shows; one instruction of a CPU, and with `<=` two.
         return jnp.where(z < 0, 0.0, z) if activation is Activation.relu else ACTIVATIONS[activation](z)
 
-    if activation not in _MONOTONE:
-        a1 = functools.cache(a1) if written_out else a1  # exponentials are worth storing
+    if not tuning.in_cache:
+        z1 = functools.cache(z1)  # XLA would find it, and take longer
+    if not tuning.in_cache or activation not in _MONOTONE:
+        a1 = functools.cache(a1)  # exponentials are worth storing
 
-    def is_zero(unit: Any) -> jax.Array:  # of a1; relu compares so anyway
+    def z1_is_zero(unit: int) -> jax.Array:
+        return z1(unit) == 0
+
+    def a1_is_zero(unit: int) -> jax.Array:  # relu compares so anyway
         return z1(unit) <= 0 if activation is Activation.relu else a1(unit) == 0
 
-    def each(value: Callable[[Any], jax.Array], reduce: Callable[..., jax.Array]) -> Iterator[jax.Array]:
-        return (value(unit) if written_out else reduce(value(unit), axis=0) for unit in units)
+    def add(seen: jax.Array, value: Callable[[int], jax.Array]) -> jax.Array:
+        return functools.reduce(operator.add, map(value, units), seen)
 
-    def add(seen: jax.Array, value: Callable[[Any], jax.Array]) -> jax.Array:
-        return functools.reduce(operator.add, each(value, jnp.sum), seen)
+    def add_up(seen: jax.Array, value: Callable[[int], jax.Array]) -> jax.Array:  # of few units first: it rounds less
+        return seen + functools.reduce(operator.add, map(value, units))
 
-    def add_up(seen: jax.Array, value: Callable[[Any], jax.Array]) -> jax.Array:  # of few units first: it rounds less
-        return seen + functools.reduce(operator.add, each(value, jnp.sum))
-
-    def widen(seen: _Ends, value: Callable[[Any], jax.Array]) -> _Ends:
+    def widen(seen: _Ends, value: Callable[[int], jax.Array]) -> _Ends:
         return _Ends(
-            functools.reduce(_smaller, each(value, jnp.min), seen.min),
-            functools.reduce(_larger, each(value, jnp.max), seen.max),
+            functools.reduce(_smaller, map(value, units), seen.min),
+            functools.reduce(_larger, map(value, units), seen.max),
         )
+
+    def count(seen: jax.Array, *kinds: tuple[Callable[[int], jax.Array], int]) -> jax.Array:
+        for unit in units:
+            for is_one, one in kinds:
+                seen = jnp.where(is_one(unit), seen + one, seen)
+        return seen
 
     sums: tuple[jax.Array, ...] = ()
     if about is not None:
-        z, zz, a, aa, bits = seen.sums
-        zeros = _counts(bits)
-        if written_out:
-            for unit in range(w1.size):
-                zeros = jnp.where(is_zero(unit), zeros + 1, zeros)
-                zeros = jnp.where(z1(unit) == 0, zeros + (1 << 16), zeros)
+        z, zz, a, aa, *zeros = seen.sums
+        if len(zeros) == 1:
+            both = count(_counts(zeros[0]), (a1_is_zero, 1), (z1_is_zero, 1 << 16))
+            zeros = [jax.lax.bitcast_convert_type(both, jnp.float32)]
         else:
-            zeros = add(zeros, lambda unit: jnp.where(is_zero(unit), 1, 0) + jnp.where(z1(unit) == 0, 1 << 16, 0))
+            zeros = [count(zeros[0], (z1_is_zero, 1)), count(zeros[1], (a1_is_zero, 1))]
         sums = (
             add_up(z, lambda unit: z1(unit) - about.z1),
             add_up(zz, lambda unit: _square(z1(unit) - about.z1)),
             add_up(a, lambda unit: a1(unit) - about.a1),
             add_up(aa, lambda unit: _square(a1(unit) - about.a1)),
-            jax.lax.bitcast_convert_type(zeros, jnp.float32),
+            *zeros,
         )
-    z2 = add(seen.z2 if start is None else start, lambda unit: a1(unit) * w2[unit])
-    z2 = z2 if start is None else seen.z2 + z2
+
+    def product(unit: int) -> jax.Array:
+        return a1(unit) * w2[unit]
+
+    z2 = seen.z2 + add(start[0], product) if start else add(seen.z2, product)
     return _Seen(z2, widen(seen.z1, z1), seen.a1 and widen(seen.a1, a1), sums)
 
 
@@ -278,20 +313,14 @@ def _counts(bits: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits, jnp.int32)
 
 
-def _moments(seen: _Seen, about: Tensors, mask: jax.Array) -> Moments:
-    """Return the moments of a block, `[3, parts]`, from what is known of each sample."""
-    # Parts are of samples far apart, whatever their batch: sums over the major axis are quick.
-    used = jnp.pad(mask.reshape(-1), (0, seen.z2.size - mask.size))
-
-    def fold(*of_tensors: jax.Array) -> jax.Array:
-        return jnp.stack([_fold(jnp.where(used, values, 0)) for values in of_tensors])
-
-    z, zz, a, aa, bits = seen.sums
-    zeros, z2 = _counts(bits), seen.z2 - about.z2
+def _moments(seen: _Seen, about: Tensors, total: _Total) -> Moments:
+    """Return the moments of a block, `[3, parts]`."""
+    (z, zz, a, aa), (z1_zeros, a1_zeros) = seen.sums
+    z2 = seen.z2 - about.z2
     return Moments(
-        total=fold(z, a, z2),
-        squares=fold(zz, aa, _square(z2)),
-        zeros=fold(zeros >> 16, zeros & 0xFFFF, (seen.z2 == 0).astype(jnp.int32)),
+        total=jnp.stack([z, a, total(z2)]),
+        squares=jnp.stack([zz, aa, total(_square(z2))]),
+        zeros=jnp.stack([z1_zeros, a1_zeros, total((seen.z2 == 0).astype(jnp.int32))]),
         about=jnp.stack(about),
     )
 
@@ -320,7 +349,13 @@ def complete_by_unit(activation: Activation, seen: Observed) -> Observed:
         groups = jnp.sum(rows.reshape(_GROUP, -1, *rows.shape[1:]), axis=0, dtype=values.dtype)
         return jnp.moveaxis(groups, 0, 1).reshape(1, 3, -1)
 
-    if moments is not None:
-        total, squares, zeros, about = moments
-        moments = Moments(over_blocks(total), over_blocks(squares), over_blocks(zeros), about[:1])
-    return seen._replace(a1_min=a1_min, a1_max=a1_max, sure=jnp.all(seen.sure, keepdims=True), moments=moments)
+    seen = seen._replace(a1_min=a1_min, a1_max=a1_max, sure=jnp.all(seen.sure, keepdims=True))
+    if moments is None:
+        return seen
+    total, squares, zeros, about = moments
+    low = [jnp.min(values) for values in (seen.z1_min, a1_min, seen.z2_min)]
+    high = [jnp.max(values) for values in (seen.z1_max, a1_max, seen.z2_max)]
+    return seen._replace(
+        moments=Moments(over_blocks(total), over_blocks(squares), over_blocks(zeros), about[:1]),
+        extremes=jnp.stack([jnp.stack(low), jnp.stack(high)])[None],
+    )

@@ -69,8 +69,7 @@ class Observations:
         for chunk in chunks:
             self.history.add(number, chunk.columns)
             seconds += chunk.seconds
-            with np.errstate(over="ignore"):
-                total += float(chunk.squared_error.sum())
+            total += chunk.squared_error
             if chunk.tensors is not None:
                 self.tensors = {name: merge(seen, chunk.tensors[name]) for name, seen in self.tensors.items()}
                 if self.first_nonfinite is None and chunk.columns["nonfinite"].any():

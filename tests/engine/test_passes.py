@@ -9,7 +9,7 @@ from helpers import parameters as make_parameters
 
 from cubic_cli.config import Activation, Initializer
 from cubic_cli.data.source import Arrays
-from cubic_cli.engine import passes, schedule
+from cubic_cli.engine import mesh, passes, schedule
 from cubic_cli.engine.layout import CPU, GPU
 from cubic_cli.engine.passes import HISTORY, Clock, Pass, gather
 from cubic_cli.float32 import EXTREMES, TENSORS
@@ -89,20 +89,18 @@ def check_against_float64(epoch, parameters, x, y, batch, activation=Activation.
         assert epoch.tensors["a1"].zeros == sum(int((row[1] == 0).sum()) for row in rows)
 
 
-# What an accelerator gets: everything in one block a device, and more units in a step, written out or as an axis.
-ACCELERATORS = {
-    "written out": GPU._replace(unroll=16, written_out=True),
-    "an axis": GPU._replace(unroll=64, written_out=False),
-}
+# What an accelerator gets: one block a device; and several, of parts of a batch, where its memory holds no more.
+ACCELERATORS = {"one block": GPU, "blocks": GPU._replace(chunk=700, block=300)}
 
 
 @pytest.mark.parametrize(
     ("batch", "hidden", "devices", "activation", "tuning"),
     [
-        (1, 1, 1, Activation.identity, "written out"),
-        (50, 33, 3, Activation.relu, "written out"),
-        (10, 3, 3, Activation.leaky_relu, "an axis"),
-        (100, 100, 4, Activation.gelu, "an axis"),
+        (1, 1, 1, Activation.identity, "one block"),
+        (50, 33, 3, Activation.relu, "one block"),
+        (10, 3, 3, Activation.leaky_relu, "one block"),
+        (100, 20, 4, Activation.gelu, "one block"),
+        (1000, 20, 2, Activation.relu, "blocks"),
     ],
 )
 def test_what_an_accelerator_gets_has_equal_figures(batch, hidden, devices, activation, tuning):
@@ -222,6 +220,18 @@ def test_later_epochs_have_the_same_history_and_no_statistics(by_unit):
     assert (HISTORY.name in passing._programs) == by_unit
 
 
+@pytest.mark.parametrize("devices", [1, 3])
+def test_figures_come_through_locked_pages(monkeypatch, devices):
+    """As from a GPU; a CPU can lock pages too."""
+    x, y = samples(N)
+    given = drawn(H, 1), x, y, B, Activation.relu, devices
+    usual = observe(*given)
+    monkeypatch.setattr(mesh, "locks_pages", lambda device: True)
+    locked = observe(*given)
+    assert in_bits(locked.columns) == in_bits(usual.columns)
+    assert locked.tensors == usual.tensors
+
+
 def test_without_statistics_only_the_history_is_compiled():
     x, y = samples(N)
     parameters = drawn(H, 1)
@@ -255,6 +265,18 @@ def test_equal_units_add_up_without_drift():
     epoch = observe(parameters, x, np.zeros_like(x), B, by_unit=True)
     for end, at in (("z2_min", 0), ("z2_max", -1)):
         assert np.abs(epoch.columns[end] / expected[:, at] - 1).max() < 4e-7
+
+
+@by_both_schedules
+@pytest.mark.parametrize("ends", [(-3e38, 3e38), (-3e38, 1e37), (1e38, 3e38)])
+def test_values_that_fill_the_range_of_float32(by_unit, ends):
+    """Sorted, so that the first samples are far from the mean of all."""
+    x = np.linspace(*ends, 103).astype(np.float32)
+    epoch = observe(make_parameters(1, 0, 1, 0), x, x, B, by_unit=by_unit)
+    exact = x.astype(np.float64)
+    z1 = epoch.tensors["z1"]
+    assert abs(z1.mean - exact.mean()) <= 1e-6 * np.abs(exact).max()
+    assert z1.std == pytest.approx(exact.std(), rel=1e-6)
 
 
 @by_both_schedules

@@ -26,7 +26,7 @@ def see(parameters, x, y, activation=Activation.relu, by_unit=False, batch=B):
     """Return what the devices say."""
     passing = Pass(parameters, Arrays(x, y), batch, activation, jax.devices(), by_unit=by_unit)
     (chunk,) = passing.run()
-    loss = float(np.float32(chunk.squared_error.sum() / len(x)))
+    loss = float(np.float32(chunk.squared_error / len(x)))
     return verify.Seen(chunk.columns, chunk.tensors, loss)
 
 
