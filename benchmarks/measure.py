@@ -92,5 +92,10 @@ def met(reached: bool) -> str:
 def report(document: dict[str, Any], tables: list[Table], path: Path | None) -> None:
     """Print the machine and the tables, and write all figures to `path`, if it is given."""
     Console().print(describe(document["machine"]), *tables, sep="\n")
+    keep(document, path)
+
+
+def keep(document: dict[str, Any], path: Path | None) -> None:
+    """Write all figures to `path`, if it is given."""
     if path:
         path.write_text(json.dumps(document, indent=1) + "\n")

@@ -18,6 +18,7 @@ from cubic_cli.reference.network import activate
 
 LOSS, HISTORY, ALL = "loss", "history", "all"
 LEVELS = (LOSS, HISTORY, ALL)
+EPOCHS = 8  # one after the other, where a contender keeps the device busy from one to the next
 _BLOCK = 1 << 14  # samples of the reference at a time
 
 
@@ -62,13 +63,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Run:
-    """A contender, ready to run: called, it returns its figures on the host; `compute` leaves them on the device.
+    """A contender, ready to run: called, it returns its figures on the host.
 
-    A call passes over the samples `epochs` times, and returns the figures of the last; `compute` does once.
+    A call passes over the samples `epochs` times, and returns the figures of the last. `compute` begins one epoch whose
+    figures stay on the device, and `wait` is given what it returned.
     """
 
     figures: Callable[[], "Figures"]
     compute: Callable[[], Any] | None = None
+    wait: Callable[[Any], Any] | None = None
     epochs: int = 1
 
     def __call__(self) -> "Figures":

@@ -33,7 +33,8 @@ def run(command: list[str], folder: Path, **environment: str) -> Cost:
     # An installed cubic is compiled to bytecode: so is this one, by the first run, which is not counted.
     without = {*SETTINGS, "PYTHONDONTWRITEBYTECODE"}
     clean = {name: value for name, value in os.environ.items() if name not in without}
-    clean |= {"PYTHONPATH": str(_ROOT), "XDG_CACHE_HOME": str(folder / "cache"), "NO_COLOR": "1", **environment}
+    path = os.pathsep.join(filter(None, (str(_ROOT), clean.get("PYTHONPATH"))))
+    clean |= {"PYTHONPATH": path, "XDG_CACHE_HOME": str(folder / "cache"), "NO_COLOR": "1", **environment}
     said = folder / "said.txt"
     with said.open("wb") as output:
         started = time.perf_counter()

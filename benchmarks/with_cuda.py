@@ -100,10 +100,6 @@ def fused(problem: Problem, level: str) -> Run:
     def launch() -> None:
         see((blocks,), (threads,), (*arrays, *scalars, out, sums))
 
-    def compute() -> None:
-        launch()
-        cupy.cuda.Device().synchronize()
-
     def figures() -> Figures:
         launch()
         if level == LOSS:
@@ -117,4 +113,4 @@ def fused(problem: Problem, level: str) -> Run:
         nonfinite = (~np.isfinite(total[0:6:2])).astype(int)  # a sum is finite only if each of its values is
         return Figures(loss, low, high, mean, std, total[6:].round().astype(np.int64), nonfinite)
 
-    return Run(figures, compute)
+    return Run(figures, launch, lambda _: cupy.cuda.Device().synchronize())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.problem import ALL, LOSS, Figures, Problem, Run
+from benchmarks.problem import ALL, EPOCHS, LOSS, Figures, Problem, Run, counts, moments
 from cubic_cli.config import Activation, Device
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine.compiler import compile_ahead, options_by_unit
@@ -21,8 +21,6 @@ from cubic_cli.engine.passes import _AHEAD, Pass, _Step, gather, map_blocks
 from cubic_cli.engine.schedule import by_unit
 from cubic_cli.float32 import TENSORS
 from cubic_cli.parameters import Parameters
-
-EPOCHS = 8  # of cubic, one after the other: a pass keeps the devices busy from one to the next
 
 
 def plain(matmul: bool) -> Callable[[Problem, str], Run]:
@@ -47,7 +45,54 @@ def plain(matmul: bool) -> Callable[[Problem, str], Run]:
         arrays = problem.x.reshape(shape), problem.y.reshape(shape), problem.w1, problem.b1, problem.w2, problem.b2
         placed = jax.device_put(arrays, jax.devices()[0])
         run = jax.jit(observe)
-        return Run(lambda: Figures(*jax.device_get(run(*placed))), lambda: jax.block_until_ready(run(*placed)))
+        return Run(lambda: Figures(*jax.device_get(run(*placed))), lambda: run(*placed), jax.block_until_ready)
+
+    return make
+
+
+def by_sample(units: int) -> Callable[[Problem, str], Run]:
+    """Return the maker of a jitted pass over `[H, N]` arrays, or `[N, H]`, reduced over the `units` first.
+
+    For a GPU: there XLA takes minutes to compile the reductions of `[K, B, H]` arrays.
+    """
+
+    def make(problem: Problem, level: str) -> Run:
+        about = problem.about
+
+        def observe(x: Any, y: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> list[Any]:
+            z1 = x * w1 + b1
+            a1 = jnp.maximum(z1, 0)
+            z2 = jnp.sum(a1 * w2, axis=units) + b2
+
+            def by_batch(reduce: Callable[..., Any], *of_samples: Any) -> Any:
+                return jnp.stack([reduce(values.reshape(-1, problem.batch), axis=1) for values in of_samples])
+
+            loss = by_batch(jnp.mean, jnp.square(z2 - y))[0]
+            if level == LOSS:
+                return [loss]
+            low, high = jnp.min(z1, axis=units), jnp.max(z1, axis=units)
+            seen = [loss, by_batch(jnp.min, low, jax.nn.relu(low), z2), by_batch(jnp.max, high, jax.nn.relu(high), z2)]
+            if level != ALL:
+                return seen
+            away = [t - pivot for t, pivot in zip((z1, a1, z2), about, strict=True)]
+            kinds = [[jnp.sum(t) for t in away], [jnp.sum(t * t) for t in away]]
+            kinds += [[jnp.sum(t == 0) for t in (z1, a1, z2)], [jnp.sum(~jnp.isfinite(t)) for t in (z1, a1, z2)]]
+            return seen + [jnp.stack(kind) for kind in kinds]
+
+        w1, b1, w2 = (np.expand_dims(values, 1 - units) for values in (problem.w1, problem.b1, problem.w2))
+        arrays = np.expand_dims(problem.x, units), problem.y, w1, b1, w2, problem.b2
+        placed = jax.device_put(arrays, jax.devices()[0])
+        run = jax.jit(observe)
+
+        def figures() -> Figures:
+            seen = jax.device_get(run(*placed))
+            if level != ALL:
+                return Figures(*seen)
+            loss, low, high, total, squares, *counted = seen
+            sums = (values.astype(np.float64) for values in (total, squares))
+            return Figures(loss, low, high, *moments(counts(problem), *sums, about), *counted)
+
+        return Run(figures, lambda: run(*placed), jax.block_until_ready)
 
     return make
 
@@ -85,10 +130,25 @@ def cubic(problem: Problem, level: str) -> Run:
         )
         return Figures(epoch.columns["loss"], low, high, *fields)
 
-    def compute() -> None:
-        jax.block_until_ready([observed._dispatch(step).running for step in steps])
+    program = observed._program(observed._usual)
 
-    return Run(run, compute, EPOCHS)
+    def compute() -> Any:
+        return [program.compute(observed._arrays(program, step)) for step in steps]
+
+    return Run(run, compute, jax.block_until_ready, EPOCHS)
+
+
+def fetch(problem: Problem, level: str) -> Run:
+    """Return what brings a history that lies on the device to the host, as JAX does when it is asked for it."""
+    found = cubic(problem, level)()
+    placed = jax.device_put((found.loss, *found.low, *found.high), jax.devices()[0])
+    again = jax.jit(lambda arrays: [array + 0 for array in arrays])  # an array keeps what was fetched of it
+
+    def run() -> Figures:
+        loss, *ends = jax.device_get(again(placed))
+        return Figures(loss, np.array(ends[:3]), np.array(ends[3:]))
+
+    return Run(run)
 
 
 def unobserved(problem: Problem, level: str) -> Run:
@@ -114,4 +174,4 @@ def unobserved(problem: Problem, level: str) -> Run:
         loss = np.asarray(program(parameters, *placed)).reshape(-1)[: problem.batches * places.pieces_per_batch]
         return Figures(loss.reshape(problem.batches, -1).mean(axis=1))
 
-    return Run(run, lambda: jax.block_until_ready(program(parameters, *placed)))
+    return Run(run, lambda: program(parameters, *placed), jax.block_until_ready)

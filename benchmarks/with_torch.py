@@ -30,7 +30,7 @@ def device() -> str:
     return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
 
 
-def _wait() -> None:
+def _wait(seen: Any) -> None:
     import torch
 
     if device() == "cuda":
@@ -140,10 +140,6 @@ FORMULATIONS: dict[str, Callable[[Problem, str], Callable[[], Any]]] = {
 
 
 def _figures(problem: Problem, level: str, run: Callable[[], Any]) -> Run:
-    def compute() -> None:
-        run()
-        _wait()
-
     def seen() -> Figures:
         loss, *rest = run()
         loss = loss.cpu()
@@ -154,7 +150,7 @@ def _figures(problem: Problem, level: str, run: Callable[[], Any]) -> Run:
         mean, std = moments(counts(problem), total.astype(np.float64), squares.astype(np.float64), problem.about)
         return Figures(loss.numpy(), low, high, mean, std, zeros, nonfinite)
 
-    return Run(seen, compute)
+    return Run(seen, run, _wait)
 
 
 def eager(formulation: str) -> Callable[[Problem, str], Run]:
