@@ -122,10 +122,10 @@ def test_a_figure_does_not_hang_on_the_user_s_settings(monkeypatch):
     import matplotlib
 
     run, ours, theirs = small(), Path("ours.svg"), Path("theirs.svg")
-    plot.save(run, ours)
+    plot.save(plot.draw(run), ours)
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     with matplotlib.rc_context({"text.usetex": True, "font.size": 40, "axes.facecolor": "black"}):
-        plot.save(run, theirs)
+        plot.save(plot.draw(run), theirs)
     assert theirs.read_bytes() == ours.read_bytes()
 
 

@@ -313,7 +313,7 @@ def _run(folder: Path, save: str | None, plot: str | None, json: bool) -> None:
     if plot is not None:
         from cubic_cli.cli.views import plot as plotting
 
-        plotting.save(load_run(folder), Path(plot))
+        plotting.save(plotting.draw(load_run(folder)), Path(plot))
         terminal.tell(f"drawn in {plot}")
 
 

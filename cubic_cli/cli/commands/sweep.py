@@ -73,11 +73,10 @@ def sweep(
     if not json:
         terminal.tell(_sum_up(outcomes, Path(base.artifact_dir)))
     if plot is not None:
-        from cubic_cli.cli.views.files import write_whole
-        from cubic_cli.cli.views.plot import render
+        from cubic_cli.cli.views import plot as plotting
         from cubic_cli.cli.views.sweep_plot import draw
 
-        write_whole(Path(plot), render(draw(grown), Path(plot).suffix.lower()[1:]), "--plot")
+        plotting.save(draw(grown), Path(plot))
         terminal.tell(f"drawn in {plot}")
     _refuse(outcomes, base.fail_on)
 

@@ -139,9 +139,17 @@ def escape(text: str) -> str:
     return html.escape(printable(tilde(text))).replace(GLUE, "&nbsp;")
 
 
+def sentence(text: str) -> str:
+    """Return a sentence as HTML, in which code and flags look so, and no line parts them."""
+    return _CODE.sub(lambda code: f"<code>{code[1] or code[2]}</code>", escape(text))
+
+
+_CODE = re.compile(r"`([^`]+)`|(?<![\w-])(--[a-z][a-z-]*)")
+
+
 def paragraph(text: str, kind: str = "") -> str:
-    """Return a line of words, of a class."""
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    """Return sentences, of a class."""
+    return f'<p class="{kind}">{sentence(text)}</p>' if kind else f"<p>{sentence(text)}</p>"
 
 
 def render(cell: Cell) -> str:
@@ -201,17 +209,12 @@ def facts(rows: Iterable[tuple[str, Cell]]) -> str:
 
 
 def findings(found: Iterable[tuple[str, str, str]]) -> str:
-    """Return findings: the level of each in words, its id, and its sentence, where code and flags look so."""
+    """Return findings: the level of each in words, its id, and its sentence."""
     items = []
     for level, name, said in found:
         head = f'<span class="{_LEVELS.get(level, "strong")}">{escape(level)}: {escape(name)}</span>'
-        text = re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z][a-z-]*)", _code, escape(said))
-        items.append(f"<li>{head}: {text}</li>")
+        items.append(f"<li>{head}: {sentence(said)}</li>")
     return f"<ul>{''.join(items)}</ul>"
-
-
-def _code(found: re.Match[str]) -> str:
-    return f"<code>{found[1] or found[2]}</code>"
 
 
 def verdict(kind: str, word: str, said: str) -> str:
@@ -223,7 +226,7 @@ def verdict(kind: str, word: str, said: str) -> str:
         said: the rest of the sentence.
     """
     sign = {"good": "✓", "bad": "✗"}.get(kind, "–")
-    return f'<p class="verdict {kind}">{sign} {escape(word)}<span>{escape(said)}</span></p>'
+    return f'<p class="verdict {kind}">{sign} {escape(word)}<span>{sentence(said)}</span></p>'
 
 
 def figure(svg: str, name: str, title: str, words: str, kind: str = "") -> str:
@@ -243,7 +246,7 @@ def figure(svg: str, name: str, title: str, words: str, kind: str = "") -> str:
     return f"<figure{mark}>{picture}<figcaption>{escape(words)}</figcaption></figure>"
 
 
-NO_FIGURE = '<p class="quiet">There is no figure, for matplotlib is missing: <code>pip install matplotlib</code>.</p>'
+NO_FIGURE = paragraph("There is no figure, for matplotlib is missing: `pip install matplotlib`.", "quiet")
 
 # Matplotlib's own colours, beside those of `LIGHT`, which `plot` draws with.
 _DRAWN = {code: name for name, code in LIGHT.items()} | {"#000000": "ink", "#b0b0b0": "line", "#cccccc": "line"}

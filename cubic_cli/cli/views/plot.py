@@ -66,16 +66,12 @@ def check_path(path: str) -> None:
         raise CubicError("--plot needs matplotlib; install it with `pip install matplotlib`")
 
 
-def save(run: Run, path: Path) -> None:
-    """Draw the run in a file, whole or not at all.
+def save(figure: "Figure", path: Path) -> None:
+    """Draw a figure in a file, whole or not at all.
 
     Raises:
         CubicError: the path is a link or a folder, or cannot be written.
-        RunError: a file of the run is missing or damaged.
     """
-    figure = draw(run)
-    with style():
-        _fix_layout(figure)
     write_whole(path, render(figure, path.suffix.lower().removeprefix(".")), "--plot")
 
 
@@ -134,6 +130,7 @@ def render(figure: "Figure", kind: str) -> bytes:
     metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}.get(kind, {})
     stream = io.BytesIO()
     with style():
+        _fix_layout(figure)
         figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
     return stream.getvalue()
 

@@ -117,8 +117,10 @@ def _figure(view: View) -> str:
         else:
             kind, title, words = "", f"Histogram of {name}", _say(view.record.tensor(name))
         figures.append(page.figure(svg, name, title, words, kind))
-    missing = [] if len(figures) == 2 + len(TENSORS) else ['<p class="quiet">Panels of damaged parts are left out.</p>']
-    return "\n".join(['<div class="panels">', *figures, "</div>", *missing])
+    panels = "\n".join(['<div class="panels">', *figures, "</div>"])
+    if len(figures) == 2 + len(TENSORS):
+        return panels
+    return panels + page.paragraph("Panels of damaged parts are left out.", "quiet")
 
 
 def _fit_words(record: Record) -> str:
@@ -155,7 +157,7 @@ def _say(tensor: Tensor) -> str:
 def _findings(view: View) -> str:
     found = on_screen.by_level(view.record.findings)
     if not found:
-        return _section("What the numbers say", "<p>Nothing is conspicuous.</p>")
+        return _section("What the numbers say", page.paragraph("Nothing is conspicuous."))
     return _section("What the numbers say", page.findings((f.level, f.id, f.text[:_LONGEST]) for f in found))
 
 
