@@ -163,13 +163,13 @@ def assert_alike(name, one, other, exactly):
 
 
 @pytest.mark.parametrize(
-    ("n", "batch", "devices", "by_unit"),
-    [(N, B, 4, True), (120_001, 45_000, 3, True), (N, B, 4, False)],
+    ("n", "batch", "hidden", "devices", "by_unit"),
+    [(N, B, H, 4, True), (120_001, 45_000, 3, 3, True), (N, B, H, 4, False)],
     ids=["columns", "pieces", "plain"],
 )
-def test_devices_do_not_matter(by_unit, n, batch, devices):
+def test_devices_do_not_matter(n, batch, hidden, devices, by_unit):
     x, y = samples(n)
-    parameters = drawn(H, 1)
+    parameters = drawn(hidden, 1)
     tuning = CPU if by_unit else CPU._replace(plain_values=30 * H)  # else there is one block, for one device
     one, many = (
         make(parameters, x, y, batch, Activation.gelu, d, by_unit=by_unit, tuning=t)
@@ -391,9 +391,10 @@ def test_the_times_of_epochs_do_not_overlap(monkeypatch, nan):
     assert [chunk.seconds for chunk in passing.run(4)] == ([2.0, 1.0, 1.0, 1.0] if nan else [1.0] * 4)
 
 
-def test_widths_beyond_two_counts_in_a_word_go_by_the_plain_schedule():
-    x, y = samples(20)
-    passing = make(initialise(Initializer.ones, schedule.MAX_UNITS + 1, 0), x, y, 10)
+def test_widths_beyond_two_counts_in_a_word_go_by_the_plain_schedule(monkeypatch):
+    assert schedule.MAX_UNITS * 2**16 + schedule.MAX_UNITS < 2**31  # of z1 and of a1
+    monkeypatch.setattr(schedule, "MAX_UNITS", H - 1)
+    passing = make(drawn(H), *samples(N), B)
     assert list(passing._programs) == ["plain"]
 
 

@@ -207,7 +207,6 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
     see = lambda *a: traces.append(a[3].hidden_size) or how.see(*a)  # noqa: E731
     monkeypatch.setattr(forward, "MOMENTS", replace(how, see=see))
     monkeypatch.setattr(run, "read_chunks", lambda *a: reads.append(a) or read_chunks(*a))
-    forward._compile.cache_clear()
     arguments = (
         *flags("--hidden-size", (4, 3)),
         *flags("--initializer", ("ones", "he_normal", "zeros")),
@@ -215,7 +214,6 @@ def test_the_dataset_is_read_once_and_programs_are_compiled_once_a_shape(swept, 
         *flags("--seed", (0, 1)),
     )
     status, document, _ = swept(*arguments)
-    forward._compile.cache_clear()
     assert status == 0
     assert len(document["runs"]) == 24
     assert traces == [3, 4]
