@@ -20,21 +20,23 @@ from typing import Any
 from cubic_cli.errors import PeerError
 
 _RETRY = 0.1  # seconds between two attempts to reach process 0
-_PATIENCE = 5.0  # seconds for process 0, which may have started later, to say first who did not come
+_PATIENCE = 5.0  # seconds: process 0 may have started later, and is to say first who did not come
 _LINE = 1 << 16  # bytes: a longer line comes from a stranger; process 0 names 10,000 who are missing in one
 _STRANGERS = 64  # connections that have not said who they are; the oldest makes room
 
 
-def meet(address: str, processes: int, process_id: int, seconds: float) -> None:
+def meet(address: str, processes: int, process_id: int, seconds: float, patience: float = _PATIENCE) -> None:
     """Return when all `processes` have come to `address`, at most `seconds` from now.
+
+    Where process 0 was reached it has `patience`, seconds, on top, to say who did not come.
 
     Raises:
         PeerError: some did not come, or left (names them); two have one number; this process cannot listen.
     """
     if process_id > 0:
-        asyncio.run(_come(address, processes, process_id, seconds))
+        asyncio.run(_come(address, processes, process_id, seconds, patience))
     elif processes > 1:
-        asyncio.run(_receive(address, processes, seconds))
+        asyncio.run(_receive(address, processes, seconds, patience))
 
 
 def number_of(processes: list[int]) -> str:
@@ -49,7 +51,7 @@ def _absent(missing: list[int], seconds: float) -> PeerError:
     )
 
 
-async def _receive(address: str, processes: int, seconds: float) -> None:
+async def _receive(address: str, processes: int, seconds: float, patience: float) -> None:
     """Wait, as process 0, until all have come."""
     missing = list(range(1, processes))
     here: list[StreamWriter] = []
@@ -98,7 +100,7 @@ async def _receive(address: str, processes: int, seconds: float) -> None:
     _tell(here, {"missing": []} if error is None else {"error": str(error)})
     if error is None and hearing:
         # Who closes first keeps the port busy for a while; JAX needs it here, so the others close first.
-        await asyncio.wait(hearing, timeout=_PATIENCE)
+        await asyncio.wait(hearing, timeout=patience)
     for peer in here:
         peer.close()
     await asyncio.gather(*hearing)
@@ -135,7 +137,7 @@ def _greet(peer: StreamWriter, line: bytes, processes: int, missing: list[int]) 
     return None
 
 
-async def _come(address: str, processes: int, process_id: int, seconds: float) -> None:
+async def _come(address: str, processes: int, process_id: int, seconds: float, patience: float) -> None:
     """Go to process 0, and wait there until all have come."""
     host, _, port = address.rpartition(":")
     missing: list[int] = []  # nobody has said
@@ -149,7 +151,7 @@ async def _come(address: str, processes: int, process_id: int, seconds: float) -
                 except OSError:  # not there yet, or its name is not known yet
                     await asyncio.sleep(_RETRY)
                     continue
-                limit.reschedule(deadline + _PATIENCE)
+                limit.reschedule(deadline + patience)
                 strange = True
                 with contextlib.closing(writer), contextlib.suppress(OSError, ValueError):
                     _tell([writer], {"process": process_id, "processes": processes})
