@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 
 class CubicError(Exception):
@@ -80,6 +81,19 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a path that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape", "surrogatepass").decode()
+
+
+def shorten(text: str, width: int) -> str:
+    """Return text in at most `width` letters; what is left out is in the middle, for beginnings are often alike."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[-(width - 1 - head) :]}"
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return names as they stand in a message, no more than that has room for."""
+    return shorten(", ".join(map(repr, names)) or "none", 200)
 
 
 def five_digits(value: float) -> str:

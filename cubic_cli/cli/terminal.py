@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cubic_cli.cli.encoding import legible
-from cubic_cli.errors import printable
+from cubic_cli.errors import printable, shorten
 from cubic_cli.experiments.watch import Advance
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def progress(
         TextColumn("{task.fields[said]}"),
         TimeRemainingColumn(),
     )
-    name = legible(_fitted(description, 24), sys.stderr.encoding)
+    name = legible(shorten(description, 24), sys.stderr.encoding)
     shown = since = last = clock()  # when the bar was drawn, and the first and the last report came
     done = work = first = 0
 
@@ -139,11 +139,6 @@ def progress(
             bar.update(task, completed=done, said=said())
 
 
-def _fitted(text: str, width: int) -> str:
-    """Return the end of a text that is longer than `width`: names of a sweep differ there."""
-    return text if len(text) <= width else f"…{text[1 - width :]}"
-
-
 def _short(rate: float) -> str:
     """Return a rate as in `1.2 M`."""
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -168,8 +163,7 @@ def usage_message(error: Any, command: str) -> str:
     message = message or "expected a command"
     if parameter is not None:
         message = f"{_name_of(parameter, error.ctx)}: {message}"
-    if len(message) > _LONGEST:
-        message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
+    message = shorten(message, _LONGEST)
     help_ = f"`{error.ctx.command_path if error.ctx else command} --help` says more"
     code = getattr(error, "__notes__", [])
     if code:

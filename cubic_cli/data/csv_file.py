@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cubic_cli.errors import DatasetError
+from cubic_cli.errors import DatasetError, list_names
 from cubic_cli.float32 import Float32
 
 _BLOCK = 1 << 23  # bytes read at a time
@@ -199,8 +199,7 @@ class _Table:
             elif oddity := _oddity(header):
                 why = oddity
             else:
-                listed = ", ".join(repr(each) for each in found[:10]) + (", …" if len(found) > 10 else "")
-                why = f"there is no column {name!r}, only {listed}; name two of them with --x and --y"
+                why = f"there is no column {name!r}, only {list_names(found)}; name two of them with --x and --y"
             raise DatasetError(f"{path}, line 1: found {_show(_without_end(header))}; {why}")
         return cls(path, len(fields), names, (found.index(names[0]), found.index(names[1])))
 

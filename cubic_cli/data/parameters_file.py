@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from cubic_cli.errors import ParametersError
+from cubic_cli.errors import ParametersError, list_names, shorten
 from cubic_cli.float32 import FLOAT32_MAX
 from cubic_cli.parameters import Parameters, shapes
 from cubic_cli.parsers import conversion
@@ -189,10 +189,10 @@ def _pair(path: Path, arrays: list[_Array]) -> tuple[_Layer, _Layer]:
         _refuse(path, "its layers have no bias; save them with one (zeros do)")
     if len(weights) < 2 or len(biases) < 2:
         there = ", ".join(f"{array.name} {list(array.shape)}" for array in arrays) or "nothing"
-        _refuse(path, f"a weight or a bias is missing; it holds {_shortened(there)}")
+        _refuse(path, f"a weight or a bias is missing; it holds {shorten(there, 200)}")
     if len(arrays) > 4:
         there = ", ".join(f"{array.name} {list(array.shape)}" for array in arrays)
-        _refuse(path, f"it holds {len(arrays)} tensors, and two layers have 4: {_shortened(there)}")
+        _refuse(path, f"it holds {len(arrays)} tensors, and two layers have 4: {shorten(there, 200)}")
     first, second = _by_name(path, weights, biases)
     hidden, output = (second, first) if _size(first.bias) == 1 < _size(second.bias) else (first, second)
     width = _size(hidden.bias)
@@ -227,10 +227,6 @@ def _size(array: _Array) -> int:
     return math.prod(array.shape)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else text[:197] + "…"
-
-
 def _refuse(path: Path, why: str) -> NoReturn:
     raise ParametersError(
         f"{path} holds no 1 → H → 1 network: {why}. Expected two linear layers: weights [H, 1] and [1, H] as PyTorch "
@@ -261,9 +257,9 @@ def _read_json(path: Path, stream: IO[bytes]) -> NetworkFile:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ParametersError(f"{path} cannot be read as JSON: {what}") from None
     if not isinstance(document, dict) or set(document) != set(Parameters._fields):
-        there = _shortened(", ".join(map(repr, document))) if isinstance(document, dict) else type(document).__name__
+        there = list_names(document) if isinstance(document, dict) else type(document).__name__
         raise ParametersError(
-            f"{path} holds {there or 'nothing'}; expected the keys w1, b1, w2 and b2, each with a shape and its values"
+            f"{path} holds {there}; expected the keys w1, b1, w2 and b2, each with a shape and its values"
         )
     values = {name: _json_array(path, name, document[name]) for name in Parameters._fields}
     width = values["b1"].size

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import polars as pl
 
-from cubic_cli.errors import DatasetError
+from cubic_cli.errors import DatasetError, list_names
 from cubic_cli.float32 import Float32
 
 _ROWS = 1 << 20  # read at a time
@@ -36,9 +36,8 @@ def read(
 def _check(path: Path, schema: pl.Schema, columns: tuple[str, str], tell: Callable[[str], None]) -> None:
     for name in columns:
         if name not in schema:
-            listed = ", ".join(repr(each) for each in list(schema)[:10]) + (", …" if len(schema) > 10 else "")
             raise DatasetError(
-                f"{path}: there is no column {name!r}, only {listed or 'none'}; name two of them with --x and --y"
+                f"{path}: there is no column {name!r}, only {list_names(schema)}; name two of them with --x and --y"
             )
         kind = schema[name]
         if not kind.is_numeric():

@@ -90,7 +90,7 @@ def test_a_long_name_leaves_room_for_the_bar_and_is_not_markup(monkeypatch):
     monkeypatch.setattr(stderr, "encoding", "ascii", raising=False)
     with terminal.progress("n" * 90 + "[red]-h64", 2) as advance:
         advance(1, 0)
-    assert re.search(r" ?\.\.\.n{10,20}\[red\]-h64 ", stderr.getvalue())
+    assert re.search(r"n{8,20}\.\.\.n*\[red\]-h64 ", stderr.getvalue())
     assert "-" * 20 in re.sub(r"\x1b\[[\d;]*m", "", stderr.getvalue())
 
 

@@ -23,6 +23,7 @@ from cubic_cli.cli.views import run as run_view
 from cubic_cli.config import Activation
 from cubic_cli.data.problem import cubic
 from cubic_cli.data.source import spread_indices
+from cubic_cli.errors import shorten
 from cubic_cli.runs import damage
 from cubic_cli.runs.record import Record, Tensor
 from cubic_cli.runs.store import load_record
@@ -268,7 +269,7 @@ def test_the_page_of_runs_side_by_side_has_a_cell_for_each_value_and_each_change
     html = compare_view.as_page(compare.document(runs[0], runs[1:], 0.5), runs)
     found = pages.check(html)
     head, first = found.rows("Figures that differ")[:2]
-    names = [format.shorten(run.run_name, 24) for run in runs]
+    names = [shorten(run.run_name, 24) for run in runs]
     assert head == ["figure", names[0], names[1], "change", names[2], "change"]
     assert first[:3] == ["loss", *(format.number(run.loss) for run in runs[:2])]
     assert all(re.fullmatch(r"[+-].*%|=|×.*|", cell) for cell in (first[3], first[5]))

@@ -12,7 +12,8 @@ from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views import page
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
-from cubic_cli.cli.views.format import GLUE, bar, common_axis, glued, mean, number, percent, r_squared, shorten
+from cubic_cli.cli.views.format import GLUE, bar, common_axis, glued, mean, number, percent, r_squared
+from cubic_cli.errors import shorten
 from cubic_cli.float32 import TENSORS
 from cubic_cli.runs.files import near
 from cubic_cli.runs.record import Record

@@ -9,9 +9,9 @@ from rich.text import Text
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views.blocks import QUIET, Picture
 from cubic_cli.cli.views.canvas import WIDE, Layer, braille, letters, line, points
-from cubic_cli.cli.views.format import number, shorten
+from cubic_cli.cli.views.format import number
 from cubic_cli.data.problem import cubic
-from cubic_cli.errors import printable
+from cubic_cli.errors import printable, shorten
 from cubic_cli.float32 import Float64
 from cubic_cli.runs.record import Record
 

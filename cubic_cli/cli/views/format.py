@@ -218,11 +218,3 @@ def shade(value: float, largest: float) -> str:
         return "·"
     share = min(1.0, abs(value) / largest)
     return SHADES[min(3, int(share * 4))] if value > 0 else ("=" if share >= 0.5 else "-")
-
-
-def shorten(name: str, width: int) -> str:
-    """Return a name in at most `width` letters; what is left out is in the middle, for beginnings are often alike."""
-    if len(name) <= width:
-        return name
-    head = (width - 1) // 2
-    return f"{name[:head]}…{name[-(width - 1 - head) :]}"

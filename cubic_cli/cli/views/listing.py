@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Screen, fit
-from cubic_cli.cli.views.format import GLUE, number, r_squared, shorten
-from cubic_cli.errors import UsageError
+from cubic_cli.cli.views.format import GLUE, number, r_squared
+from cubic_cli.errors import UsageError, shorten
 from cubic_cli.parsers import suggestion
 from cubic_cli.runs.listed import Listed, list_runs
 from cubic_cli.runs.record import Record

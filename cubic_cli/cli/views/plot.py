@@ -20,7 +20,7 @@ from cubic_cli.cli.views.format import many, number, percent
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.data.problem import cubic
 from cubic_cli.data.source import spread_indices
-from cubic_cli.errors import CubicError, printable
+from cubic_cli.errors import CubicError, printable, shorten
 from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs import saved
 from cubic_cli.runs.damage import unless_damaged
@@ -263,7 +263,7 @@ def _draw_histogram(axes: "Axes", record: Record, name: str) -> None:
 
 def _plain(text: str) -> str:
     """Return foreign text as matplotlib shows it: without control, and with dollars that begin no formula."""
-    return printable(text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…").replace("$", r"\$")
+    return printable(shorten(text, _LETTERS)).replace("$", r"\$")
 
 
 def _tick(value: float, _: float) -> str:

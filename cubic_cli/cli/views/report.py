@@ -19,6 +19,7 @@ from cubic_cli.cli.views.page import Cell
 from cubic_cli.cli.views.run import Section, View
 from cubic_cli.cli.views.tensors import table
 from cubic_cli.config import SETTINGS, ForwardConfig
+from cubic_cli.errors import shorten
 from cubic_cli.float32 import TENSORS, Float32
 from cubic_cli.runs.damage import unless_damaged
 from cubic_cli.runs.record import Record, Tensor
@@ -33,9 +34,9 @@ def document(found: Saved) -> str:
     """Return the page of a saved run, whole or damaged."""
     view = View(found.record, found.losses, _WIDE, found.folder)
     name = getattr(found.record, "run_name", found.folder.name)
-    parts = [f"<h1>{page.escape(_cut(name))}</h1>"]
+    parts = [f"<h1>{page.escape(shorten(name, _LONGEST))}</h1>"]
     if found.problems:
-        items = "".join(f"<li>{page.escape(_cut(problem))}</li>" for problem in found.problems)
+        items = "".join(f"<li>{page.escape(shorten(problem, _LONGEST))}</li>" for problem in found.problems)
         parts += [page.verdict("bad", "Damaged", ": what is whole is shown."), f"<ul>{items}</ul>"]
     parts += [made for section in _SECTIONS if (made := unless_damaged(section, view))]
     return page.document(f"cubic: {name}", *parts)
@@ -43,7 +44,7 @@ def document(found: Saved) -> str:
 
 def remains(name: str, why: str, found: list[tuple[str, str]]) -> str:
     """Return the page of a run whose record cannot be read: why, and what `saved.salvage` found in its other files."""
-    head, verdict = f"<h1>{page.escape(_cut(name))}</h1>", page.verdict("bad", "Damaged", f": {why}")
+    head, verdict = f"<h1>{page.escape(shorten(name, _LONGEST))}</h1>", page.verdict("bad", "Damaged", f": {why}")
     return page.document(f"cubic: {name}", head, verdict, page.facts(found))
 
 
@@ -54,7 +55,7 @@ def notebook(run: Run) -> str:
     """
     view = View(run.parsed, None, _WIDE)
     where = "not saved" if run.folder is None else f"saved in {run.folder}"
-    parts = [f"<p><strong>{page.escape(_cut(run.parsed.run_name))}</strong> · {page.escape(where)}</p>"]
+    parts = [f"<p><strong>{page.escape(shorten(run.parsed.run_name, _LONGEST))}</strong> · {page.escape(where)}</p>"]
     parts += [section(view) for section in (_about, _verdict, _findings, _loss, _tensors)]
     own = "; ".join(f"--{name}: {_AROUND.get(name, 'currentColor')}" for name in page.LIGHT)
     style = f"<style>.cubic {{ {own}; }}\n{page.STYLE}</style>".replace(".cubic", ".cubic" * 3)  # above Jupyter's own
@@ -67,11 +68,6 @@ _AROUND = {"paper": "transparent", "card": "transparent", "line": "color-mix(in 
 def _as_shown(*sections: Section) -> Callable[[View], str]:
     """Return a section of the page that is made of the screen's."""
     return lambda view: page.from_screen(on_screen.show(view, sections))
-
-
-def _cut(text: str) -> str:
-    """Return foreign text, cut where no one would read on."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _section(title: str, *parts: str) -> str:
@@ -158,7 +154,7 @@ def _findings(view: View) -> str:
     found = on_screen.by_level(view.record.findings)
     if not found:
         return _section("What the numbers say", page.paragraph("Nothing is conspicuous."))
-    return _section("What the numbers say", page.findings((f.level, f.id, f.text[:_LONGEST]) for f in found))
+    return _section("What the numbers say", page.findings((f.level, f.id, shorten(f.text, _LONGEST)) for f in found))
 
 
 def _loss(view: View) -> str:
@@ -201,7 +197,7 @@ def _settings(view: View) -> str:
         file = getattr(view.record, "parameters_file", None)
         if came == "default" and name in ("hidden_size", "initializer") and file is not None:
             came = "the parameters"
-        shown = Text(_cut(setting(value)), "" if value == defaults.get(name) else "bold")
+        shown = Text(shorten(setting(value), _LONGEST), "" if value == defaults.get(name) else "bold")
         rows.append([again.flag(name), name.upper(), shown, came])
     columns = [Column(name, right=False) for name in ("flag", "variable", "value", "from")]
     return _folded("Settings", page.table(columns, rows, note="Bold: other than the default."))
@@ -229,7 +225,7 @@ def _origin(view: View) -> str:
     kind = f"{device.devices:,} × {device.kind}"
     kind += f" of {device.processes:,} processes" if device.processes > 1 else ""
     said = {
-        "dataset": "arrays" if data.path is None else _cut(data.path),
+        "dataset": "arrays" if data.path is None else shorten(data.path, _LONGEST),
         "samples": f"{data.rows:,}, of the columns {record.config.x_column} and {record.config.y_column}",
         "SHA-256": data.sha256,
         "digest": data.digest,

@@ -10,7 +10,8 @@ from cubic_cli.analysis.growth import GROUP, tell_apart
 from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.cli.views import page, plot, sweep_plot
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
-from cubic_cli.cli.views.format import many, number, power_of_h, r_squared, shorten
+from cubic_cli.cli.views.format import many, number, power_of_h, r_squared
+from cubic_cli.errors import shorten
 from cubic_cli.float32 import TENSORS
 
 _COLUMNS = (
