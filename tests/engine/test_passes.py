@@ -94,17 +94,17 @@ ACCELERATORS = {"one block": GPU, "blocks": GPU._replace(chunk=700, block=300)}
 
 
 @pytest.mark.parametrize(
-    ("batch", "hidden", "devices", "activation", "tuning"),
+    ("n", "batch", "hidden", "devices", "activation", "tuning"),
     [
-        (1, 1, 1, Activation.identity, "one block"),
-        (50, 33, 3, Activation.relu, "one block"),
-        (10, 3, 3, Activation.leaky_relu, "one block"),
-        (100, 20, 4, Activation.gelu, "one block"),
-        (1000, 20, 2, Activation.relu, "blocks"),
+        (206, 1, 1, 1, Activation.identity, "one block"),
+        (206, 50, 33, 3, Activation.relu, "one block"),
+        (206, 10, 3, 3, Activation.leaky_relu, "one block"),
+        (206, 100, 20, 4, Activation.gelu, "one block"),
+        (2003, 1000, 20, 2, Activation.relu, "blocks"),
     ],
 )
-def test_what_an_accelerator_gets_has_equal_figures(batch, hidden, devices, activation, tuning):
-    x, y = samples(2 * N)
+def test_what_an_accelerator_gets_has_equal_figures(n, batch, hidden, devices, activation, tuning):
+    x, y = samples(n)
     parameters = drawn(hidden)
     epoch = observe(parameters, x, y, batch, activation, devices, tuning=ACCELERATORS[tuning])
     check_against_float64(epoch, parameters, x, y, batch, activation)
