@@ -97,10 +97,9 @@ ACCELERATORS = {"one block": GPU, "blocks": GPU._replace(chunk=700, block=300)}
     ("n", "batch", "hidden", "devices", "activation", "tuning"),
     [
         (206, 1, 1, 1, Activation.identity, "one block"),
-        (206, 50, 33, 3, Activation.relu, "one block"),
         (206, 10, 3, 3, Activation.leaky_relu, "one block"),
         (206, 100, 20, 4, Activation.gelu, "one block"),
-        (2003, 1000, 20, 2, Activation.relu, "blocks"),
+        (2003, 1000, 33, 2, Activation.relu, "blocks"),
     ],
 )
 def test_what_an_accelerator_gets_has_equal_figures(n, batch, hidden, devices, activation, tuning):
@@ -220,11 +219,11 @@ def test_later_epochs_have_the_same_history_and_no_statistics(by_unit):
     assert (HISTORY.name in passing._programs) == by_unit
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [1, 4])
 def test_figures_come_through_locked_pages(monkeypatch, devices):
     """As from a GPU; a CPU can lock pages too."""
     x, y = samples(N)
-    given = drawn(H, 1), x, y, B, Activation.relu, devices
+    given = drawn(H, 1), x, y, B, Activation.gelu, devices
     usual = observe(*given)
     monkeypatch.setattr(mesh, "locks_pages", lambda device: True)
     locked = observe(*given)
@@ -271,8 +270,8 @@ def test_equal_units_add_up_without_drift():
 @pytest.mark.parametrize("ends", [(-3e38, 3e38), (-3e38, 1e37), (1e38, 3e38)])
 def test_values_that_fill_the_range_of_float32(by_unit, ends):
     """Sorted, so that the first samples are far from the mean of all."""
-    x = np.linspace(*ends, 103).astype(np.float32)
-    epoch = observe(make_parameters(1, 0, 1, 0), x, x, B, by_unit=by_unit)
+    x = np.linspace(*ends, N).astype(np.float32)
+    epoch = observe(make_parameters([1] * H, 0, 1 / H, 0), x, x, B, by_unit=by_unit)
     exact = x.astype(np.float64)
     z1 = epoch.tensors["z1"]
     assert abs(z1.mean - exact.mean()) <= 1e-6 * np.abs(exact).max()
