@@ -171,30 +171,29 @@ def _of_moments(
     devices = len(moments.about)
     of_device = layout.piece_sizes(samples).reshape(devices, -1).sum(axis=1)
     count = of_device[:, None] * np.array([hidden, hidden, 1])
-    n = np.maximum(count, 1)
+    n, nothing = np.maximum(count, 1), np.zeros_like(count)
+    low, high = extremes[:, 0].min(axis=0).astype(np.float64), extremes[:, 1].max(axis=0).astype(np.float64)
+    about = moments.about.astype(np.float64)
     with np.errstate(invalid="ignore"):  # sums that overflowed, to both sides
         shift = moments.total.sum(axis=2, dtype=np.float64) / n
         square = moments.squares.sum(axis=2, dtype=np.float64) / n
         variance = square - shift * shift
-    low, high = extremes[:, 0].min(axis=0).astype(np.float64), extremes[:, 1].max(axis=0).astype(np.float64)
-    about = moments.about.astype(np.float64)
-    largest = np.maximum(abs(low - about), abs(high - about))
-    told = (variance >= _MIN_RELATIVE_VARIANCE * square) & (largest >= _SQUARES[0]) & (largest <= _SQUARES[1])
-    if not np.all(told | (low == high) | (count == 0)):
-        return None
-    nothing = np.zeros_like(count)
-    parts = Statistics(
-        count=count,
-        nan=nothing,
-        posinf=nothing,
-        neginf=nothing,
-        zeros=moments.zeros.sum(axis=2, dtype=np.int64),
-        min=np.broadcast_to(low, count.shape),
-        max=np.broadcast_to(high, count.shape),
-        mean=np.clip(about + np.where(np.isnan(shift), 0.0, shift), low, high),
-        std=np.where(low < high, np.sqrt(np.maximum(variance, 0.0)), 0.0),
-    )
-    return _by_name(merge_all(Statistics(*(field.T for field in parts))))
+        parts = Statistics(
+            count=count,
+            nan=nothing,
+            posinf=nothing,
+            neginf=nothing,
+            zeros=moments.zeros.sum(axis=2, dtype=np.int64),
+            min=np.broadcast_to(low, count.shape),
+            max=np.broadcast_to(high, count.shape),
+            mean=np.clip(about + np.where(np.isnan(shift), 0.0, shift), low, high),
+            std=np.where(low < high, np.sqrt(np.maximum(variance, 0.0)), 0.0),
+        )
+        whole = merge_all(Statistics(*(field.T for field in parts)))
+        least = _MIN_RELATIVE_VARIANCE * (count * square).sum(axis=0) / whole.count
+        largest = np.maximum(abs(low - about), abs(high - about)).max(axis=0)
+        told = (np.square(whole.std) >= least) & (largest >= _SQUARES[0]) & (largest <= _SQUARES[1])
+    return _by_name(whole) if np.all(told | (low == high)) else None
 
 
 def _by_name(seen: Statistics) -> dict[str, Statistics]:
