@@ -1,7 +1,8 @@
 """The screen of runs side by side: one table, a column a run, what differs in how they were made first."""
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rich.cells import cell_len
@@ -26,6 +27,9 @@ _NOTE = (
     "A change is against the first run: of a loss or a std relative to it, of another figure of a tensor relative to "
     "the tensor's largest magnitude there, of R², a share or a count the difference."
 )
+
+
+_Say = Callable[[float, float], str]  # the change from one value to another, in words
 
 
 class _Row(NamedTuple):
@@ -126,54 +130,56 @@ def _figures(others: list[dict[str, Any]], records: Sequence[Record]) -> Iterato
     changes = [{change["quantity"]: change["change"] for change in other["changes"]} for other in others]
     beyond = [set(other["beyond"] or ()) for other in others]
 
-    def row(name: str, quantity: str, said: list[str], changed: list[str], group: str = "") -> _Row:
+    def row(name: str, quantity: str, values: list[Any], said: list[str], say: _Say, group: str = "") -> _Row:
         equal = all(each.get(quantity, 0.0) == 0 for each in changes)
-        return _Row(name, said, ["", *changed], [False, *(quantity in each for each in beyond)], equal, group)
+        return _Row(name, said, _changes(values, say), [False, *(quantity in each for each in beyond)], equal, group)
 
-    first = records[0]
     losses = [record.loss for record in records]
-    comparable = [record.config.scaling == first.config.scaling for record in records]
-    told = [_signed(losses[0], loss, None) if alike else "" for loss, alike in zip(losses, comparable, strict=True)]
-    yield row("loss", "loss", [number(loss) for loss in losses], told[1:])
+    scaling = records[0].config.scaling
+    comparable = [record.loss if record.config.scaling == scaling else None for record in records]
+    yield row("loss", "loss", comparable, [number(loss) for loss in losses], _relatively)
     if any("loss_in_data_units" in each for each in changes):
         losses = [record.loss_in_data_units for record in records]
-        told = [_signed(losses[0], loss, None) for loss in losses[1:]]
-        yield row("loss in data units", "loss_in_data_units", [number(loss) for loss in losses], told)
+        yield row("loss in data units", "loss_in_data_units", losses, [number(loss) for loss in losses], _relatively)
     fits = [record.context.r_squared for record in records]
-    told = ["", *(_difference(fits[0], fit) for fit in fits[1:])]
-    yield _Row("R²", [r_squared(fit) for fit in fits], told, equal=_same(fits))
+    told = _changes(fits, lambda this, that: f"{that - this:+,.3f}")
+    yield _Row("R²", [r_squared(fit) for fit in fits], told, equal=len({*map(repr, fits)}) == 1)
     for name in (*TENSORS, "loss"):
         tensors = [record.tensor(name) for record in records]
         label = "batch loss" if name == "loss" else name
         ends = [abs(end) for end in (tensors[0].min, tensors[0].max) if end is not None and math.isfinite(end)]
+        of_largest = functools.partial(_relatively, scale=max(ends, default=0.0))
         for figure in ("min", "max", "mean", "std"):
             values = [getattr(tensor, figure) for tensor in tensors]
-            scale = None if figure == "std" else max(ends, default=0.0)
             said = [mean(t.mean, t.min, t.max) if figure == "mean" else number(getattr(t, figure)) for t in tensors]
-            told = [_signed(values[0], value, scale) for value in values[1:]]
-            yield row(f"{label} {figure}", f"{name}.{figure}", said, told, label)
+            say = _relatively if figure == "std" else of_largest
+            yield row(f"{label} {figure}", f"{name}.{figure}", values, said, say, label)
         if name == "a1":
             shares = [tensor.zeros for tensor in tensors]
-            told = ["=" if share == shares[0] else _share(share - shares[0]) for share in shares[1:]]
-            yield row("a1 zeros", "a1.zeros", [percent(share) for share in shares], told, label)
+            said = [percent(share) for share in shares]
+            yield row("a1 zeros", "a1.zeros", shares, said, lambda this, that: _share(that - this), label)
         for count, glyph in _COUNTS.items():
             counts = [getattr(tensor, count) for tensor in tensors]
             if any(counts):
-                told = ["=" if found == counts[0] else f"{found - counts[0]:+,}" for found in counts[1:]]
                 said = [f"{found:,}" for found in counts]
-                yield row(f"{label} {glyph}", f"{name}.{count}", said, told, label)
+                yield row(f"{label} {glyph}", f"{name}.{count}", counts, said, lambda a, b: f"{b - a:+,}", label)
 
 
-def _same(values: Sequence[float | None]) -> bool:
-    return len({repr(value) for value in values}) == 1
+def _changes(values: Sequence[float | None], say: _Say) -> list[str]:
+    """Return what there is to `say` of the change from the first to each: nothing where one of the two is no number."""
+    first, told = values[0], [""]
+    for value in values[1:]:
+        if value == first or repr(value) == repr(first):
+            told.append("=")
+        elif first is None or value is None or not (math.isfinite(first) and math.isfinite(value)):
+            told.append("")
+        else:
+            told.append(say(first, value))
+    return told
 
 
-def _signed(this: float | None, that: float | None, scale: float | None) -> str:
+def _relatively(this: float, that: float, scale: float | None = None) -> str:
     """Return the change from `this` to `that`, relative to `scale` or, without one, to `this` itself."""
-    if this == that or repr(this) == repr(that):
-        return "="
-    if this is None or that is None or not (math.isfinite(this) and math.isfinite(that)):
-        return ""
     scale = abs(this) if scale is None else scale
     change = (that - this) / scale if scale else math.inf
     if not math.isfinite(change):
@@ -188,14 +194,6 @@ def _share(change: float) -> str:
     if not 1e-5 <= abs(change) < 1e4:
         return f"{change:+.1e}"
     return f"{change:+.1%}" if abs(change) >= 1e-3 else f"{change:+.3%}"
-
-
-def _difference(this: float | None, that: float | None) -> str:
-    if _same((this, that)):
-        return "="
-    if this is None or that is None or not (math.isfinite(this) and math.isfinite(that)):
-        return ""
-    return f"{that - this:+,.3f}"
 
 
 def _tables(
