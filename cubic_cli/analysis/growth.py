@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cubic_cli.analysis import limits
@@ -55,6 +55,11 @@ def _fit(r_squared: float | None) -> list[str]:
     return [f"fits: R² {r_squared:.2f}" if r_squared >= 0.9 else "better than the mean"]
 
 
+def group_of(of: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the group of a run, by its settings, or of an entry of `growth`."""
+    return tuple(of[name] for name in GROUP)
+
+
 def tell_apart(groups: Sequence[tuple[str, ...]]) -> tuple[list[int], str]:
     """Return which of `GROUP` vary among groups of runs, and in words what they share."""
     varying = [index for index in range(len(GROUP)) if len({group[index] for group in groups}) > 1]
@@ -76,8 +81,10 @@ def growth(records: Sequence[Record]) -> list[dict[str, Any]]:
     """
     entries = []
     records = [record for record in records if record.config.initializer is not None]
-    for values in dict.fromkeys(tuple(getattr(record.config, name) for name in GROUP) for record in records):
-        members = [record for record in records if tuple(getattr(record.config, name) for name in GROUP) == values]
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(group_of(dict(record.config)), []).append(record)
+    for values, members in groups.items():
         for tensor in TENSORS:
             seen = ((record.config.hidden_size, record.tensor(tensor)) for record in members)
             told = sorted((hidden, spread) for hidden, of in seen if (spread := _spread(of)) is not None)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from cubic_cli.analysis.growth import GROUP, tell_apart
+from cubic_cli.analysis.growth import GROUP, group_of, tell_apart
 from cubic_cli.analysis.limits import LIMITS
 from cubic_cli.cli.views import page, plot, sweep_plot
 from cubic_cli.cli.views.blocks import BAD, Column, Facts, Grid, Heading, Screen, fit, layout
@@ -150,7 +150,7 @@ def _growth(entries: list[dict[str, Any]]) -> Grid:
     """Return the exponents, a row for each initialiser, activation and scaling; what all share stands in the title."""
     lines: dict[tuple[str, ...], dict[str, float | None]] = {}
     for entry in entries:
-        lines.setdefault(tuple(entry[name] for name in GROUP), {})[entry["tensor"]] = entry["exponent"]
+        lines.setdefault(group_of(entry), {})[entry["tensor"]] = entry["exponent"]
     varying, shared = tell_apart(list(lines))
     columns = [Column(GROUP[index], right=False) for index in varying] + [Column(tensor) for tensor in TENSORS]
     cells: list[list[str | Text]] = [

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cubic_cli.analysis.growth import GROUP, in_words, tell_apart
+from cubic_cli.analysis.growth import GROUP, group_of, in_words, tell_apart
 from cubic_cli.cli.views.format import power_of_h
 from cubic_cli.cli.views.page import LIGHT
 from cubic_cli.cli.views.plot import style
@@ -25,18 +25,16 @@ _TICKS = 8  # of the width that can be told apart
 
 def draw(growth: Sequence[dict[str, Any]]) -> "Figure":
     """Return the figure of what `growth` returned: the spreads of each tensor, and the lines of the exponents."""
-    groups = list(dict.fromkeys(_group(entry) for entry in growth))
+    groups = list(dict.fromkeys(group_of(entry) for entry in growth))
     varying, shared = tell_apart(groups)
     with style({"axes.grid": True, "grid.alpha": 0.3}):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10, 2.8 + 0.2 * len(groups)), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(10, 2.8 + 0.2 * len(groups)), layout="constrained")
         figure.suptitle("Standard deviation of each tensor over the width H" + (f" ({shared})" if shared else ""))
         panels = figure.subplots(1, len(TENSORS), sharey=True)
         for axes, tensor in zip(panels, TENSORS, strict=True):
-            entries = {_group(entry): entry for entry in growth if entry["tensor"] == tensor}
+            entries = {group_of(entry): entry for entry in growth if entry["tensor"] == tensor}
             for index, group in enumerate(groups):
                 label = in_words(group, varying or range(len(GROUP)))
                 _draw_group(axes, entries[group], label, index)
@@ -51,10 +49,6 @@ def _range(sizes: Sequence[float]) -> tuple[float, float]:
     low, high = min(sizes, default=1.0), max(sizes, default=1.0)
     middle = math.sqrt(low) * math.sqrt(high)
     return min(low / 1.2, middle / math.sqrt(10)), max(high * 1.2, middle * math.sqrt(10))
-
-
-def _group(entry: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(entry[name] for name in GROUP)
 
 
 def _draw_group(axes: "Axes", entry: dict[str, Any], label: str, index: int) -> None:
