@@ -107,6 +107,14 @@ class TestLimits:
         assert contents(Path()) == before
 
     @pytest.mark.process
+    @needs_linux
+    def test_a_limit_of_memory_at_which_libraries_may_hang_is_told(self):
+        said = "note: `ulimit -v` allows 1953 MiB; with less than 2048 polars and JAX may crash, or never end\n"
+        for limit, told in {2_000_000: said, "unlimited": ""}.items():
+            status, _, err = outside("inspect", "--list", shell=f'ulimit -v {limit}; exec "$0" "$@"')
+            assert (status, err) == (0, told)
+
+    @pytest.mark.process
     def test_a_run_that_may_not_grow(self, saved):
         assert outside("generate", "--n", 20_000)[0] == 0
         before = contents(saved)

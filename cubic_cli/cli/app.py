@@ -41,6 +41,22 @@ def main(
         print(ctx.get_help())
         raise typer.Exit(2)
     ctx.obj = dotenv.load()
+    _tell_of_little_memory()
+
+
+def _tell_of_little_memory() -> None:
+    """Say that a limit of memory is small: at some such limits libraries crash or wait for ever, without a word."""
+    import resource
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= allowed < _LITTLE:  # negative: there is no limit
+        terminal.tell(
+            f"note: `ulimit -v` allows {allowed >> 20} MiB; with less than {_LITTLE >> 20} polars and JAX may crash, "
+            "or never end"
+        )
+
+
+_LITTLE = 1 << 31  # bytes of addresses: JAX with two devices of a CPU takes 1.8 GB
 
 
 app.command(cls=Command)(generate.generate)
