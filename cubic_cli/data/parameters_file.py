@@ -158,7 +158,8 @@ def _notes(path: Path, kinds: list[str], values: Mapping[str, NDArray[Any]]) -> 
         wide = array.astype(np.float64)
         beyond = int(np.count_nonzero(np.isfinite(wide) & ~np.isfinite(_to_float32(array))))
         if beyond:
-            notes.append(f"{path}: {beyond:,} values of {name} are beyond float32 and become infinite")
+            some = f"{beyond:,} of {array.size:,} values"
+            notes.append(f"{path}: {name} has {some} beyond float32, which become infinite")
     return tuple(notes)
 
 
@@ -257,7 +258,7 @@ def _read_json(path: Path, stream: IO[bytes]) -> NetworkFile:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ParametersError(f"{path} cannot be read as JSON: {what}") from None
     if not isinstance(document, dict) or set(document) != set(Parameters._fields):
-        there = list_names(document) if isinstance(document, dict) else type(document).__name__
+        there = list_names(document) if isinstance(document, dict) else "no object"
         raise ParametersError(
             f"{path} holds {there}; expected the keys w1, b1, w2 and b2, each with a shape and its values"
         )

@@ -63,6 +63,8 @@ def _open_files(folder: Path, stack: contextlib.ExitStack) -> tuple[dict[Path, i
     found: dict[Path, int] = {}
     try:
         parent = found[folder] = open_(folder, os.O_DIRECTORY)
+    except ValueError:  # no file system takes such a name
+        return {}, True
     except OSError as error:
         return {}, error.errno != errno.ENOENT
     for name in FILES:

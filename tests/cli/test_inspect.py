@@ -735,6 +735,8 @@ def test_a_folder_without_files_of_a_run_is_none(cubic, three, tmp_path):
     assert "there is no run model/empty; the newest: newest, new, old" in err
     with pytest.raises(RunError, match=r"there is no run model; "):
         load_run("model")
+    with pytest.raises(RunError, match="there is no run"):
+        load_run("model\0")
 
 
 def test_a_name_of_dotenv_is_a_default(cubic, three, tmp_path):
