@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style, types and the rooms of the package: what fails in seconds.
+# Style, types, the rooms of the package, and the places of the mutants: what fails in seconds.
 #   tools/lint.sh [environment]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,3 +9,4 @@ bin=${1:-.venv}/bin
 "$bin/mypy"
 "$bin/mypy" --config-file tests/mypy.ini
 "$bin/lint-imports" --no-logo
+"$bin/python" tools/mutants.py --only "no name" >/dev/null  # each place is there

@@ -270,10 +270,13 @@ def test_equal_units_add_up_without_drift():
 
 
 @by_both_schedules
-@pytest.mark.parametrize("ends", [(-3e38, 3e38), (-3e38, 1e37), (1e38, 3e38)])
-def test_values_that_fill_the_range_of_float32(by_unit, ends):
-    """Sorted, so that the first samples are far from the mean of all."""
-    x = np.linspace(*ends, N).astype(np.float32)
+@pytest.mark.parametrize(
+    ("first", "last", "at_last"), [(-3e38, 3e38, 0), (-3e38, 1e37, 0), (1e38, 3e38, 0), (3e38, 3e38, B)]
+)
+def test_values_that_fill_the_range_of_float32(by_unit, first, last, at_last):
+    """Sorted, so that the first samples are far from the mean of all; and a batch at the other end, far from most."""
+    x = np.linspace(first, last, N).astype(np.float32)
+    x[N - at_last :] *= -np.linspace(0.8, 1, at_last, dtype=np.float32)
     epoch = observe(make_parameters([1] * H, 0, 1 / H, 0), x, x, B, by_unit=by_unit)
     exact = x.astype(np.float64)
     z1 = epoch.tensors["z1"]
