@@ -46,8 +46,10 @@ def main(
 
 def _tell_of_little_memory() -> None:
     """Say that a limit of memory is small: at some such limits libraries crash or wait for ever, without a word."""
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     if 0 <= allowed < _LITTLE:  # negative: there is no limit
         terminal.tell(
