@@ -33,7 +33,12 @@ def put(arrays: Any, sharding: NamedSharding) -> Any:
 
 def locks_pages(device: jax.Device) -> bool:
     """Return whether a device copies to memory of the host that is locked for it."""
-    return device.platform != "cpu" and any(memory.kind == _LOCKED for memory in device.addressable_memories())
+    if device.platform == "cpu":
+        return False
+    try:
+        return any(memory.kind == _LOCKED for memory in device.addressable_memories())
+    except (NotImplementedError, RuntimeError):  # of a plugin that knows no memories
+        return False
 
 
 def start_fetch(arrays: Any) -> Any:

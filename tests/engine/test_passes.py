@@ -1,5 +1,6 @@
 import functools
 import threading
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -232,6 +233,24 @@ def test_figures_come_through_locked_pages(monkeypatch, devices):
     locked = observe(*given)
     assert in_bits(locked.columns) == in_bits(usual.columns)
     assert locked.tensors == usual.tensors
+
+
+class Backend:
+    """A device of some platform with memories of some kinds; a plugin may know none."""
+
+    def __init__(self, platform, *kinds):
+        self.platform, self.kinds = platform, kinds
+
+    def addressable_memories(self):
+        if not self.kinds:
+            raise NotImplementedError
+        return [SimpleNamespace(kind=kind) for kind in self.kinds]
+
+
+def test_which_devices_lock_pages():
+    assert mesh.locks_pages(Backend("gpu", "device", "pinned_host"))
+    for other in (Backend("cpu", "device", "pinned_host"), Backend("tpu", "device"), Backend("a plugin")):
+        assert not mesh.locks_pages(other)
 
 
 def test_without_statistics_only_the_history_is_compiled():
