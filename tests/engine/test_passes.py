@@ -418,7 +418,8 @@ def test_the_times_of_epochs_do_not_overlap(monkeypatch, nan):
 def test_widths_beyond_two_counts_in_a_word_go_by_the_plain_schedule(monkeypatch):
     assert schedule.MAX_UNITS * 2**16 + schedule.MAX_UNITS < 2**31  # of z1 and of a1
     monkeypatch.setattr(schedule, "MAX_UNITS", H - 1)
-    passing = make(drawn(H), *samples(N), B)
+    x, y = samples(N)
+    passing = make(drawn(H), x, y, B)
     assert list(passing._programs) == ["plain"]
 
 
