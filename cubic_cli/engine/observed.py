@@ -17,6 +17,7 @@ from cubic_cli.statistics import Statistics, merge, merge_all
 # two bits of a float32 where it is a quarter of the mean square. Squares leave its range at either end.
 _MIN_RELATIVE_VARIANCE = 1 / 4
 _SQUARES = (2.0**-40, 2.0**50)
+_MERGED = {"min": np.min, "max": np.max}
 
 
 class Moments(NamedTuple):
@@ -38,8 +39,8 @@ class Observed(NamedTuple):
     `[D]`, says whether the figures tell all there is: no value was lost for not being finite, no square for being too
     small. `nonfinite` counts the values of z1, a1 and z2 that are not finite; where it is None there are none.
 
-    Of `moments`, with the `extremes` of the whole tensors (`[D, 2, 3]`), and `statistics` (`[blocks, 3, pieces]`, their
-    means about `about [blocks, 3]`) one is there where the statistics were asked for.
+    Of `moments` and `statistics` (`[blocks, 3, pieces]`, their means about `about [blocks, 3]`) one is there where the
+    statistics were asked for. `extremes` of the whole tensors (`[D, 2, 3]`) may be beside `moments`.
     """
 
     loss: Any
@@ -134,7 +135,11 @@ def collect(
         nonfinite = by_batch(seen.nonfinite.astype(np.int64), np.add) + ~np.isfinite(loss)
     tensors = None
     if statistics and seen.moments is not None:
-        tensors = _of_moments(seen.moments, seen.extremes, layout, hidden, samples)
+        extremes = seen.extremes
+        if extremes is None:
+            of_all = [merged(ends[f"{name}_{end}"]) for end, merged in _MERGED.items() for name in TENSORS]
+            extremes = np.reshape(of_all, (1, 2, 3))
+        tensors = _of_moments(seen.moments, extremes, layout, hidden, samples)
         if tensors is None:
             return None
     elif statistics and seen.statistics is not None:

@@ -66,7 +66,7 @@ class Schedule:
     statistics: bool
     counts: bool
     see: Callable[..., Observed]
-    complete: Callable[[Activation, Observed], Observed]
+    complete: Callable[[Activation, Tuning, Observed], Observed]
     lay_out: Callable[..., Layout]
     options: Callable[[jax.Device], Options]
 
@@ -102,7 +102,8 @@ def _compile(
 
     def blocks(parameters: Parameters, x: jax.Array, y: jax.Array, sizes: jax.Array) -> Observed:
         about = schedule.find_pivots(activation, parameters, x.reshape(-1)) if how.statistics else None
-        return how.complete(activation, jax.lax.map(lambda block: see(parameters, about, *block), (x, y, sizes)))
+        seen = jax.lax.map(lambda block: see(parameters, about, *block), (x, y, sizes))
+        return how.complete(activation, tuning, seen)
 
     loop, row = map_blocks(blocks, devices)
     over, everywhere = PartitionSpec("devices"), PartitionSpec()

@@ -29,7 +29,7 @@ _ALIASING = 1024  # float32 in a 4 KiB page: arrays of the carry that are a mult
 _ASIDE = 48  # float32, three lines: enough to set them apart
 _TINY = 2.0**-100  # a mean of squares below this may lack some that were below 2⁻¹²⁶ and flushed to zero
 _PIVOT_SAMPLES = 64
-_WIDE = 2.0**126  # a difference from a pivot may leave the range where values are beyond this
+_FAR = 2.0**120  # differences from a pivot beyond this may leave the range
 
 # For these f(min z) is min f(z), bit for bit: they do not decrease, and are rounded at most once.
 _MONOTONE = (Activation.relu, Activation.leaky_relu, Activation.identity)
@@ -39,7 +39,7 @@ def find_pivots(activation: Activation, parameters: Parameters, x: jax.Array) ->
     """Return a number near the mean of each tensor over the samples `x [n]`: its mean over some, from first to last.
 
     Sums of differences from it, and of their squares, keep their digits however far the values lie from zero. It is
-    zero where the values fill float32's range, which the differences would leave.
+    zero where that is near the end of float32's range, which the differences would leave.
     """
     some = x[:: -(-x.size // _PIVOT_SAMPLES), None]
     z1 = some * parameters.w1 + parameters.b1[None, :]
@@ -49,10 +49,10 @@ def find_pivots(activation: Activation, parameters: Parameters, x: jax.Array) ->
     def mean(values: jax.Array) -> jax.Array:
         finite = jnp.isfinite(values)
         share = 1 / jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1.0)
-        pivot = jnp.sum(jnp.where(finite, values, 0.0) * share)  # shares first: a sum may leave the range
-        return jnp.where(jnp.any(finite & (jnp.abs(values) > _WIDE)), 0.0, pivot)
+        return jnp.sum(jnp.where(finite, values, 0.0) * share)  # shares first: a sum may leave the range
 
-    return Tensors(*map(mean, (z1, a1, z2)))
+    pivots = jnp.stack([mean(values) for values in (z1, a1, z2)])
+    return Tensors(*jnp.where(jnp.abs(pivots) < _FAR, pivots, 0.0))
 
 
 # --- the definition -------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def plain(
     )
 
 
-def complete_plain(activation: Activation, seen: Observed) -> Observed:
+def complete_plain(activation: Activation, tuning: Tuning, seen: Observed) -> Observed:
     """Return what `plain` saw of a device's blocks, as it is but for one `sure`."""
     return seen._replace(sure=jnp.all(seen.sure, keepdims=True))
 
@@ -333,10 +333,11 @@ def _fold(values: jax.Array) -> jax.Array:
     return values
 
 
-def complete_by_unit(activation: Activation, seen: Observed) -> Observed:
+def complete_by_unit(activation: Activation, tuning: Tuning, seen: Observed) -> Observed:
     """Return what `by_unit` saw of a device's blocks, with the extremes of a1 and sums over the blocks.
 
-    Doing both once for all blocks is faster than once per block.
+    Doing both once for all blocks is faster than once per block. An accelerator takes the extremes of the whole, too; a
+    CPU, which is the host, would compile longer.
     """
     f = ACTIVATIONS[activation]
     a1_min = f(seen.z1_min) if seen.a1_min is None else seen.a1_min
@@ -353,9 +354,8 @@ def complete_by_unit(activation: Activation, seen: Observed) -> Observed:
     if moments is None:
         return seen
     total, squares, zeros, about = moments
-    low = [jnp.min(values) for values in (seen.z1_min, a1_min, seen.z2_min)]
-    high = [jnp.max(values) for values in (seen.z1_max, a1_max, seen.z2_max)]
-    return seen._replace(
-        moments=Moments(over_blocks(total), over_blocks(squares), over_blocks(zeros), about[:1]),
-        extremes=jnp.stack([jnp.stack(low), jnp.stack(high)])[None],
-    )
+    seen = seen._replace(moments=Moments(over_blocks(total), over_blocks(squares), over_blocks(zeros), about[:1]))
+    if tuning.in_cache:
+        return seen
+    low, high = jnp.stack([seen.z1_min, a1_min, seen.z2_min]), jnp.stack([seen.z1_max, a1_max, seen.z2_max])
+    return seen._replace(extremes=jnp.stack([jnp.min(low, axis=(1, 2)), jnp.max(high, axis=(1, 2))])[None])
