@@ -11,8 +11,12 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cubic_cli.errors import RunError
+
+if TYPE_CHECKING:
+    from cubic_cli.runs.record import Record
 
 RECORD, HISTORY, PARAMETERS = "run.json", "history.parquet", "params.safetensors"
 FILES = (RECORD, HISTORY, PARAMETERS)
@@ -107,7 +111,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_digest(path: Path, digests: Mapping[str, str] | None, most: float = math.inf) -> None:
+def check_digest(path: Path, record: "Record | None", most: float = math.inf) -> None:
     """Refuse a file of a run that is not as it was written; one of more than `most` bytes is not looked at.
 
     Libraries that decode files need it: some damage they do not see, and at some of it polars asks for so much memory
@@ -115,13 +119,14 @@ def check_digest(path: Path, digests: Mapping[str, str] | None, most: float = ma
 
     Args:
         path: the file.
-        digests: those that the run's record has; earlier versions of cubic wrote none.
+        record: the run's, which has the digests; earlier versions of cubic wrote none, and they may be damaged.
         most: what to read at most, where the file will be read in part.
 
     Raises:
         RunError: the file is damaged, or missing.
     """
-    source, expected = find_file(path), (digests or {}).get(path.name)
+    digests: Mapping[str, str] = getattr(record, "files", None) or {}
+    source, expected = find_file(path), digests.get(path.name)
     if expected is not None and source.stat().st_size <= most and digest(source) != expected:
         raise RunError(f"{path} is damaged: its SHA-256 is not what {RECORD} says of it; {rerun_hint(path.parent)}")
 

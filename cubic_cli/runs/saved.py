@@ -81,8 +81,7 @@ def scan_history(folder: Path, record: Record | None = None, most: float = QUICK
         whole = False
     if not whole:
         raise RunError(f"{path} is damaged: it is no whole Parquet file; {rerun_hint(folder)}")
-    if record is not None:
-        check_digest(path, record.files, most)
+    check_digest(path, record, most)
     return pl.scan_parquet(source, glob=False)
 
 
@@ -160,10 +159,8 @@ def check_parameters(folder: Path, record: Record | None = None) -> None:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         raise RunError(f"{path} is damaged: it is no whole safetensors file; {rerun_hint(folder)}") from None
-    if record is None:
-        return
-    if found != {entry.name: entry.shape for entry in record.parameters}:
+    if record is not None and found != {entry.name: entry.shape for entry in record.parameters}:
         raise RunError(
             f"{path} is damaged: it does not hold the parameters that {RECORD} speaks of; {rerun_hint(folder)}"
         )
-    check_digest(path, record.files, QUICK)
+    check_digest(path, record, QUICK)

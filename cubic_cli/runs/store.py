@@ -195,8 +195,7 @@ def load_parameters(folder: Path, record: Record | None = None) -> dict[str, Flo
 
     path = folder / PARAMETERS
     source = find_file(path)
-    if record is not None:
-        check_digest(path, record.files)
+    check_digest(path, record)
     try:
         return load_file(source)
     except (OSError, SafetensorError, ValueError, KeyError):

@@ -479,7 +479,8 @@ def test_one_bit_that_changed_is_told_before_the_file_is_decoded(cubic, here, na
 
 @pytest.mark.parametrize("name", ["history.parquet", "params.safetensors"])
 def test_of_a_large_file_the_digest_is_asked_where_all_of_it_is_read(here, name):
-    path, other = here / "model" / "plain" / name, {name: "0" * 64}
+    path = here / "model" / "plain" / name
+    other = runs.load_record(path.parent).model_copy(update={"files": {name: "0" * 64}})
     size = path.stat().st_size
     check_digest(path, other, most=size - 1)
     for most in ({"most": size}, {}):
@@ -534,6 +535,17 @@ def test_a_damaged_part_is_named_and_the_rest_is_shown(cubic, here):
     assert "timing.compile_seconds is missing" in err
     assert "verified" in out
     assert "speed" not in out
+
+
+@pytest.mark.parametrize("files", [5, [], {"history.parquet": 3}], ids=["number", "list", "no digest"])
+def test_damaged_digests_are_named_and_the_rest_is_shown(cubic, here, files):
+    change_record(here / "model" / "plain", files=files)
+    status, out, err = cubic("inspect", "--run-name", "plain")
+    assert status == 1
+    assert err.count("is damaged") == 1
+    assert "run.json is damaged: files" in err
+    assert "verified" in out
+    assert "batches  " in out
 
 
 def test_a_record_without_what_came_later_is_whole(cubic, here):
