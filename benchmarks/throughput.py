@@ -237,7 +237,7 @@ def main() -> None:
         found = compare(problem, given.rounds, gpu, without, lambda text: print(text, file=sys.stderr))
         document["batches"].append(found)
         measure.keep(document, given.json)
-    measure.report(document, [table for found in document["batches"] for table in tables(found)], given.json)
+    measure.report(document, [table for found in document["batches"] for table in tables(found)], None)  # kept above
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_LITTLE = 1 << 31  # bytes of addresses: JAX with two devices of a CPU takes 1.8 GB
+
+
 @app.callback(invoke_without_command=True)
 def main(
     ctx: typer.Context,
@@ -56,9 +59,6 @@ def _tell_of_little_memory() -> None:
             f"note: `ulimit -v` allows {allowed >> 20} MiB; with less than {_LITTLE >> 20} polars and JAX may crash, "
             "or never end"
         )
-
-
-_LITTLE = 1 << 31  # bytes of addresses: JAX with two devices of a CPU takes 1.8 GB
 
 
 app.command(cls=Command)(generate.generate)

@@ -31,6 +31,7 @@ def put(arrays: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(place, arrays)
 
 
+@functools.lru_cache(64)
 def locks_pages(device: jax.Device) -> bool:
     """Return whether a device copies to memory of the host that is locked for it."""
     if device.platform == "cpu":
@@ -49,7 +50,7 @@ def start_fetch(arrays: Any) -> Any:
     first = jax.tree.leaves(arrays)[0]
     if not first.is_fully_addressable:
         return arrays
-    if locks_pages(min(first.devices(), key=lambda device: device.id)):
+    if locks_pages(next(iter(first.devices()))):
         return jax.device_put(arrays, jax.tree.map(lambda array: array.sharding.with_memory_kind(_LOCKED), arrays))
     for array in jax.tree.leaves(arrays):
         array.copy_to_host_async()  # as soon as it is there

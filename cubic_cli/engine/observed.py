@@ -17,7 +17,6 @@ from cubic_cli.statistics import Statistics, merge, merge_all
 # two bits of a float32 where it is a quarter of the mean square. Squares leave its range at either end.
 _MIN_RELATIVE_VARIANCE = 1 / 4
 _SQUARES = (2.0**-40, 2.0**50)
-_MERGED = {"min": np.min, "max": np.max}
 
 
 class Moments(NamedTuple):
@@ -137,8 +136,8 @@ def collect(
     if statistics and seen.moments is not None:
         extremes = seen.extremes
         if extremes is None:
-            of_all = [merged(ends[f"{name}_{end}"]) for end, merged in _MERGED.items() for name in TENSORS]
-            extremes = np.reshape(of_all, (1, 2, 3))
+            of_all = [_widest(name).reduce(ends[name]) for name in EXTREMES]
+            extremes = np.reshape(of_all, (1, 3, 2)).swapaxes(1, 2)
         tensors = _of_moments(seen.moments, extremes, layout, hidden, samples)
         if tensors is None:
             return None

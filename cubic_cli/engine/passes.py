@@ -150,9 +150,8 @@ class _Program:
 
     def start(self, arrays: Any) -> Any:
         """Dispatch a chunk, whose figures then come to the host; returns at once."""
-        running = self.compute(arrays)
         with undisturbed():
-            return mesh.start_fetch(running)
+            return mesh.start_fetch(self._run(self._parameters, *arrays))
 
     def fetch(self, running: Any) -> Observed:
         """Return what was seen of a chunk, once it is, on the host."""
