@@ -1,6 +1,8 @@
 """A file or a folder is replaced whole, or not at all: killed at every step, by eight at once, met by strangers."""
 
+import ctypes
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -23,7 +25,9 @@ from cubic_cli import atomic as scratch
 
 FILES, OTHERS = ("a", "b"), ("spill",)
 if sys.argv[1] != "exchange":
-    scratch._exchange_at_once = lambda a, b: False
+    import ctypes
+
+    ctypes.CDLL = lambda name, **options: object()  # a C library without renameat2
 if sys.argv[1] == "copies":  # overlayfs: no folder of a lower layer is renamed
     lower, rename = set(), os.rename
     def refuse(a, b, **where):
@@ -183,7 +187,7 @@ def refuse_strangers(path):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_strangers_file_that_comes_before_the_last_check_is_kept(mode, monkeypatch):
     if mode == "renames":
-        monkeypatch.setattr(scratch, "_exchange_at_once", lambda a, b: False)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
     with pytest.raises(RefusedError, match="run"):
         put_run(write_thesis, refuse_strangers)
     assert Path("run", "thesis").read_text() == "three years"
@@ -193,7 +197,7 @@ def test_a_strangers_file_that_comes_before_the_last_check_is_kept(mode, monkeyp
 @pytest.mark.parametrize("mode", MODES)
 def test_a_strangers_file_that_comes_after_the_last_check_is_put_back(mode, monkeypatch):
     if mode == "renames":
-        monkeypatch.setattr(scratch, "_exchange_at_once", lambda a, b: False)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
     Path("run").mkdir()
     original = scratch.exchange
     calls = []
@@ -265,7 +269,10 @@ def test_no_descriptor_is_left_open():
 
 
 def test_without_locks_nothing_is_cleared_up_for_nobody_knows_whose_it_is(monkeypatch):
-    monkeypatch.setattr(scratch, "_lock", lambda descriptor, wait: False)
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with replacing_file(Path("data"), allow) as stream:
         stream.write(b"new")
         clear(Path("data"))
@@ -349,7 +356,7 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_by_way_of_a_copy(monkeypatc
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         rename(source, target, **where)
 
-    monkeypatch.setattr(scratch, "_exchange_at_once", lambda a, b: False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
     monkeypatch.setattr(os, "rename", refuse)
     with replacing_folder(Path("run"), FILES, OTHERS, allow) as folder:
         for name in FILES:

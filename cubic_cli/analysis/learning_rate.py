@@ -58,7 +58,11 @@ def _norm(values: NDArray[Any]) -> float:
 
 
 def largest_learning_rate(
-    parameters: Parameters, gradients: Parameters, source: Source, activation: Activation
+    parameters: Parameters,
+    gradients: Parameters,
+    source: Source,
+    activation: Activation,
+    search_values: int = _SEARCH_VALUES,
 ) -> float | None:
     """Return the largest η up to which no step `θ − η ∂L/∂θ` raises the loss over the samples, in float64.
 
@@ -71,7 +75,7 @@ def largest_learning_rate(
     if not 0 < slope < math.inf:
         return None
     hidden = parameters.hidden_size
-    some = _spread(source, max(_MIN_SAMPLES, _SEARCH_VALUES // hidden))
+    some = _spread(source, max(_MIN_SAMPLES, search_values // hidden))
     every = _spread(source, max(_MIN_SAMPLES, _ALL_VALUES // hidden))
     loss, change = _measure(parameters, gradients, some, activation)
     if not 0 < loss < math.inf:

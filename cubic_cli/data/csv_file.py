@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from cubic_cli.errors import DatasetError, list_names
 from cubic_cli.float32 import Float32
 
-_BLOCK = 1 << 23  # bytes read at a time
 _LONGEST = 1 << 25  # bytes of one record; more is no CSV, or a quote that is never closed
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t\r\n"
@@ -66,16 +65,22 @@ _COMMAS = "write numbers with a decimal point, not a comma, and text that holds 
 
 
 def read(
-    path: Path, stream: IO[bytes], columns: tuple[str, str], num_samples: int | None, tell: Callable[[str], None]
+    path: Path,
+    stream: IO[bytes],
+    columns: tuple[str, str],
+    num_samples: int | None,
+    tell: Callable[[str], None],
+    size: int,
 ) -> Iterator[tuple[Float32, Float32]]:
-    """Yield the first `num_samples` samples (all for None) of `columns`, in chunks `(x [n], y [n])`.
+    """Yield the first `num_samples` samples (all for None) of `columns`, `(x [n], y [n])` of each `size` bytes.
 
     Raises:
         DatasetError: names the line, what was found there and what is expected.
     """
     _refuse_other_formats(path, stream)
     table, seen = None, 0
-    for block, line, is_whole in _blocks(path, stream, _BLOCK if num_samples is None else 4096 + 32 * num_samples):
+    first = size if num_samples is None else min(size, 4096 + 32 * num_samples)
+    for block, line, is_whole in _blocks(path, stream, first, size):
         if table is None:
             header = block[: _end_of(_RECORD, block)]
             table = _Table.of(path, header, columns)
@@ -117,14 +122,14 @@ def _refuse_other_formats(path: Path, stream: IO[bytes]) -> None:
         raise DatasetError(f"{path}: its lines end in carriage returns alone; mend it with `tr '\\r' '\\n'`")
 
 
-def _blocks(path: Path, stream: IO[bytes], size: int) -> Iterator[tuple[bytes, int, bool]]:
-    """Yield blocks of whole records, the first of about `size` bytes: `(block, its first line, has its last end)`.
+def _blocks(path: Path, stream: IO[bytes], first: int, size: int) -> Iterator[tuple[bytes, int, bool]]:
+    """Yield blocks of whole records, of about `size` bytes: `(block, its first line, has its last end)`.
 
     Empty lines wait until something follows them, and are passed over at the end of the file.
     """
-    rest, line, is_whole, size = b"", 1, True, min(size, _BLOCK)
+    rest, line, is_whole, asked = b"", 1, True, first
     while True:
-        more = stream.read(size)
+        more = stream.read(asked)
         data = rest + more if line > 1 or rest else more.removeprefix(_BOM)
         if not more and not data.endswith(b"\n") and data.strip(_BLANKS):
             data, is_whole = data + b"\n", False
@@ -140,9 +145,9 @@ def _blocks(path: Path, stream: IO[bytes], size: int) -> Iterator[tuple[bytes, i
             yield block, line, is_whole
         line += _count_lines(block)
         if not is_sound:
-            first = data[end:].split(b"\n", 1)[0].removesuffix(b"\r")
-            raise DatasetError(f"{path}, line {line}: found {_show(first)}; {_oddity(first) or _QUOTES}")
-        rest, size = data[end:], _BLOCK
+            odd = data[end:].split(b"\n", 1)[0].removesuffix(b"\r")
+            raise DatasetError(f"{path}, line {line}: found {_show(odd)}; {_oddity(odd) or _QUOTES}")
+        rest, asked = data[end:], size
         if not more:
             if rest.strip(_BLANKS):
                 raise DatasetError(f"{path}, line {line}: a quote opens here and is never closed: {_show(rest)}")

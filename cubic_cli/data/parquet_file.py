@@ -9,13 +9,18 @@ import polars as pl
 from cubic_cli.errors import DatasetError, list_names
 from cubic_cli.float32 import Float32
 
-_ROWS = 1 << 20  # read at a time
+_ROW = 8  # bytes of a sample, two float32
 
 
 def read(
-    path: Path, stream: IO[bytes], columns: tuple[str, str], num_samples: int | None, tell: Callable[[str], None]
+    path: Path,
+    stream: IO[bytes],
+    columns: tuple[str, str],
+    num_samples: int | None,
+    tell: Callable[[str], None],
+    size: int,
 ) -> Iterator[tuple[Float32, Float32]]:
-    """Yield the first `num_samples` samples (all for None) of `columns`, in chunks `(x [n], y [n])`.
+    """Yield the first `num_samples` samples (all for None) of `columns`, `(x [n], y [n])` of each `size` bytes.
 
     Raises:
         DatasetError: names the row, from 1, and what was found there.
@@ -24,7 +29,7 @@ def read(
         table = pl.scan_parquet(stream, n_rows=num_samples)
         _check(path, table.collect_schema(), columns, tell)
         seen = 0
-        for batch in table.select(columns).collect_batches(maintain_order=True, chunk_size=_ROWS):
+        for batch in table.select(columns).collect_batches(maintain_order=True, chunk_size=-(-size // _ROW)):
             x, y = (_to_float32(path, batch[name], seen) for name in columns)
             seen += batch.height
             yield x, y

@@ -21,21 +21,25 @@ Samples = tuple[Float32, Float32]  # x [n], y [n]
 Columns = tuple[str, str]  # the names of the columns that hold x and y
 Tell = Callable[[str], None]  # what takes a line for people
 
+_BLOCK = 1 << 23  # bytes read at a time
+
 
 def quietly(line: str) -> None:
     """Tell nobody."""
 
 
-def read_samples(path: Path, num_samples: int | None, columns: Columns = ("x", "y"), tell: Tell = quietly) -> Samples:
+def read_samples(
+    path: Path, num_samples: int | None, columns: Columns = ("x", "y"), tell: Tell = quietly, block: int = _BLOCK
+) -> Samples:
     """Return the samples of `read_chunks` as `(x [N], y [N])`."""
-    x, y = zip(*read_chunks(path, num_samples, columns, tell), strict=True)
+    x, y = zip(*read_chunks(path, num_samples, columns, tell, block), strict=True)
     return np.concatenate(x), np.concatenate(y)
 
 
 def read_chunks(
-    path: Path, num_samples: int | None, columns: Columns = ("x", "y"), tell: Tell = quietly
+    path: Path, num_samples: int | None, columns: Columns = ("x", "y"), tell: Tell = quietly, block: int = _BLOCK
 ) -> Iterator[Samples]:
-    """Yield the first samples in chunks `(x [n], y [n])` of the reader's own sizes, in the order of the file.
+    """Yield the first samples in chunks `(x [n], y [n])` of various sizes, in the order of the file.
 
     A number is rounded once, to the nearest float32. The memory is bounded, but for Parquet files of huge row groups,
     which polars reads whole. A file that is replaced meanwhile is read to its end; one that is written to is refused,
@@ -46,6 +50,7 @@ def read_chunks(
         num_samples: how many at most; None for all.
         columns: the names of the two columns, among any others and in any order.
         tell: takes what people should know: fewer samples than asked for, a last line without its end, other types.
+        block: bytes to read at a time, of the text of a CSV file or of the samples of a Parquet file.
 
     Raises:
         DatasetError: the file is missing, lacks a column, has no samples, holds what is no pair of float32 numbers
@@ -56,7 +61,7 @@ def read_chunks(
     with _opened(path, columns) as stream:
         read = parquet_file.read if path.suffix.lower() == ".parquet" else csv_file.read
         seen = 0
-        for x, y in read(path, stream, columns, num_samples, tell):
+        for x, y in read(path, stream, columns, num_samples, tell, block):
             seen += len(x)
             yield x, y
         if seen == 0:

@@ -113,25 +113,29 @@ class Ingested:
 
 
 def ingest(
-    chunks: Iterator[tuple[Float32, Float32]], spill: Path, progress: Callable[[int], None] = lambda rows: None
+    chunks: Iterator[tuple[Float32, Float32]],
+    spill: Path,
+    progress: Callable[[int], None] = lambda rows: None,
+    resident: int = RESIDENT,
+    piece: int = _PIECE,
 ) -> Ingested:
-    """Read all `chunks` once: describe them, and keep them in memory or, beyond `RESIDENT` samples, in `spill`.
+    """Read all `chunks` once: describe them, and keep them in memory or, beyond `resident` samples, in `spill`.
 
-    `progress` is called with how many rows more were read.
+    `progress` is called with how many rows more were read; `piece` samples are described at a time.
     """
     kept: list[tuple[Float32, Float32]] = []
     raw: RawFile | None = None
     x_seen, y_seen, noise, count, digest = EMPTY, EMPTY, 0.0, 0, hashlib.sha256()
     for x, y in chunks:
         digest.update(in_turn(x, y).data)
-        for start in range(0, len(x), _PIECE):
-            x_piece, y_piece = x[start : start + _PIECE], y[start : start + _PIECE]
+        for start in range(0, len(x), piece):
+            x_piece, y_piece = x[start : start + piece], y[start : start + piece]
             x_seen, y_seen = merge(x_seen, summarise(x_piece)), merge(y_seen, summarise(y_piece))
             noise += _squared_error_of_the_cubic(x_piece.astype(np.float64), y_piece)
         count += len(x)
         progress(len(x))
         kept.append((x, y))
-        if raw is None and count > RESIDENT:
+        if raw is None and count > resident:
             raw = RawFile(spill)
         if raw is not None:
             for chunk in kept:

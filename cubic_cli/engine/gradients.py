@@ -6,7 +6,7 @@ S samples of a piece, H hidden
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,21 +21,31 @@ from cubic_cli.engine.passes import map_blocks
 from cubic_cli.network import forward, mean_squared_error
 from cubic_cli.parameters import Parameters
 
-_BLOCK_VALUES = 1 << 20  # values of z1 in one block: bounds the memory of a device
-_BLOCKS = 32  # blocks of one device dispatched at a time
-_PIECE = 256  # samples that a device adds up, whatever the order: a sum of n numbers alike may lose n/4 roundings
 _MAX_EXPONENT = 126  # of what sums of doubled errors may reach
 
 
-def measure(parameters: Parameters, source: Source, activation: Activation, devices: list[Any]) -> Parameters:
+class Sizes(NamedTuple):
+    """How much of the work a device gets at a time."""
+
+    piece: int = 256  # samples that it adds up, whatever the order: a sum of n numbers alike may lose n/4 roundings
+    block: int = 1 << 20  # values of z1 in its memory
+    blocks: int = 32  # dispatched together
+
+
+_SIZES = Sizes()
+
+
+def measure(
+    parameters: Parameters, source: Source, activation: Activation, devices: list[Any], sizes: Sizes = _SIZES
+) -> Parameters:
     """Return the gradient of the loss over all samples by each parameter, in its shape: units of the loss over its own.
 
     Pieces of blocks are differentiated in float32 on the devices and added in float64 on the host.
     """
-    piece = max(1, min(source.count, _PIECE, _BLOCK_VALUES // parameters.hidden_size))
-    pieces = max(1, min(-(-source.count // piece), _BLOCK_VALUES // (parameters.hidden_size * piece)))
+    piece = max(1, min(source.count, sizes.piece, sizes.block // parameters.hidden_size))
+    pieces = max(1, min(-(-source.count // piece), sizes.block // (parameters.hidden_size * piece)))
     samples = pieces * piece
-    blocks = len(devices) * min(_BLOCKS, -(-source.count // (samples * len(devices))))
+    blocks = len(devices) * min(sizes.blocks, -(-source.count // (samples * len(devices))))
     run, over = _compile(activation, tuple(devices))
     given = put(Parameters(*map(np.asarray, parameters)), NamedSharding(over.mesh, PartitionSpec()))
     totals = [np.zeros(array.shape) for array in parameters]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers import parameters
 
-from cubic_cli.analysis import learning_rate
 from cubic_cli.analysis.learning_rate import largest_learning_rate
 from cubic_cli.config import Activation
 from cubic_cli.data.source import Arrays
@@ -62,14 +61,14 @@ def test_no_step_below_it_raises_the_loss(activation):
 
 
 @pytest.mark.parametrize("activation", list(Activation))
-def test_among_all_samples_it_is_as_exact_as_among_some(activation, monkeypatch):
+def test_among_all_samples_it_is_as_exact_as_among_some(activation):
     """The search begins among a spread of the samples, whose own rate is another."""
     x, y = np.tile(samples(), 10)
     x[::7] *= 1.5
     slopes = compute(drawn(), x, y, activation).value
     expected = largest_learning_rate(drawn(), slopes, Arrays(x, y), activation)
-    monkeypatch.setattr(learning_rate, "_SEARCH_VALUES", 1)
-    assert largest_learning_rate(drawn(), slopes, Arrays(x, y), activation) == pytest.approx(expected, rel=3e-7)
+    found = largest_learning_rate(drawn(), slopes, Arrays(x, y), activation, search_values=1)
+    assert found == pytest.approx(expected, rel=3e-7)
 
 
 def test_there_is_none_without_a_way_down():

@@ -27,7 +27,7 @@ from cubic_cli.cli.views import blocks, format, listing
 from cubic_cli.cli.views import compare as compare_view
 from cubic_cli.cli.views import run as run_view
 from cubic_cli.errors import CubicError, RunError
-from cubic_cli.runs import damage, files, saved
+from cubic_cli.runs import damage, saved
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.files import FILES, check_digest, held
 from cubic_cli.runs.record import to_json
@@ -923,7 +923,8 @@ def test_a_run_that_was_replaced_since_it_was_loaded_is_not_mixed_with_another(h
 
 def test_without_proc_a_run_is_read_by_its_path(cubic, here, monkeypatch):
     with_proc = cubic("inspect", "plain", "--row", 3)
-    monkeypatch.setattr(files, "_DESCRIPTORS", here / "nothing")
+    is_dir = Path.is_dir
+    monkeypatch.setattr(Path, "is_dir", lambda path: path != Path("/proc/self/fd") and is_dir(path))
     assert cubic("inspect", "plain", "--row", 3) == with_proc
 
 

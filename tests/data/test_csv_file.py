@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubic_cli.data import csv_file
 from cubic_cli.data.read import read_chunks, read_samples
 from cubic_cli.errors import DatasetError
 
@@ -52,24 +51,22 @@ def files(draw):
 def test_a_file_is_read_as_the_reference_reads_it_or_refused_at_the_same_line(raw, block, n):
     path = Path("data.csv")
     path.write_bytes(raw)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file, "_BLOCK", block)
-        expected, line = csv_reference.read_or_line(raw, n)
-        if expected is None:
-            with pytest.raises(DatasetError) as caught:
-                read_samples(path, n)
-            said = str(caught.value)
-            assert f"line {line}:" in said or ", line " not in said
-            return
-        found = np.stack(read_samples(path, n), axis=1)
+    expected, line = csv_reference.read_or_line(raw, n)
+    if expected is None:
+        with pytest.raises(DatasetError) as caught:
+            read_samples(path, n, block=block)
+        said = str(caught.value)
+        assert f"line {line}:" in said or ", line " not in said
+        return
+    found = np.stack(read_samples(path, n, block=block), axis=1)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(np.signbit(found)[found == 0], np.signbit(expected)[found == 0])
 
 
-def read(raw, columns=("x", "y"), n=None):
+def read(raw, columns=("x", "y"), n=None, **block):
     Path("data.csv").write_bytes(raw)
     told = []
-    x, y = read_samples(Path("data.csv"), n, columns, told.append)
+    x, y = read_samples(Path("data.csv"), n, columns, told.append, **block)
     return list(zip(x.tolist(), y.tolist(), strict=True)), told
 
 
@@ -180,20 +177,17 @@ def test_a_last_line_without_its_end_is_read_and_told():
     assert read(b"x,y\n1,2\n3.5,-1", n=1)[1] == []  # it is not used
 
 
-def test_lines_are_counted_where_quoted_fields_hold_line_breaks(monkeypatch):
-    monkeypatch.setattr(csv_file, "_BLOCK", 100)
+def test_lines_are_counted_where_quoted_fields_hold_line_breaks():
     rows = '1.25,"a\n""b\n",2\n' * 300
     with pytest.raises(DatasetError, match="line 902: found '1,,1e99'"):
-        read(f"x,note,y\n{rows}1,,1e99\n{rows}".encode())
-    assert len(read(f"x,note,y\n{rows}1,,1e99\n".encode(), n=300)[0]) == 300
+        read(f"x,note,y\n{rows}1,,1e99\n{rows}".encode(), block=100)
+    assert len(read(f"x,note,y\n{rows}1,,1e99\n".encode(), n=300, block=100)[0]) == 300
 
 
-def test_a_field_longer_than_a_block_is_read_and_one_without_end_refused(monkeypatch):
-    monkeypatch.setattr(csv_file, "_BLOCK", 100)
-    monkeypatch.setattr(csv_file, "_LONGEST", 1000)
-    assert read(b'x,note,y\n1,"' + b"a,\n" * 300 + b'",2\n3,,4\n')[0] == [(1, 2), (3, 4)]
+def test_a_field_longer_than_a_block_is_read_and_one_without_end_refused():
+    assert read(b'x,note,y\n1,"' + b"a,\n" * 300 + b'",2\n3,,4\n', block=100)[0] == [(1, 2), (3, 4)]
     with pytest.raises(DatasetError, match="line 2: the line is too long, or a quote is never closed"):
-        read(b'x,note,y\n1,"' + b"a,\n" * 3000 + b"\n")
+        read(b'x,note,y\n1,"' + b"a,\n" * (1 << 24))
 
 
 def test_rows_beyond_the_samples_asked_for_are_not_looked_at():

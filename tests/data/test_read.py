@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubic_cli.data import csv_file, parquet_file
 from cubic_cli.data.generate import write
 from cubic_cli.data.read import read_chunks, read_samples
 from cubic_cli.errors import DatasetError
@@ -22,14 +21,12 @@ def save(path, frame):
 
 
 @FORMATS
-def test_the_first_samples_are_read_in_the_order_of_the_file(suffix, monkeypatch):
-    monkeypatch.setattr(csv_file, "_BLOCK", 1000)
-    monkeypatch.setattr(parquet_file, "_ROWS", 100)
+def test_the_first_samples_are_read_in_the_order_of_the_file(suffix):
     x = np.arange(1003, dtype=np.float32)
     path = Path(f"data.{suffix}")
     save(path, pl.DataFrame({"x": x, "other": "text", "y": -x}))
     for n in (None, 1, 998, 1003):
-        found = np.concatenate([np.stack(chunk) for chunk in read_chunks(path, n)], axis=1)
+        found = np.concatenate([np.stack(chunk) for chunk in read_chunks(path, n, block=1000)], axis=1)
         np.testing.assert_array_equal(found, [x[:n], -x[:n]])
 
 
@@ -55,12 +52,10 @@ def test_what_is_written_reads_back_exactly(values, suffix):
 
 
 @FORMATS
-def test_a_file_that_changes_while_it_is_read_is_refused(suffix, monkeypatch):
-    monkeypatch.setattr(csv_file, "_BLOCK", 100)
-    monkeypatch.setattr(parquet_file, "_ROWS", 10)
+def test_a_file_that_changes_while_it_is_read_is_refused(suffix):
     path = Path(f"data.{suffix}")
     save(path, pl.DataFrame({"x": np.ones(100, np.float32), "y": np.ones(100, np.float32)}))
-    chunks = read_chunks(path, None)
+    chunks = read_chunks(path, None, block=100)
     next(chunks)
     os.utime(path, ns=(1, 1))
     with pytest.raises(DatasetError, match="changed while it was read"):
@@ -68,13 +63,11 @@ def test_a_file_that_changes_while_it_is_read_is_refused(suffix, monkeypatch):
 
 
 @FORMATS
-def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(suffix, monkeypatch):
-    monkeypatch.setattr(csv_file, "_BLOCK", 100)
-    monkeypatch.setattr(parquet_file, "_ROWS", 10)
+def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(suffix):
     for name, value in (("data", 1), ("other", 2)):
         frame = pl.DataFrame({"x": np.full(1000, value, np.float32), "y": np.ones(1000, np.float32)})
         save(Path(f"{name}.{suffix}"), frame)
-    chunks = read_chunks(Path(f"data.{suffix}"), None)
+    chunks = read_chunks(Path(f"data.{suffix}"), None, block=100)
     next(chunks)
     os.replace(f"other.{suffix}", f"data.{suffix}")
     assert {float(v) for x, _ in chunks for v in x} == {1.0}

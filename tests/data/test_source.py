@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cubic_cli.config import Scaling
-from cubic_cli.data import source
 from cubic_cli.data.scaling import choose_scale
 from cubic_cli.data.source import Arrays, RawFile, Scaled, ingest
 
@@ -44,10 +43,7 @@ def test_a_file_of_samples_reads_as_the_arrays_do(lengths, data):
 def test_samples_are_described_whatever_their_chunks(lengths, piece, resident):
     parts = chunks(lengths)
     Path("spill").unlink(missing_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "_PIECE", piece)
-        patch.setattr(source, "RESIDENT", resident)
-        data = ingest(iter(parts), Path("spill"))
+    data = ingest(iter(parts), Path("spill"), resident=resident, piece=piece)
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
     assert isinstance(data.source, RawFile) == (len(x) > resident)
     np.testing.assert_array_equal(data.source.read(0, len(x)), [x, y])

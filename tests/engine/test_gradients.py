@@ -101,13 +101,11 @@ def test_a_wrong_gradient_is_named(name):
     assert verify_gradients.verify(found, expected)[1].quantity == f"gradient of {name}"
 
 
-def test_blocks_do_not_matter(monkeypatch):
+def test_blocks_do_not_matter():
     x, y = samples()
     whole = gradients.measure(BIASED, Arrays(x, y), Activation.tanh, jax.devices())
-    monkeypatch.setattr(gradients, "_BLOCK_VALUES", 7 * H)
-    monkeypatch.setattr(gradients, "_BLOCKS", 2)
-    monkeypatch.setattr(gradients, "_PIECE", 3)
-    parts = gradients.measure(BIASED, Arrays(x, y), Activation.tanh, jax.devices())
+    cut = gradients.Sizes(piece=3, block=7 * H, blocks=2)
+    parts = gradients.measure(BIASED, Arrays(x, y), Activation.tanh, jax.devices(), cut)
     for part, gradient in zip(parts, whole, strict=True):
         np.testing.assert_allclose(part, gradient, rtol=1e-5, atol=1e-6)
 

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import QUICK, B, H, N
+from helpers import parameters as make_parameters
 
 from cubic_cli import network
 from cubic_cli.analysis import describe as record
@@ -197,22 +198,17 @@ def test_the_row_is_that_of_the_sample_in_the_file(cubic):
         assert (first["batch"], first["row"], first["cause"]) == (2, 13, "data")
 
 
-def test_the_row_is_found_in_pieces_of_a_large_batch(monkeypatch):
-    values = {
-        "input_layer.weight": np.ones((1, H), np.float32),
-        "input_layer.bias": np.ones(H, np.float32),
-        "output_layer.weight": np.ones((H, 1), np.float32),
-        "output_layer.bias": np.zeros(1, np.float32),
-    }
-    x, y = np.ones(1000, np.float32), np.ones(1000, np.float32)
-    y[3], x[700], x[900] = np.inf, 1e38, np.nan
-    config = ForwardConfig(hidden_size=H, batch_size=500)
-    for piece in (1, 7, 100, 1 << 21):
-        monkeypatch.setattr(record, "_PIECE_VALUES", piece * H)
-        found = [record.find_first_nonfinite(batch, from_names(values), Arrays(x, y), config) for batch in (0, 1)]
+def test_the_row_is_found_in_pieces_of_a_large_batch():
+    """Of 4,096 units 512 samples are looked at together."""
+    parameters = make_parameters(1, [1] * 4096, 1, 0)
+    for row in (0, 511, 512, 1100):
+        x, y = np.ones(2400, np.float32), np.ones(2400, np.float32)
+        y[row], x[1200 + row] = np.inf, np.nan
+        config = ForwardConfig(hidden_size=4096, batch_size=1200)
+        found = [record.find_first_nonfinite(batch, parameters, Arrays(x, y), config) for batch in (0, 1)]
         assert [(f.tensor, f.batch, f.row, f.cause) for f in found] == [
-            ("loss", 1, 4, "data"),
-            ("z1", 2, 901, "data"),
+            ("loss", 1, row + 1, "data"),
+            ("z1", 2, 1200 + row + 1, "data"),
         ]
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import threading
 from types import SimpleNamespace
@@ -266,9 +267,9 @@ def test_without_statistics_only_the_history_is_compiled():
 def test_two_chunks_are_always_on_their_way(monkeypatch):
     """Across the end of an epoch too: its first chunks are dispatched before the last chunk is looked at."""
     events = []
-    start, fetch = passes._Program.start, passes._Program.fetch
-    monkeypatch.setattr(passes._Program, "start", lambda self, *a: (events.append("start"), start(self, *a))[1])
-    monkeypatch.setattr(passes._Program, "fetch", lambda self, *a: (events.append("fetch"), fetch(self, *a))[1])
+    start, fetch = mesh.start_fetch, mesh.fetch
+    monkeypatch.setattr(mesh, "start_fetch", lambda seen: (events.append("start"), start(seen))[1])
+    monkeypatch.setattr(mesh, "fetch", lambda seen: (events.append("fetch"), fetch(seen))[1])
     x, y = samples(N)
     passing = make(drawn(H, 1), x, y, B, tuning=CHUNKED)
     chunks = list(passing.run(3))
@@ -381,18 +382,25 @@ class Counting:
         return self.now
 
 
-def test_an_epoch_that_must_compile_does_not_count_it(monkeypatch):
+class SlowCompiler(Clock):
+    """A clock by which each program takes 100 seconds to make."""
+
+    def __init__(self):
+        self.counting = Counting()
+        super().__init__(self.counting)
+
+    @contextlib.contextmanager
+    def standing_still(self):
+        with super().standing_still():
+            yield
+            self.counting.now += 100.0
+
+
+def test_an_epoch_that_must_compile_does_not_count_it():
     """NaN needs the schedule that counts, whose program is made in the middle of the epoch."""
-    read, compiled = Counting(), passes._compile
-
-    def slowly(*shapes):
-        read.now += 100.0
-        return compiled(*shapes)
-
-    monkeypatch.setattr(passes, "_compile", slowly)
     x, y = samples(N)
     x[3] = np.nan
-    passing = make(initialise(Initializer.ones, H, 0), x, y, B, by_unit=True, clock=Clock(read))
+    passing = make(initialise(Initializer.ones, H, 0), x, y, B, by_unit=True, clock=SlowCompiler())
     (chunk,) = passing.run()
     assert passing.clock.compile_seconds == 200.0
     assert chunk.seconds == 0.0
@@ -401,13 +409,13 @@ def test_an_epoch_that_must_compile_does_not_count_it(monkeypatch):
 @pytest.mark.parametrize("nan", [False, True])
 def test_the_times_of_epochs_do_not_overlap(monkeypatch, nan):
     """The devices have the next epoch before this one is done; NaN is seen by a second schedule, after the first."""
-    read, fetch = Counting(), passes._Program.fetch
+    read, fetch = Counting(), mesh.fetch
 
-    def slowly(self, running):
+    def slowly(running):
         read.now += 1.0
-        return fetch(self, running)
+        return fetch(running)
 
-    monkeypatch.setattr(passes._Program, "fetch", slowly)
+    monkeypatch.setattr(mesh, "fetch", slowly)
     x, y = samples(N)
     if nan:
         x[3] = np.nan
