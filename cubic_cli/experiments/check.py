@@ -65,11 +65,11 @@ def without_compilation_cache() -> Iterator[None]:
     import jax
 
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call]
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def list_checks(devices: Sequence[Any]) -> list[Check]:
