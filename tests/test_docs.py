@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from cubic_cli.analysis import limits
+from cubic_cli.cli import app as cli
 from cubic_cli.config import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +66,36 @@ def test_links_lead_somewhere(page):
         found = (ROOT / page).parent / path if path else ROOT / page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def shown_commands(text):
+    """Yield the arguments of each `cubic …` that a page shows: in a sentence, a table, a block, another's command."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    for line in re.findall(r"(?<![\w/.])cubic ((?:generate|forward|inspect|sweep|check)\b[^`\n#|\"]*)", joined):
+        arguments = re.split(r"  | && | \d?>", line)[0].split()  # what a help says of an example stands two blanks on
+        if "[OPTIONS]" not in arguments:
+            yield arguments
+
+
+COMMANDS = typer.main.get_group(cli.app).commands
+FLAGS = {
+    name: {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+    for name, command in COMMANDS.items()
+}
+
+
+@pytest.mark.parametrize("page", sorted(page for page in PAGES if list(shown_commands(read(page)))))
+def test_every_command_that_a_page_shows_can_be_typed(page):
+    for name, *arguments in shown_commands(read(page)):
+        assert {word for word in arguments if word.startswith("-")} <= FLAGS[name], (name, arguments)
+        if "--help" not in arguments:
+            COMMANDS[name].make_context(name, arguments)  # raises where a value is none that the flag takes
+
+
+@pytest.mark.parametrize("page", sorted(page for page in PAGES if page.startswith(("README", "docs/"))))
+def test_every_flag_that_a_page_names_is_one(page):
+    elsewhere = {"--install-completion", "--show-completion", "--version"}  # of `cubic` itself
+    assert set(re.findall(r"`(--[a-z-]+)", read(page))) <= elsewhere.union(*FLAGS.values())
 
 
 def test_every_page_can_be_reached_from_the_index():
