@@ -30,6 +30,12 @@ def samples(n, seed=0):
     return x, (0.01 * x**3 - 0.5 * x + 20 + rng.normal(0, 10, n)).astype(np.float32)
 
 
+def near_one(n):
+    """Return n samples of about 1 in size: `x [n]` and `y [n]`, float32."""
+    rng = np.random.default_rng(3)
+    return rng.normal(0, 1, n).astype(np.float32), rng.normal(1, 2, n).astype(np.float32)
+
+
 def parameters(w1, b1, w2, b2):
     """Return float32 parameters from numbers or lists of H numbers: each takes its own shape."""
     hidden = np.broadcast(*map(np.ravel, (w1, b1, w2))).size

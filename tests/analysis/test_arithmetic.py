@@ -2,21 +2,20 @@ import math
 
 import numpy as np
 import pytest
+from helpers import parameters as made
 
 from cubic_cli.analysis.row import write_out
 from cubic_cli.config import Activation
-from cubic_cli.parameters import Parameters
 
 
 def ones(hidden):
-    shapes = ((1, hidden), (hidden,), (hidden, 1), (1,))
-    return Parameters(*(np.ones(shape, np.float32) for shape in shapes))
+    return made(np.ones(hidden), 1, 1, 1)
 
 
-def drawn(hidden, seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = ((1, hidden), (hidden,), (hidden, 1), (1,))
-    return Parameters(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+def drawn(hidden):
+    rng = np.random.default_rng(0)
+    w1, b1, w2 = rng.normal(size=(3, hidden))  # the biases are not zero either
+    return made(w1, b1, w2, rng.normal())
 
 
 def test_units_that_are_alike_are_one_group():
@@ -48,7 +47,7 @@ def test_sums_and_gradients_are_those_of_plain_loops(activation):
     assert 0 < found.relative_error < 1e-6
     assert found.z1[found.group_of] == pytest.approx(x * parameters.w1[0] + parameters.b1, rel=1e-6)
     step = 1e-6
-    for name in Parameters._fields:
+    for name in parameters._fields:
         expected = []
         for index in np.ndindex(getattr(parameters, name).shape):
             squares = []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import parameters
+from helpers import near_one, parameters
 
 from cubic_cli.analysis.learning_rate import largest_learning_rate
 from cubic_cli.config import Activation
@@ -15,11 +15,6 @@ from cubic_cli.reference.network import forward
 
 N, H = 203, 5
 ORIGINAL = Path(__file__).parents[1] / "original"
-
-
-def samples():
-    rng = np.random.default_rng(3)
-    return rng.normal(0, 1, N).astype(np.float32), rng.normal(1, 2, N).astype(np.float32)
 
 
 def drawn():
@@ -47,7 +42,7 @@ def test_of_a_constant_answer_it_is_1(mean):
 
 @pytest.mark.parametrize("activation", list(Activation))
 def test_no_step_below_it_raises_the_loss(activation):
-    x, y = samples()
+    x, y = near_one(N)
     start = drawn()
     slopes = compute(start, x, y, activation).value
     rate = largest_learning_rate(start, slopes, Arrays(x, y), activation)
@@ -63,7 +58,7 @@ def test_no_step_below_it_raises_the_loss(activation):
 @pytest.mark.parametrize("activation", list(Activation))
 def test_among_all_samples_it_is_as_exact_as_among_some(activation):
     """The search begins among a spread of the samples, whose own rate is another."""
-    x, y = np.tile(samples(), 10)
+    x, y = np.tile(near_one(N), 10)
     x[::7] *= 1.5
     slopes = compute(drawn(), x, y, activation).value
     expected = largest_learning_rate(drawn(), slopes, Arrays(x, y), activation)
@@ -73,7 +68,7 @@ def test_among_all_samples_it_is_as_exact_as_among_some(activation):
 
 def test_there_is_none_without_a_way_down():
     """As of gradients that are zero, that lead up, as one may that is all rounding, or that are not finite."""
-    x, y = samples()
+    x, y = near_one(N)
     zeros = parameters([0.0] * H, 0, 0, 0)
     for slope in (0.0, 2e-3 * np.sign(y.mean()), np.inf, np.nan):
         assert largest_learning_rate(zeros, alone(slope), Arrays(x, y), Activation.relu) is None

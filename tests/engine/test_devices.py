@@ -6,24 +6,19 @@ import sys
 import jax
 import polars as pl
 import pytest
+from helpers import outside
 
 from cubic_cli.engine.devices import failed_plugins, keep_compiled
-
-EXTREMES = [f"{name}_{end}" for name in ("z1", "a1", "z2") for end in ("min", "max")]
+from cubic_cli.float32 import EXTREMES
 
 
 def forward(name, arguments, environment):
     """Run `cubic forward` in a process of its own; returns the record and the history."""
-    clean = {key: value for key, value in os.environ.items() if key not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
-    ended = subprocess.run(
-        [sys.executable, "-m", "cubic_cli", "forward", "--run-name", name, "--json", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**clean, **environment},
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout), pl.read_parquet(f"model/{name}/history.parquet")
+    unset = {"JAX_NUM_CPU_DEVICES": None, "XLA_FLAGS": None}
+    command = ("forward", "--run-name", name, "--json", *arguments)
+    status, out, err = outside(*command, environment=unset | environment)
+    assert status == 0, err
+    return json.loads(out), pl.read_parquet(f"model/{name}/history.parquet")
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import H, N, drawn
+from helpers import H, N, drawn, near_one, samples
 from helpers import parameters as made
-from helpers import samples as cubic_samples
 
 from cubic_cli import network
 from cubic_cli.config import Activation, Initializer
@@ -26,11 +25,6 @@ def filled(value):
 
 def on_host(parameters):
     return {name: np.asarray(array) for name, array in by_name(parameters).items()}
-
-
-def samples(scale=1.0):
-    rng = np.random.default_rng(3)
-    return (scale * rng.normal(0, 1, N)).astype(np.float32), (scale * rng.normal(1, 2, N)).astype(np.float32)
 
 
 def loss(values, x, y, activation):
@@ -68,7 +62,7 @@ BIASED = drawn(H, 4)._replace(b1=np.linspace(-0.7, 0.9, H, dtype=np.float32))
     ("activation", "devices"), [*((kind, 4) for kind in Activation), (Activation.tanh, 1), (Activation.tanh, 3)]
 )
 def test_gradients_against_differences(activation, devices):
-    x, y = samples()
+    x, y = near_one(N)
     values = on_host(BIASED)
     expected = by_differences(values, x, y, activation)
     found = gradients.measure(BIASED, Arrays(x, y), activation, jax.devices()[:devices])
@@ -84,7 +78,7 @@ def test_gradients_against_differences(activation, devices):
 
 @pytest.mark.parametrize("activation", Activation)
 def test_raw_data_and_every_initialiser_verify(activation):
-    x, y = samples(scale=100.0)
+    x, y = (100 * values for values in near_one(N))
     for initializer in Initializer:
         parameters = network.initialise(initializer, H, 1)
         found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices())
@@ -94,7 +88,7 @@ def test_raw_data_and_every_initialiser_verify(activation):
 
 @pytest.mark.parametrize("name", ["input_layer.weight", "input_layer.bias", "output_layer.weight", "output_layer.bias"])
 def test_a_wrong_gradient_is_named(name):
-    x, y = samples()
+    x, y = near_one(N)
     found = gradients.measure(BIASED, Arrays(x, y), Activation.relu, jax.devices())
     expected = by_hand_of(BIASED, x, y, Activation.relu)
     by_name(found)[name].flat[-1] += 1e-4 * np.abs(by_name(expected.value)[name]).max()
@@ -102,7 +96,7 @@ def test_a_wrong_gradient_is_named(name):
 
 
 def test_blocks_do_not_matter():
-    x, y = samples()
+    x, y = near_one(N)
     whole = gradients.measure(BIASED, Arrays(x, y), Activation.tanh, jax.devices())
     cut = gradients.Sizes(piece=3, block=7 * H, blocks=2)
     parts = gradients.measure(BIASED, Arrays(x, y), Activation.tanh, jax.devices(), cut)
@@ -181,7 +175,7 @@ def test_gradients_of_large_pre_activations_are_verified(activation):
 
 @pytest.mark.parametrize("name", by_name(Parameters(*range(4))))
 def test_three_tolerances_of_the_largest_entry_are_noticed(name):
-    x, y = samples()
+    x, y = near_one(N)
     expected = by_hand_of(BIASED, x, y, Activation.tanh)
     for sign in (-1, 1):
         found = gradients.measure(BIASED, Arrays(x, y), Activation.tanh, jax.devices())
@@ -192,7 +186,7 @@ def test_three_tolerances_of_the_largest_entry_are_noticed(name):
 @pytest.mark.parametrize("activation", [Activation.tanh, Activation.gelu])
 def test_saturated_activations_verify(activation):
     """Their slope is a small difference of 1 and tanh², which float32 knows to 2⁻²⁴ of 1 alone."""
-    x, y = cubic_samples(N)
+    x, y = samples(N)
     for seed in range(8):
         parameters = drawn(H, seed)
         found = gradients.measure(parameters, Arrays(x, y), activation, jax.devices())
@@ -202,7 +196,7 @@ def test_saturated_activations_verify(activation):
 
 @pytest.mark.parametrize("activation", Activation)
 def test_gradients_where_x_may_be_zero_to_the_device_verify(activation):
-    x, y = samples()
+    x, y = near_one(N)
     parameters = drawn(H, 4)
     for scale, target in itertools.product((1e-33, 1e-35, 1e-38, 1e-41), (y, (1e36 * y).astype(np.float32))):
         small = (scale * x).astype(np.float32)
@@ -235,7 +229,7 @@ def test_gradients_of_errors_near_the_end_of_float32():
 @pytest.mark.parametrize("large", [1e31, 1e34, 1e37])
 def test_gradients_of_large_targets_and_small_samples_verify(large):
     """The products are of unit size: a scale that keeps errors in range must not make terms of them vanish."""
-    x, y = samples()
+    x, y = near_one(N)
     x, y = x / np.float32(large), y * np.float32(large)
     parameters = drawn(H, 4)
     found = gradients.measure(parameters, Arrays(x, y), Activation.identity, jax.devices())

@@ -1,7 +1,6 @@
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import signal
@@ -16,6 +15,7 @@ import pages
 import polars as pl
 import pytest
 import records
+from helpers import start
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -284,15 +284,8 @@ def test_other_samples_and_more_to_check_are_run_again(swept, cubic, data):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_it_keeps_what_is_done_and_a_second_call_does_the_rest(swept, data, tmp_path, how):
     grid = [str(word) for word in flags("--seed", range(40))]
-    # A shell's background jobs ignore SIGINT, and so would what they start.
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from cubic_cli.__main__ import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "sweep", "--num-samples", "60", "--num-epochs", "2", *grid],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    with process:
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with start("sweep", "--num-samples", 60, "--num-epochs", 2, *grid, **nowhere) as process:
         while len(list((tmp_path / "model").glob("[!.]*/run.json"))) < 3:
             assert process.poll() is None
             time.sleep(0.01)
