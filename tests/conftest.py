@@ -73,9 +73,13 @@ def pytest_make_parametrize_id(val, argname):
     if isinstance(val, (tuple, list, set)):
         return " ".join(str(pytest_make_parametrize_id(each, argname) or each) for each in val) or "nothing"
     if isinstance(val, dict):
-        return " ".join(f"{name}={pytest_make_parametrize_id(each, name) or each}" for name, each in val.items())
-    if isinstance(val, BaseException):
-        return type(val).__name__
+        named = {
+            name: each if isinstance(each, bool) else pytest_make_parametrize_id(each, name) or each
+            for name, each in val.items()
+        }
+        return " ".join(f"{name}={each}" for name, each in named.items()) or "nothing"
+    if isinstance(val, (BaseException, type)):
+        return (val if isinstance(val, type) else type(val)).__name__
     return "…" if getattr(val, "__name__", "") == "<lambda>" else None
 
 

@@ -268,7 +268,6 @@ class PanicException(BaseException):  # as pyo3 names it
         (ValueError(), "error: ValueError: \n"),
         (OSError(28, "No space left", "/x"), "No space left (/x)"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_an_error_of_a_library_is_a_message(cubic, monkeypatch, error, said):
     def raise_it(*arguments):

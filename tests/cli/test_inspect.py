@@ -293,7 +293,6 @@ def test_what_is_not_a_number_is_equal_to_itself_alone():
         ({"tensors__1__zeros": 0.4998 + 2e-5}, 0, ["a1.zeros"]),
         ({"tensors__0__zeros": 0.5}, 0, []),  # of a1 alone
     ],
-    ids=str,
 )
 def test_what_the_loss_hides_is_compared(changes, tolerance, beyond):
     assert compare.compare(records.make(**changes), records.RECORD, tolerance)["beyond"] == beyond
@@ -391,7 +390,7 @@ def test_every_column_and_key_sorts(cubic, here):
         ("plain",), ("plain", "--list"),
     ],
 )  # fmt: skip
-def test_usage(cubic, here, arguments):
+def test_flags_that_do_not_go_together_are_a_wrong_use(cubic, here, arguments):
     status, out, err = cubic("inspect", "--run-name", "plain", *arguments)
     assert (status, out) == (2, ""), err
 

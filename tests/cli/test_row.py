@@ -153,7 +153,7 @@ def test_line_counts_those_within_quotes():
     [("--units", 2), ("--blank",), ("--row", 1, "--formats"), ("--row", 0), ("--row", 1, "--units", "some")],
     ids=["units alone", "blank alone", "two views", "row 0", "no number of units"],
 )
-def test_usage(cubic, arguments):
+def test_what_no_row_can_be_asked_for_is_a_wrong_use(cubic, arguments):
     make(cubic)
     assert cubic("inspect", *arguments)[0] == 2
 

@@ -71,7 +71,7 @@ def test_the_hidden_layer_is_the_one_with_more_biases_whatever_its_name():
     same(read_parameters(saved(torch_style(expected, first="z", second="a"))).parameters, expected)
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.float64, ml_dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", [np.float16, np.float64, ml_dtypes.bfloat16])
 def test_other_types_are_cast_and_told(kind):
     expected = network(kind=kind)
     found = read_parameters(saved(torch_style(expected)))

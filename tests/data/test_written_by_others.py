@@ -19,7 +19,9 @@ def check(path, x=X, y=Y):
         np.testing.assert_array_equal(column, np.asarray(values, np.float32))
 
 
-@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC], ids=str)
+@pytest.mark.parametrize(
+    "quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC], ids=["minimal", "all", "texts"]
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_csv_of_python(quoting, encoding):
     with open("data.csv", "w", newline="", encoding=encoding) as stream:
@@ -35,9 +37,7 @@ def frame():
     return pandas.DataFrame({"name": list('ab"c,\n'), "y": Y, "x": X}, index=index)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"index": False}, {"quoting": csv.QUOTE_ALL}, {"lineterminator": "\r\n"}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"index": False}, {"quoting": csv.QUOTE_ALL}, {"lineterminator": "\r\n"}])
 def test_csv_of_pandas(options):
     frame().to_csv("data.csv", na_rep="nan", **options)
     check("data.csv")

@@ -562,7 +562,7 @@ def test_the_page_says_the_verdict_first(rows, kind, said):
     assert "operands: no" in [e["text"] for e in found.find("dd")]
 
 
-def test_usage(cubic):
+def test_values_that_check_does_not_take(cubic):
     assert cubic("check", "--save", "kept.docx")[0] == 2
     status, out, err = cubic("check", "--seconds", "-1")
     assert (status, out) == (2, "")
