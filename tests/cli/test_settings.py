@@ -1,8 +1,10 @@
 """Every setting, bad by flag, by variable and in `.env`: exit 2, a message that names it, and nothing is touched."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 from helpers import B, H, N
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -10,25 +12,10 @@ from hypothesis import strategies as st
 from cubic_cli import config
 from cubic_cli.parsers import check_run_name, parse_integer
 
+# The last of a setting's flags; a switch has none that takes a value.
 FLAGS = {
-    "NUM_DATASET": "--num-dataset",
-    "GENERATE_DATASET": None,
-    "DATASET": "--dataset",
-    "NOISE_STD": "--noise-std",
-    "X_COLUMN": "--x",
-    "Y_COLUMN": "--y",
-    "SEED": "--seed",
-    "HIDDEN_SIZE": "--hidden-size",
-    "BATCH_SIZE": "--batch-size",
-    "NUM_EPOCHS": "--num-epochs",
-    "NUM_SAMPLES": "--num-samples",
-    "RUN_NAME": "--run-name",
-    "INITIALIZER": "--initializer",
-    "ACTIVATION": "--activation",
-    "SCALING": "--scaling",
-    "DEVICE": "--device",
-    "VERIFY": None,
-    "FAIL_ON": "--fail-on",
+    name: (setting.flags or (f"--{name.lower().replace('_', '-')}",))[-1] if setting.metavar else None
+    for name, setting in config.SETTINGS.items()
 }
 NO_INTEGERS = [
     "0.5",
@@ -56,7 +43,11 @@ BAD = [
     *(("NUM_SAMPLES", value) for value in (*NO_INTEGERS, "all of them", "ALL ")),
     *(("NOISE_STD", value) for value in ("-1", "1_0", " 1", "inf", "nan", "1e400", "١", "0x1", "1e", ".", "ten")),
     *(("DATASET", value) for value in ("data", "data.txt", ".csv", "a.csv/..", "data.csv.gz")),
-    *((name, value) for name in ("VERIFY", "GENERATE_DATASET") for value in ("2", "maybe", " ", "tru")),
+    *((name, value) for name in ("VERIFY", "GENERATE_DATASET", "GRADIENTS") for value in ("2", "maybe", " ", "tru")),
+    *((name, " ") for name in ("X_COLUMN", "Y_COLUMN")),
+    ("PARAMETERS", "net.txt"),
+    ("COORDINATOR_ADDRESS", "10.0.0.1"),
+    *((name, "-1") for name in ("NUM_PROCESSES", "PROCESS_ID")),
     *((name, value) for name in ("INITIALIZER", "ACTIVATION", "SCALING", "DEVICE") for value in ("x", "relu6", "None")),
     *(("FAIL_ON", value) for value in ("explode", "NaN", "all")),
     *(
@@ -94,6 +85,21 @@ def test_a_bad_value_wherever_it_comes_from(cubic, tmp_path, monkeypatch, name, 
         result = cubic("forward")
         refused(result, name, value, tmp_path)
         assert str(tmp_path / ".env") in result[2]
+
+
+def test_every_setting_is_tried_with_a_bad_value():
+    assert {name for name, _ in BAD} == set(config.SETTINGS) - {"ARTIFACT_DIR"}  # which may have any name
+
+
+def test_the_file_of_settings_has_each_of_them_at_its_default():
+    kinds = (config.GenerateConfig, config.ForwardConfig, config.ProcessConfig)
+    defaults = {each.name.upper(): each.default for kind in kinds for each in fields(kind)} | {
+        "GENERATE_DATASET": False
+    }
+    told = dotenv_values(Path(__file__).parents[2] / ".env")
+    assert {
+        name: config.SETTINGS[name].parse(text) if text else defaults[name] for name, text in told.items()
+    } == defaults
 
 
 @pytest.mark.parametrize("name", ["HIDDEN_SIZE", "INITIALIZER", "FAIL_ON"])
