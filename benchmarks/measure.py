@@ -26,13 +26,21 @@ def best(run: Callable[[], Any], at_least: float = 0.1, most: int = 20) -> float
     return min(times) / getattr(run, "epochs", 1)
 
 
-def interleave(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each run in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+def interleave(
+    runs: dict[Any, Callable[[], Any]], rounds: int, failed: Callable[[Any, Exception], None] | None = None
+) -> dict[Any, list[float]]:
+    """Return the seconds of each run in each round; without those that fail, where these are told to `failed`."""
+    seconds: dict[Any, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, run in runs.items():
+        for name in list(seconds):
             time.sleep(_PAUSE)
-            seconds[name].append(best(run))
+            try:
+                seconds[name].append(best(runs[name]))
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(name, error)
+                del seconds[name]
     return seconds
 
 

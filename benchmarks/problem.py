@@ -19,7 +19,7 @@ from cubic_cli.reference.network import activate
 LOSS, HISTORY, ALL = "loss", "history", "all"
 LEVELS = (LOSS, HISTORY, ALL)
 EPOCHS = 8  # one after the other, where a contender keeps the device busy from one to the next
-_BLOCK = 1 << 14  # samples of the reference at a time
+_BLOCK = 1 << 12  # samples of the reference at a time: their values stay in the cache
 
 
 @dataclass(frozen=True)

@@ -3,40 +3,63 @@
 python -m benchmarks.throughput [--samples N] [--batch B …] [--hidden H] [--rounds R] [--json FILE] [--no-torch]
 
 On a GPU, which is used if JAX uses it, the contenders are those of a GPU, and the time that the device takes stands
-beside that until the figures are on the host.
+beside that until the figures are on the host. There all of it takes two to three minutes: what takes long to compile is
+left out, and so is what is not ready when the time is up. Whatever is left out is named, with the reason.
 """
 
+import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks import c_loop, measure, with_cuda, with_numpy, with_torch
-from benchmarks.problem import ALL, EPOCHS, HISTORY, LOSS, Figures, Problem, Run, check, make, reference
+from benchmarks.problem import ALL, EPOCHS, HISTORY, LEVELS, LOSS, Figures, Problem, Run, check, make, reference
+from benchmarks.supervised import Key, Worker, results
 from cubic_cli.config import Device
 from cubic_cli.engine.devices import pick_devices
 
 Maker = Callable[[Problem, str], Run | Callable[[], Figures]]
+Say = Callable[[str], None]
 
 CUBIC, UNOBSERVED = "cubic", "cubic, unobserved"
 C_LOOP, COMPILED, EAGER, JNP, NUMPY = "fused C loop", "torch.compile", "torch eager", "plain jnp", "NumPy"
 CUDA, FETCH = "fused CUDA kernel", "fetch of the history"
 HOST, ON_DEVICE = "figures on the host", "on the device"
+PACE = 5e9  # samples/s: a goal of its own
+_WIDE = 100  # samples from which a batch is wide
+
+
+class Limits(NamedTuple):
+    """Seconds: of one formulation, until its first figures are there; of cubic; and of all."""
+
+    formulation: float
+    cubic: float
+    whole: float
+
+
+LIMITS = {"gpu": Limits(30, 90, 160), "cpu": Limits(300, 300, 7200)}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """`ours` at its level is to be at least `least` times as fast as `other` at its, by the time that `at` names."""
+    """`ours` at its level is to be at least `least` times as fast as `other` at its, by the time that `at` names.
+
+    `of` says for which batches: all, the narrow or the wide ones. Without another it is `least` samples/s.
+    """
 
     ours: str
     other: str
     other_level: str
     least: float
     at: str = HOST
+    of: str = "all"
 
 
 GOALS = (
@@ -57,72 +80,121 @@ GPU_GOALS = (
     Goal(ALL, CUDA, ALL, 0.25, ON_DEVICE),
     Goal(HISTORY, COMPILED, HISTORY, 3.0, ON_DEVICE),
     Goal(ALL, COMPILED, ALL, 4.0, ON_DEVICE),
-    Goal(ALL, JNP, LOSS, 1.0, ON_DEVICE),
-    Goal(HISTORY, FETCH, HISTORY, 1 / 3),
-    Goal(ALL, FETCH, HISTORY, 1 / 3),
+    Goal(HISTORY, FETCH, HISTORY, 1 / 3, of="narrow"),
+    Goal(ALL, FETCH, HISTORY, 1 / 3, of="narrow"),
+    Goal(HISTORY, "", "", PACE, of="wide"),
+    Goal(ALL, "", "", PACE, of="wide"),
 )
 
 
 def contenders(gpu: bool) -> dict[tuple[str, str], dict[str, Maker]]:
-    """Return the formulations of each contender at each level; the fastest of them counts."""
+    """Return the formulations of each contender at each level; the fastest of them counts.
+
+    Those come last that may take long to compile.
+    """
     from benchmarks import with_jax
 
     whole = [name for name in with_torch.FORMULATIONS if name != "unrolled"]
-    plain_jax = {"matrix products": with_jax.plain(True), "broadcast": with_jax.plain(False)}
+    plain_jax: dict[str, Maker] = {"matrix products": with_jax.plain(True), "broadcast": with_jax.plain(False)}
+    of_torch = list(with_torch.FORMULATIONS)
     if gpu:
         plain_jax = {"samples first": with_jax.by_sample(1), "units first": with_jax.by_sample(0)}
-    made: dict[tuple[str, str], dict[str, Maker]] = {(UNOBSERVED, LOSS): {"": with_jax.unobserved}}
+        whole = of_torch = ["samples first", "units first"]
+    kinds: dict[str, dict[str, Maker]] = {
+        CUDA if gpu else C_LOOP: {"": with_cuda.fused if gpu else c_loop.fused},
+        EAGER: {name: with_torch.eager(name) for name in whole},
+        COMPILED: {name: with_torch.compiled(name) for name in of_torch},
+        JNP: plain_jax,
+    }
+    if not gpu:
+        kinds[NUMPY] = {"": with_numpy.plain}
+    made: dict[tuple[str, str], dict[str, Maker]] = {(CUBIC, level): {"": with_jax.cubic} for level in (HISTORY, ALL)}
+    made[UNOBSERVED, LOSS] = {"": with_jax.unobserved}
     if gpu:
         made[FETCH, HISTORY] = {"": with_jax.fetch}
-    for level in (LOSS, HISTORY, ALL):
-        if level != LOSS:
-            made[CUBIC, level] = {"": with_jax.cubic}
-        made[CUDA if gpu else C_LOOP, level] = {"": with_cuda.fused if gpu else c_loop.fused}
-        formulations = ("samples first", "units first") if gpu else with_torch.FORMULATIONS
-        made[COMPILED, level] = {name: with_torch.compiled(name) for name in formulations}
-        made[EAGER, level] = {name: with_torch.eager(name) for name in (formulations if gpu else whole)}
-        made[JNP, level] = plain_jax
-        if not gpu:
-            made[NUMPY, level] = {"": with_numpy.plain}
-    return made
+    return made | {(name, level): formulations for name, formulations in kinds.items() for level in LEVELS}
+
+
+class Ready(NamedTuple):
+    """A contender at a level, in its fastest formulation, ready to be timed; and what all of them took when tried.
+
+    `busy` leaves the figures on the device, where it has one of its own.
+    """
+
+    formulation: str
+    run: Callable[[], Any]
+    busy: Callable[[], Any] | None
+    tried: dict[str, float]
+
+
+Failed = dict[Key, str]  # why a contender is not there, at a level, in a formulation; or a whole contender
 
 
 def prepare(
-    problem: Problem, gpu: bool, without: set[str], say: Callable[[str], None]
-) -> tuple[dict[Any, Any], dict[Any, Any], dict[tuple[str, str], str]]:
-    """Build, check and try every contender; return the fastest formulation of each, what was tried, and what failed.
+    problem: Problem, gpu: bool, failed: Failed, until: float, worker: Worker, say: Say
+) -> dict[tuple[str, str], Ready]:
+    """Build, check and try every contender until the time `until`; what fails goes to `failed`, with the reason.
 
     Raises:
         ValueError: cubic computes other figures than the float64 reference.
     """
     expected, scale = reference(problem)
-    runs, tried, failed = {}, {}, {}
+    limits = LIMITS["gpu" if gpu else "cpu"]
+    ready: dict[tuple[str, str], Ready] = {}
     for (name, level), formulations in contenders(gpu).items():
-        if name in without:
-            continue
-        ready: dict[str, Run | Callable[[], Figures]] = {}
+        made: dict[str, tuple[Any, Callable[[], Any] | None]] = {}
         for formulation, maker in formulations.items():
-            try:
-                made = maker(problem, level)
-                check(f"{name}, {level}, {formulation}", problem, level, made(), expected, scale)
-                ready[formulation] = made
-            except ImportError as error:
-                say(f"{name} is left out: {error}")
-                without.add(name)
+            key = name, level, formulation
+            if (name,) in failed:
                 break
+            late = name != CUBIC and time.time() > until
+            if reason := lost(worker.lost, *key) or ("the time was up" if late else ""):
+                failed[key] = reason
+                continue
+            worker.begin(key, limits.cubic if name == CUBIC else limits.formulation)
+            started, words = time.perf_counter(), ", ".join(filter(None, key))
+            try:
+                run = maker(problem, level)
+                check(words, problem, level, run(), expected, scale)
+                say(f"{words}: right, {time.perf_counter() - started:.1f} s until it was there")
+                made[formulation] = run, on_device(run)
+            except ImportError as error:
+                failed[name,] = f"it is not there: {error}"
+                say(f"{name} is left out: {error}")
             except Exception as error:  # of a compiler, a driver or a card without memory: the others go on
                 if name == CUBIC:
                     raise
-                failed[name, level] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                say(f"{name}, {level}, {formulation} failed: {error}")
-        if ready and name not in without:
-            failed.pop((name, level), None)
-            tried[name, level] = times = try_out({key: on_device(run) or run for key, run in ready.items()})
+                failed[key] = explain(error)
+                say(f"{words} failed after {time.perf_counter() - started:.1f} s: {error}")
+        times = try_out({key: busy or run for key, (run, busy) in made.items()}, failing(failed, name, level))
+        if times:
             fastest = min(times, key=times.__getitem__)
-            runs[name, level] = fastest, ready[fastest]
+            ready[name, level] = Ready(fastest, *made[fastest], times)
             speeds = ", ".join(f"{key} {problem.samples / value / 1e6:,.1f}".strip() for key, value in times.items())
             say(f"{name}, {level}: {speeds} M samples/s")
-    return runs, tried, failed
+        if gpu:
+            with_torch.give_back()
+    return ready
+
+
+def lost(known: dict[Key, str], name: str, level: str, formulation: str) -> str:
+    """Return why a formulation is lost, as it is if it was so at this level or at one that observes less."""
+    levels = LEVELS[: LEVELS.index(level) + 1]
+    return next((why for at in levels if (why := known.get((name, at, formulation)))), "")
+
+
+def explain(error: Exception) -> str:
+    """Return an exception's type and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def failing(failed: Failed, name: str, level: str) -> Callable[[str, Exception], None]:
+    """Return what takes down a formulation that failed when it was run once more."""
+
+    def take(formulation: str, error: Exception) -> None:
+        failed[name, level, formulation] = explain(error)
+
+    return take
 
 
 @dataclass(frozen=True)
@@ -140,34 +212,47 @@ class Busy:
 
 
 def on_device(run: Any) -> Callable[[], Any] | None:
-    """Return what computes a contender's figures and leaves them on the device, where it has one of its own."""
-    return Busy(run) if getattr(run, "compute", None) else None
+    """Return what computes a contender's figures and leaves them on the device, where it has one of its own.
+
+    As many epochs as pass in a second, but no more than `EPOCHS`, and one at least.
+    """
+    if not getattr(run, "compute", None):
+        return None
+    seconds = measure.best(Busy(run, 1), at_least=0.0)
+    return Busy(run, max(1, min(EPOCHS, int(1 / seconds))))
 
 
-def try_out(ready: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def try_out(ready: dict[str, Callable[[], Any]], failed: Callable[[str, Exception], None]) -> dict[str, float]:
     """Return the shortest time of each formulation; those that may be the fastest get more tries."""
-    times = {name: measure.best(run) for name, run in ready.items()}
-    close = {name: run for name, run in ready.items() if len(ready) > 1 and times[name] < 6 * min(times.values())}
-    again = measure.interleave(close, rounds=3)
+    times = {name: min(seconds) for name, seconds in measure.interleave(ready, 1, failed).items()}
+    close = {name: ready[name] for name in times if len(times) > 1 and times[name] < 6 * min(times.values())}
+    again = measure.interleave(close, 3, failed)
     return {name: min(seconds, *again.get(name, [seconds])) for name, seconds in times.items()}
 
 
-def compare(problem: Problem, rounds: int, gpu: bool, without: set[str], say: Callable[[str], None]) -> dict[str, Any]:
+def compare(problem: Problem, rounds: int, gpu: bool, failed: Failed, until: float, worker: Worker, say: Say) -> Any:
     """Measure all contenders at one batch size and return the document of it."""
-    runs, tried, failed = prepare(problem, gpu, without, say)
-    timed: dict[tuple[str, str, str], Callable[[], Any]] = {(*key, HOST): run for key, (_, run) in runs.items()}
+    ready = prepare(problem, gpu, failed, until, worker, say)
+    timed: dict[Key, Callable[[], Any]] = {(*key, HOST): made.run for key, made in ready.items()}
     if gpu:
-        timed |= {(*key, ON_DEVICE): compute for key, (_, run) in runs.items() if (compute := on_device(run))}
-    by_place = measure.interleave(timed, rounds)  # type: ignore[type-var]
+        timed |= {(*key, ON_DEVICE): made.busy for key, made in ready.items() if made.busy}
+
+    def fail(key: Key, error: Exception) -> None:
+        name, level, at = key
+        failed[name, level, f"{ready[name, level].formulation} ({at})"] = explain(error)
+
+    worker.begin(("the rounds", f"B = {problem.batch}"), 30 * rounds + LIMITS["gpu" if gpu else "cpu"].formulation)
+    say(f"{rounds} rounds, B = {problem.batch}")
+    by_place = measure.interleave(timed, rounds, fail)
     rows = [
         {
             "contender": name,
             "level": level,
             "time": at,
-            "formulation": runs[name, level][0],
+            "formulation": ready[name, level].formulation,
             "median": problem.samples / statistics.median(times) / 1e6,
             "best": problem.samples / min(times) / 1e6,
-            "tried": {key: problem.samples / value / 1e6 for key, value in tried[name, level].items()},
+            "tried": {key: problem.samples / value / 1e6 for key, value in ready[name, level].tried.items()},
         }
         for (name, level, at), times in by_place.items()
     ]
@@ -175,7 +260,9 @@ def compare(problem: Problem, rounds: int, gpu: bool, without: set[str], say: Ca
     for goal in GPU_GOALS if gpu else GOALS:
         ours = by_place.get((CUBIC, goal.ours, goal.at))
         other = by_place.get((goal.other, goal.other_level, goal.at))
-        if ours and other:
+        if not goal.other and ours:
+            other = [problem.samples] * len(ours)  # a second a sample
+        if ours and other and goal.of in ("all", "wide" if problem.batch >= _WIDE else "narrow"):
             ratio = statistics.median(b / a for a, b in zip(ours, other, strict=True))
             best = min(other) / min(ours)
             ratios.append({**asdict(goal), "ratio": ratio, "of_bests": best, "met": ratio >= goal.least})
@@ -184,7 +271,10 @@ def compare(problem: Problem, rounds: int, gpu: bool, without: set[str], say: Ca
         "batch": problem.batch,
         "hidden": problem.hidden,
         "throughput": rows,
-        "failed": [{"contender": name, "level": level, "error": text} for (name, level), text in failed.items()],
+        "failed": [
+            dict(zip(("contender", "level", "formulation"), key, strict=False)) | {"error": why}
+            for key, why in failed.items()
+        ],
         "ratios": ratios,
     }
 
@@ -200,8 +290,6 @@ def tables(found: dict[str, Any]) -> list[Table]:
         for row in found["throughput"]:
             if row["time"] == at:
                 by_name.setdefault(row["contender"], {})[row["level"]] = f"{row['median']:,.1f} ({row['best']:,.1f})"
-        for row in found["failed"]:
-            by_name.setdefault(row["contender"], {})[row["level"]] = "failed"
         for name in (CUBIC, UNOBSERVED, FETCH, CUDA, C_LOOP, COMPILED, JNP, EAGER, NUMPY):
             if name in by_name:
                 speed.add_row(name, *(by_name[name].get(level, "") for level in (LOSS, HISTORY, ALL)))
@@ -211,10 +299,50 @@ def tables(found: dict[str, Any]) -> list[Table]:
     goals = measure.columns(f"cubic against the others, {where}: ratio of speeds", names, left=("cubic", "against", ""))
     for row in found["ratios"]:
         where = f", {ON_DEVICE}" if row["at"] == ON_DEVICE else ""
-        against, least = f"{row['other']}, {row['other_level']}{where}", f"≥ {row['least']:.2f}"
-        ratios = f"{row['ratio']:.2f}", f"{row['of_bests']:.2f}"
-        goals.add_row(row["ours"], against, least, *ratios, measure.met(row["met"]))
+        against, unit = (f"{row['other']}, {row['other_level']}{where}", 1.0) if row["other"] else ("M samples/s", 1e6)
+        ratios = (f"{row[key] / unit:,.2f}" for key in ("ratio", "of_bests"))
+        goals.add_row(row["ours"], against, f"≥ {row['least'] / unit:,.2f}", *ratios, measure.met(row["met"]))
     return [*speeds, goals]
+
+
+def missing(found: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each contender, or formulation of one, that was not measured."""
+    for row in found["failed"]:
+        what = ", ".join(filter(None, (row.get(key) for key in ("contender", "level", "formulation"))))
+        yield f"Not measured: {what}: {row['error']}"
+
+
+def measure_all(worker: Worker, given: argparse.Namespace, began: float) -> None:
+    """Tell the document of each batch size; those that are done already are left out."""
+
+    def say(text: str) -> None:
+        print(f"{time.time() - began:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    device = pick_devices(Device.auto)[0]
+    gpu = device.platform == "gpu"
+    say(f"on {device.device_kind}")
+    samples = given.samples or (16_384_000 if gpu else 1_000_000)
+    problem = make(samples, given.batch[0], given.hidden)
+    for at, batch in enumerate(given.batch):
+        if at < worker.done:
+            continue
+        ends = began + LIMITS["gpu" if gpu else "cpu"].whole
+        share = (ends - time.time()) / (len(given.batch) - at)
+        failed: Failed = {(name,): "--no-torch" for name in (COMPILED, EAGER) if given.no_torch}
+        until = time.time() + 0.8 * share  # the rest is for the rounds
+        found = compare(with_batch(problem, batch), given.rounds, gpu, failed, until, worker, say)
+        worker.tell(found | {"device": device.device_kind})
+
+
+def with_batch(problem: Problem, batch: int) -> Problem:
+    """Return the same samples in batches of another size.
+
+    Raises:
+        ValueError: it divides them not.
+    """
+    if problem.samples % batch:
+        raise ValueError(f"{problem.samples} samples are no whole number of batches of {batch}")
+    return replace(problem, batch=batch)
 
 
 def main() -> None:
@@ -225,19 +353,26 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--no-torch", action="store_true", help="leave torch out; compiling it takes minutes")
     given = parser.parse_args()
-    # The cores are JAX devices only if that is said before its first use.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch and CuPy share the card's memory
-    device = pick_devices(Device.auto)[0]
-    gpu = device.platform == "gpu"
-    samples = given.samples or (16_384_000 if gpu else 1_000_000)
-    without = {COMPILED, EAGER} if given.no_torch else set()
-    document: dict[str, Any] = {"machine": measure.machine() | {"device": device.device_kind}, "batches": []}
-    for batch in given.batch:
-        problem = make(samples, batch, given.hidden)
-        found = compare(problem, given.rounds, gpu, without, lambda text: print(text, file=sys.stderr))
-        document["batches"].append(found)
-        measure.keep(document, given.json)
-    measure.report(document, [table for found in document["batches"] for table in tables(found)], None)  # kept above
+    document: dict[str, Any] = {"machine": measure.machine(), "batches": []}
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    console, failure = Console(), ""
+    try:
+        for found in results(measure_all, given, time.time(), say=say):
+            document["machine"]["device"] = found.pop("device")
+            document["batches"].append(found)
+            measure.keep(document, given.json)
+            console.print(*tables(found), sep="\n")
+            for line in missing(found):
+                console.print(line, markup=False)
+    except RuntimeError as error:
+        failure = f"not all batch sizes were measured: {error}"
+    console.print(measure.describe(document["machine"]), markup=False)
+    if failure:
+        sys.exit(failure)
 
 
 if __name__ == "__main__":

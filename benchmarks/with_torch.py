@@ -4,6 +4,7 @@ Data are finite here, so none of these looks at extremes over finite values only
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,19 @@ def _torch(problem: Problem) -> tuple[Any, ...]:
 
 
 def device() -> str:
-    """Return where torch computes: on the GPU if JAX does, too."""
+    """Return where torch computes: on the GPU if JAX does, too.
+
+    Raises:
+        ImportError: there is no torch, or JAX computes on a GPU and torch sees none.
+    """
     import jax
     import torch
 
-    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    if jax.default_backend() != "gpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ImportError(f"torch {torch.__version__} sees no card")
+    return "cuda"
 
 
 def _wait(seen: Any) -> None:
@@ -35,6 +44,12 @@ def _wait(seen: Any) -> None:
 
     if device() == "cuda":
         torch.cuda.synchronize()
+
+
+def give_back() -> None:
+    """Give what torch keeps of the card's memory to the others, if torch is used at all."""
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _whole(problem: Problem, level: str, matmul: bool) -> Callable[[], Any]:
@@ -163,8 +178,10 @@ def compiled(formulation: str) -> Callable[[Problem, str], Run]:
 
     def make(problem: Problem, level: str) -> Run:
         import torch
+        import torch._dynamo
 
-        torch._dynamo.reset()
+        # All levels and batch sizes of a formulation are entries of one function's cache; more of them are refused.
+        torch._dynamo.config.recompile_limit = 64
         run = torch.compile(FORMULATIONS[formulation](problem, level), dynamic=False, fullgraph=True)
         return _figures(problem, level, run)
 
