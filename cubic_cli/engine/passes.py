@@ -252,12 +252,15 @@ class Pass:
     def observe(self, x: Float32, y: Float32) -> dict[str, Statistics]:
         """Return the statistics of each tensor over other samples `[n]`, by the same compiled programs."""
         merged: dict[str, Statistics] = {}
-        for start, stop in spans(len(x), self.batch, self._tuning.chunk):
-            chunk = None
-            for how in (self._usual, PLAIN):
-                program = self._program(how)
-                running = program.start(program.put(x[start:stop], y[start:stop]))
-                chunk = chunk or self._read(program, running, _Step(1, 0, start, stop))
+
+        def see(how: Schedule, step: _Step) -> Chunk | None:
+            program = self._program(how)
+            arrays = program.put(x[step.start : step.stop], y[step.start : step.stop])
+            return self._read(program, program.start(arrays), step)
+
+        for span in spans(len(x), self.batch, self._tuning.chunk):
+            step = _Step(1, 0, *span)
+            chunk = see(self._usual, step) or see(PLAIN, step)
             assert chunk is not None
             assert chunk.tensors is not None
             merged = {name: merge(merged.get(name, EMPTY), seen) for name, seen in chunk.tensors.items()}

@@ -254,6 +254,16 @@ def test_which_devices_lock_pages():
         assert not mesh.locks_pages(other)
 
 
+@pytest.mark.parametrize("first", [1.0, np.nan], ids=["finite", "one that is NaN"])
+def test_other_samples_pass_by_the_usual_program_and_by_the_plain_one_only_where_it_must(first):
+    x, y = samples(N)
+    x[0] = first
+    passing = make(drawn(H, 1), x, y, B, by_unit=True)
+    seen = passing.observe(x, y)
+    assert list(passing._programs) == ["moments", "plain"][: 1 + bool(np.isnan(first))]
+    assert seen == gather(passing.run()).tensors
+
+
 def test_without_statistics_only_the_history_is_compiled():
     x, y = samples(N)
     parameters = drawn(H, 1)
