@@ -145,7 +145,9 @@ def by_unit(
     beyond = 0 if by_sample else -x.size % _PARTS
     if tuning.in_cache and x.size % _ALIASING == 0:
         beyond = _ASIDE
-    flat, used = jnp.pad(x.reshape(-1), (0, beyond), mode="edge"), jnp.pad(mask.reshape(-1), (0, beyond))
+    flat, used = x.reshape(-1), mask.reshape(-1)
+    if beyond:
+        flat, used = jnp.pad(flat, (0, beyond), mode="edge"), jnp.pad(used, (0, beyond))
 
     def total(values: jax.Array) -> jax.Array:
         values = jnp.where(used, values, 0)
@@ -270,7 +272,7 @@ def _see_units(
     def count(seen: jax.Array, *kinds: tuple[Callable[[int], jax.Array], int]) -> jax.Array:
         for unit in units:
             for is_one, one in kinds:
-                seen = jnp.where(is_one(unit), seen + one, seen)
+                seen = jax.lax.select(is_one(unit), seen + one, seen)
         return seen
 
     sums: tuple[jax.Array, ...] = ()
@@ -298,11 +300,11 @@ def _see_units(
 
 # Not jnp.minimum: it must propagate NaN, which costs more; a NaN shows in the loss anyway.
 def _smaller(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(b < a, b, a)
+    return jax.lax.select(b < a, b, a)
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(b > a, b, a)
+    return jax.lax.select(b > a, b, a)
 
 
 def _square(value: jax.Array) -> jax.Array:
@@ -346,6 +348,8 @@ def complete_by_unit(activation: Activation, tuning: Tuning, seen: Observed) -> 
 
     def over_blocks(values: jax.Array) -> jax.Array:
         """From `[blocks, 3, parts]` to `[1, 3, parts]`, with a part for every group of blocks."""
+        if len(values) == 1:
+            return values
         rows = jnp.pad(values, ((0, -len(values) % _GROUP), (0, 0), (0, 0)))
         groups = jnp.sum(rows.reshape(_GROUP, -1, *rows.shape[1:]), axis=0, dtype=values.dtype)
         return jnp.moveaxis(groups, 0, 1).reshape(1, 3, -1)
