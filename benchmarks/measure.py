@@ -27,9 +27,9 @@ def best(run: Callable[[], Any], at_least: float = 0.1, most: int = 20) -> float
 
 
 def interleave(
-    runs: dict[Any, Callable[[], Any]], rounds: int, failed: Callable[[Any, Exception], None] | None = None
+    runs: dict[Any, Callable[[], Any]], rounds: int, lost: dict[Any, str] | None = None
 ) -> dict[Any, list[float]]:
-    """Return the seconds of each run in each round; without those that fail, where these are told to `failed`."""
+    """Return the seconds of each run in each round; without those that fail, where these may be `lost`, with why."""
     seconds: dict[Any, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name in list(seconds):
@@ -37,11 +37,16 @@ def interleave(
             try:
                 seconds[name].append(best(runs[name]))
             except Exception as error:
-                if failed is None:
+                if lost is None:
                     raise
-                failed(name, error)
+                lost[name] = explain(error)
                 del seconds[name]
     return seconds
+
+
+def explain(error: Exception) -> str:
+    """Return an exception's type and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def machine(packages: tuple[str, ...] = ("jax", "jaxlib", "numpy", "polars", "torch")) -> dict[str, Any]:

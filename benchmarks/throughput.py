@@ -3,17 +3,16 @@
 python -m benchmarks.throughput [--samples N] [--batch B …] [--hidden H] [--rounds R] [--json FILE] [--no-torch]
 
 On a GPU, which is used if JAX uses it, the contenders are those of a GPU, and the time that the device takes stands
-beside that until the figures are on the host. There all of it takes two to three minutes: what takes long to compile is
-left out, and so is what is not ready when the time is up. Whatever is left out is named, with the reason.
+beside that until the figures are on the host. There nothing more is begun after 150 s. What was not
+measured is named, with the reason.
 """
 
-import argparse
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -21,12 +20,12 @@ from rich.table import Table
 
 from benchmarks import c_loop, measure, with_cuda, with_numpy, with_torch
 from benchmarks.problem import ALL, EPOCHS, HISTORY, LEVELS, LOSS, Figures, Problem, Run, check, make, reference
-from benchmarks.supervised import Key, Worker, results
 from cubic_cli.config import Device
 from cubic_cli.engine.devices import pick_devices
 
 Maker = Callable[[Problem, str], Run | Callable[[], Figures]]
 Say = Callable[[str], None]
+Failed = dict[tuple[str, ...], str]  # why a contender is not there, at a level, in a formulation; or a whole contender
 
 CUBIC, UNOBSERVED = "cubic", "cubic, unobserved"
 C_LOOP, COMPILED, EAGER, JNP, NUMPY = "fused C loop", "torch.compile", "torch eager", "plain jnp", "NumPy"
@@ -34,17 +33,7 @@ CUDA, FETCH = "fused CUDA kernel", "fetch of the history"
 HOST, ON_DEVICE = "figures on the host", "on the device"
 PACE = 5e9  # samples/s: a goal of its own
 _WIDE = 100  # samples from which a batch is wide
-
-
-class Limits(NamedTuple):
-    """Seconds: of one formulation, until its first figures are there; of cubic; and of all."""
-
-    formulation: float
-    cubic: float
-    whole: float
-
-
-LIMITS = {"gpu": Limits(30, 90, 160), "cpu": Limits(300, 300, 7200)}
+_MOST = {"gpu": 150, "cpu": 7200}  # seconds after which no contender is begun
 
 
 @dataclass(frozen=True)
@@ -127,19 +116,13 @@ class Ready(NamedTuple):
     tried: dict[str, float]
 
 
-Failed = dict[Key, str]  # why a contender is not there, at a level, in a formulation; or a whole contender
-
-
-def prepare(
-    problem: Problem, gpu: bool, failed: Failed, until: float, worker: Worker, say: Say
-) -> dict[tuple[str, str], Ready]:
+def prepare(problem: Problem, gpu: bool, failed: Failed, until: float, say: Say) -> dict[tuple[str, str], Ready]:
     """Build, check and try every contender until the time `until`; what fails goes to `failed`, with the reason.
 
     Raises:
         ValueError: cubic computes other figures than the float64 reference.
     """
     expected, scale = reference(problem)
-    limits = LIMITS["gpu" if gpu else "cpu"]
     ready: dict[tuple[str, str], Ready] = {}
     for (name, level), formulations in contenders(gpu).items():
         made: dict[str, tuple[Any, Callable[[], Any] | None]] = {}
@@ -147,11 +130,9 @@ def prepare(
             key = name, level, formulation
             if (name,) in failed:
                 break
-            late = name != CUBIC and time.time() > until
-            if reason := lost(worker.lost, *key) or ("the time was up" if late else ""):
-                failed[key] = reason
+            if name != CUBIC and time.perf_counter() > until:
+                failed[key] = "the time was up"
                 continue
-            worker.begin(key, limits.cubic if name == CUBIC else limits.formulation)
             started, words = time.perf_counter(), ", ".join(filter(None, key))
             try:
                 run = maker(problem, level)
@@ -164,9 +145,11 @@ def prepare(
             except Exception as error:  # of a compiler, a driver or a card without memory: the others go on
                 if name == CUBIC:
                     raise
-                failed[key] = explain(error)
+                failed[key] = measure.explain(error)
                 say(f"{words} failed after {time.perf_counter() - started:.1f} s: {error}")
-        times = try_out({key: busy or run for key, (run, busy) in made.items()}, failing(failed, name, level))
+        lost: dict[str, str] = {}
+        times = try_out({key: busy or run for key, (run, busy) in made.items()}, lost)
+        failed.update({(name, level, formulation): why for formulation, why in lost.items()})
         if times:
             fastest = min(times, key=times.__getitem__)
             ready[name, level] = Ready(fastest, *made[fastest], times)
@@ -175,26 +158,6 @@ def prepare(
         if gpu:
             with_torch.give_back()
     return ready
-
-
-def lost(known: dict[Key, str], name: str, level: str, formulation: str) -> str:
-    """Return why a formulation is lost, as it is if it was so at this level or at one that observes less."""
-    levels = LEVELS[: LEVELS.index(level) + 1]
-    return next((why for at in levels if (why := known.get((name, at, formulation)))), "")
-
-
-def explain(error: Exception) -> str:
-    """Return an exception's type and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def failing(failed: Failed, name: str, level: str) -> Callable[[str, Exception], None]:
-    """Return what takes down a formulation that failed when it was run once more."""
-
-    def take(formulation: str, error: Exception) -> None:
-        failed[name, level, formulation] = explain(error)
-
-    return take
 
 
 @dataclass(frozen=True)
@@ -222,28 +185,26 @@ def on_device(run: Any) -> Callable[[], Any] | None:
     return Busy(run, max(1, min(EPOCHS, int(1 / seconds))))
 
 
-def try_out(ready: dict[str, Callable[[], Any]], failed: Callable[[str, Exception], None]) -> dict[str, float]:
-    """Return the shortest time of each formulation; those that may be the fastest get more tries."""
-    times = {name: min(seconds) for name, seconds in measure.interleave(ready, 1, failed).items()}
+def try_out(ready: dict[str, Callable[[], Any]], lost: dict[str, str]) -> dict[str, float]:
+    """Return the shortest time of each formulation; those that may be the fastest get more tries. Some are `lost`."""
+    times = {name: min(seconds) for name, seconds in measure.interleave(ready, 1, lost).items()}
     close = {name: ready[name] for name in times if len(times) > 1 and times[name] < 6 * min(times.values())}
-    again = measure.interleave(close, 3, failed)
+    again = measure.interleave(close, 3, lost)
     return {name: min(seconds, *again.get(name, [seconds])) for name, seconds in times.items()}
 
 
-def compare(problem: Problem, rounds: int, gpu: bool, failed: Failed, until: float, worker: Worker, say: Say) -> Any:
+def compare(problem: Problem, rounds: int, gpu: bool, failed: Failed, until: float, say: Say) -> Any:
     """Measure all contenders at one batch size and return the document of it."""
-    ready = prepare(problem, gpu, failed, until, worker, say)
-    timed: dict[Key, Callable[[], Any]] = {(*key, HOST): made.run for key, made in ready.items()}
+    ready = prepare(problem, gpu, failed, until, say)
+    timed: dict[tuple[str, str, str], Callable[[], Any]] = {(*key, HOST): made.run for key, made in ready.items()}
     if gpu:
         timed |= {(*key, ON_DEVICE): made.busy for key, made in ready.items() if made.busy}
 
-    def fail(key: Key, error: Exception) -> None:
-        name, level, at = key
-        failed[name, level, f"{ready[name, level].formulation} ({at})"] = explain(error)
-
-    worker.begin(("the rounds", f"B = {problem.batch}"), 30 * rounds + LIMITS["gpu" if gpu else "cpu"].formulation)
     say(f"{rounds} rounds, B = {problem.batch}")
-    by_place = measure.interleave(timed, rounds, fail)
+    lost: dict[tuple[str, str, str], str] = {}
+    by_place = measure.interleave(timed, rounds, lost)
+    for (name, level, at), why in lost.items():
+        failed[name, level, f"{ready[name, level].formulation} {at}".strip()] = why
     rows = [
         {
             "contender": name,
@@ -312,39 +273,6 @@ def missing(found: dict[str, Any]) -> Iterator[str]:
         yield f"Not measured: {what}: {row['error']}"
 
 
-def measure_all(worker: Worker, given: argparse.Namespace, began: float) -> None:
-    """Tell the document of each batch size; those that are done already are left out."""
-
-    def say(text: str) -> None:
-        print(f"{time.time() - began:4.0f} s  {text}", file=sys.stderr, flush=True)
-
-    device = pick_devices(Device.auto)[0]
-    gpu = device.platform == "gpu"
-    say(f"on {device.device_kind}")
-    samples = given.samples or (16_384_000 if gpu else 1_000_000)
-    problem = make(samples, given.batch[0], given.hidden)
-    for at, batch in enumerate(given.batch):
-        if at < worker.done:
-            continue
-        ends = began + LIMITS["gpu" if gpu else "cpu"].whole
-        share = (ends - time.time()) / (len(given.batch) - at)
-        failed: Failed = {(name,): "--no-torch" for name in (COMPILED, EAGER) if given.no_torch}
-        until = time.time() + 0.8 * share  # the rest is for the rounds
-        found = compare(with_batch(problem, batch), given.rounds, gpu, failed, until, worker, say)
-        worker.tell(found | {"device": device.device_kind})
-
-
-def with_batch(problem: Problem, batch: int) -> Problem:
-    """Return the same samples in batches of another size.
-
-    Raises:
-        ValueError: it divides them not.
-    """
-    if problem.samples % batch:
-        raise ValueError(f"{problem.samples} samples are no whole number of batches of {batch}")
-    return replace(problem, batch=batch)
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = measure.options(__doc__, rounds=7)
@@ -354,25 +282,26 @@ def main() -> None:
     parser.add_argument("--no-torch", action="store_true", help="leave torch out; compiling it takes minutes")
     given = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch and CuPy share the card's memory
-    document: dict[str, Any] = {"machine": measure.machine(), "batches": []}
+    began, console = time.perf_counter(), Console()
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(f"{time.perf_counter() - began:4.0f} s  {text}", file=sys.stderr, flush=True)
 
-    console, failure = Console(), ""
-    try:
-        for found in results(measure_all, given, time.time(), say=say):
-            document["machine"]["device"] = found.pop("device")
-            document["batches"].append(found)
-            measure.keep(document, given.json)
-            console.print(*tables(found), sep="\n")
-            for line in missing(found):
-                console.print(line, markup=False)
-    except RuntimeError as error:
-        failure = f"not all batch sizes were measured: {error}"
+    device = pick_devices(Device.auto)[0]
+    gpu = device.platform == "gpu"
+    document: dict[str, Any] = {"machine": measure.machine() | {"device": device.device_kind}, "batches": []}
+    say(measure.describe(document["machine"]))
+    samples = given.samples or (16_384_000 if gpu else 1_000_000)
+    for done, batch in enumerate(given.batch, 1):
+        failed: Failed = {(name,): "--no-torch" for name in (COMPILED, EAGER) if given.no_torch}
+        until = began + _MOST["gpu" if gpu else "cpu"] * done / len(given.batch)
+        found = compare(make(samples, batch, given.hidden), given.rounds, gpu, failed, until, say)
+        document["batches"].append(found)
+        measure.keep(document, given.json)
+        console.print(*tables(found), sep="\n")
+        for line in missing(found):
+            console.print(line, markup=False)
     console.print(measure.describe(document["machine"]), markup=False)
-    if failure:
-        sys.exit(failure)
 
 
 if __name__ == "__main__":
