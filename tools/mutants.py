@@ -108,7 +108,7 @@ MATHEMATICS = (
     Mutant("gradients are of the sum", "engine/gradients.py", "engine/test_gradients.py",
            "total / source.count for", "total for"),
     Mutant("padding is in the gradients", "engine/gradients.py", "engine/test_gradients.py",
-           "used[: len(x)] = scale", "used[:] = scale"),
+           "np.arange(blocks * samples) < len(x)", "np.full(blocks * samples, True)"),
     Mutant("the least rate is half of what it is", "analysis/learning_rate.py", "analysis",
            "        return _cross(change, low, high)\n    near",
            "        return _cross(change, low, high) / 2\n    near"),
