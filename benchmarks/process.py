@@ -1,12 +1,16 @@
 """Whole processes, from the command line to the exit, each against the least that its work takes.
 
 python -m benchmarks.process [--rounds R] [--only WORD] [--json FILE]
+
+On the device that JAX takes by itself, for cubic and for its floor.
 """
 
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import measure
 from benchmarks.processes import CUBIC, PYTHON, Paired, paired, run
@@ -28,7 +32,7 @@ y = (0.01 * x.astype("f8") ** 3 - 0.5 * x + 20 + 10 * rng.standard_normal(len(x)
 pl.DataFrame({"x": x, "y": y}).write_csv("floor.csv")
 """
 _JAX = "import jax, jax.numpy as jnp; jax.jit(lambda x: x @ x)(jnp.ones((8, 8))).block_until_ready()"
-
+_DEVICE = "import jax; device = jax.devices()[0]; print(); print(device.platform); print(device.device_kind)"
 
 _ALL = ("forward", "--num-samples", "all", "--initializer", "he_normal")
 
@@ -62,16 +66,22 @@ CASES = (
 )
 
 
-def measure_case(case: Case, folder: Path, rounds: int) -> Paired:
+def find_device(folder: Path) -> tuple[str, str]:
+    """Return the platform of the device that JAX takes, and its kind; asked in a process of its own, as all here."""
+    platform, kind = run([*PYTHON, "-c", _DEVICE], folder).said.splitlines()[-2:]
+    return platform, kind
+
+
+def measure_case(case: Case, folder: Path, platform: str, rounds: int) -> Paired:
     """Return the paired times of a command and its floor."""
 
     def ours() -> float:
         if case.cold:
             shutil.rmtree(folder / "cache", ignore_errors=True)
-        return run([*CUBIC, *case.command], folder).seconds
+        return run([*CUBIC, *case.command], folder, DEVICE=platform).seconds
 
     def floor() -> float:
-        return run([*PYTHON, *case.floor], folder).seconds
+        return run([*PYTHON, *case.floor], folder, DEVICE=platform).seconds
 
     return paired(ours, floor, min(rounds, case.rounds or rounds))
 
@@ -81,24 +91,27 @@ def main() -> None:
     parser = measure.options(__doc__, rounds=9)
     parser.add_argument("--only", default="", metavar="WORD", help="only the cases whose name has this word")
     given = parser.parse_args()
-    machine = measure.machine()
     title = "Seconds of whole processes: medians, and medians of paired ratios"
     table = measure.columns(title, ("", "cubic", "floor", "goal", "ratio", "from – to", ""))
-    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "two.py").write_text(_TWO_COMMANDS)
+        platform, kind = find_device(folder)
+        document: dict[str, Any] = {"machine": measure.machine() | {"device": kind}, "rows": []}
+        print(measure.describe(document["machine"]), file=sys.stderr, flush=True)
         run([*CUBIC, "generate"], folder)
-        run([*CUBIC, "forward"], folder)
+        run([*CUBIC, "forward"], folder, DEVICE=platform)
         for case in CASES:
             if given.only not in case.name:
                 continue
-            found = measure_case(case, folder, given.rounds)
+            found = measure_case(case, folder, platform, given.rounds)
             met = found.ratio <= case.most
-            rows.append({"name": case.name, "most": case.most, **found._asdict(), "met": met})
+            document["rows"].append({"name": case.name, "most": case.most, **found._asdict(), "met": met})
+            measure.keep(document, given.json)
             times = f"{found.a:.3f}", f"{found.b:.3f}", f"≤ {case.most:.2f}", f"{found.ratio:.2f}"
             table.add_row(case.name, *times, f"{found.low:.2f} – {found.high:.2f}", measure.met(met))
-    measure.report({"machine": machine, "rows": rows}, [table], given.json)
+            print(f"{case.name}: {' '.join(times)}", file=sys.stderr, flush=True)
+    measure.report(document, [table], None)  # kept above
 
 
 if __name__ == "__main__":

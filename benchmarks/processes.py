@@ -18,10 +18,11 @@ _MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrs
 
 
 class Cost(NamedTuple):
-    """Seconds of wall time, and the largest resident memory in bytes."""
+    """Seconds of wall time, the largest resident memory in bytes; and what was said on both streams."""
 
     seconds: float
     memory: int
+    said: str
 
 
 def run(command: list[str], folder: Path, **environment: str) -> Cost:
@@ -44,7 +45,7 @@ def run(command: list[str], folder: Path, **environment: str) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.read_text()[-500:]}")
-    return Cost(seconds, usage.ru_maxrss * _MAXRSS)
+    return Cost(seconds, usage.ru_maxrss * _MAXRSS, said.read_text())
 
 
 class Paired(NamedTuple):
