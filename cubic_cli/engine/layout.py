@@ -62,6 +62,7 @@ GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, in_cache=False, plain_valu
 TPU = GPU
 TUNINGS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 _SAMPLE_BYTES = 256  # that a sample of a chunk may take: 64 were measured, of two chunks on their way and one kept
+_PLAIN_BYTES = 64  # that a value of z1 may take in the plain schedule: four arrays of them in a quarter of the memory
 
 
 def choose_tuning(devices: list[Any]) -> Tuning:
@@ -69,9 +70,17 @@ def choose_tuning(devices: list[Any]) -> Tuning:
     tuning = TUNINGS.get(devices[0].platform, GPU)
     if devices[0].platform == "cpu" or spans_processes(devices):
         return tuning
-    free = min(_free_bytes(device) for device in devices) * len(devices)
-    chunk = min(tuning.chunk, 1 << max(10, (free // _SAMPLE_BYTES).bit_length() - 1))
-    return tuning._replace(chunk=chunk, block=min(tuning.block, chunk), resident=free // 32)  # a quarter, of 8 a sample
+    least = min(_free_bytes(device) for device in devices)
+    free = least * len(devices)
+    chunk = min(tuning.chunk, _power_of_two(free // _SAMPLE_BYTES))
+    plain_values = min(tuning.plain_values, _power_of_two(least // _PLAIN_BYTES))
+    resident = free // 32  # a quarter, of 8 bytes a sample
+    return tuning._replace(chunk=chunk, block=min(tuning.block, chunk), plain_values=plain_values, resident=resident)
+
+
+def _power_of_two(most: int) -> int:
+    """Return the largest that is not beyond `most`, or a thousand."""
+    return 1 << max(10, most.bit_length() - 1)
 
 
 def _free_bytes(device: Any) -> int:

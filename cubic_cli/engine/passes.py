@@ -310,7 +310,9 @@ class Pass:
         layout = how.lay_out(longest, self.batch, len(self._devices), block)
         if mesh.spans_processes(self._devices):
             layout = layout.on_all(len(self._devices))
-        given = self._activation, self._tuning, layout, self._parameters, self._devices
+        # What memory likes is in the layout: passes share a program however much is free.
+        tuning = self._tuning._replace(chunk=0, block=0, plain_values=0, resident=0)
+        given = self._activation, tuning, layout, self._parameters, self._devices
         self._programs[how.name] = _Program(how, *given)
 
     def _arrays(self, program: _Program, step: _Step) -> Any:

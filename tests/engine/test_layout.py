@@ -22,19 +22,20 @@ class Card:
 
 GIB = 1 << 30
 CARDS = {
-    "a large card": (Card(100 * GIB), GPU.chunk),
-    "a slice of one": (Card(1 * GIB), 1 << 22),
-    "one that others use": (Card(100 * GIB, 99 * GIB), 1 << 22),
-    "one that does not tell": (Card(None), GPU.chunk),
-    "one without any": (Card(GIB, GIB), 1 << 10),
+    "a large card": (Card(100 * GIB), GPU.chunk, GPU.plain_values),
+    "a slice of one": (Card(1 * GIB), 1 << 22, 1 << 24),
+    "one that others use": (Card(100 * GIB, 99 * GIB), 1 << 22, 1 << 24),
+    "one that does not tell": (Card(None), GPU.chunk, GPU.plain_values),
+    "one without any": (Card(GIB, GIB), 1 << 10, 1 << 10),
 }
 
 
-@pytest.mark.parametrize(("card", "chunk"), CARDS.values(), ids=CARDS)
-def test_a_chunk_is_as_large_as_the_memory_of_a_card_likes(card, chunk):
+@pytest.mark.parametrize(("card", "chunk", "values"), CARDS.values(), ids=CARDS)
+def test_a_chunk_is_as_large_as_the_memory_of_a_card_likes(card, chunk, values):
     tuning = choose_tuning([card])
-    assert (tuning.chunk, tuning.block) == (chunk, chunk)
-    assert tuning._replace(chunk=0, block=0, resident=0) == GPU._replace(chunk=0, block=0, resident=0)
+    assert (tuning.chunk, tuning.block, tuning.plain_values) == (chunk, chunk, values)
+    of_memory = dict.fromkeys(("chunk", "block", "resident", "plain_values"), 0)
+    assert tuning._replace(**of_memory) == GPU._replace(**of_memory)
 
 
 def test_a_cpu_and_many_processes_have_fixed_sizes():

@@ -264,6 +264,13 @@ def test_other_samples_pass_by_the_usual_program_and_by_the_plain_one_only_where
     assert seen == gather(passing.run()).tensors
 
 
+def test_passes_share_a_program_whatever_memory_is_free():
+    """A sweep on a card: what is free there is never twice the same."""
+    x, y = samples(N)
+    one, other = (make(drawn(H, 1), x, y, B, tuning=CPU._replace(resident=free)) for free in (N, N + 1))
+    assert one._programs["moments"]._run is other._programs["moments"]._run
+
+
 def test_without_statistics_only_the_history_is_compiled():
     x, y = samples(N)
     parameters = drawn(H, 1)
