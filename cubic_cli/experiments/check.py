@@ -98,7 +98,7 @@ def run_checks(checks: Sequence[Check], until: float = 0.0, watch: Watch = unwat
     Threads compile side by side, for XLA compiles outside Python's lock.
     """
     prepared: list[Callable[[], Iterable[Row]]] = []
-    named = "checks", "checks"
+    named = "steps", "steps"  # several make one row
     with (
         watch("compiling", len(checks), *named) as advance,
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,

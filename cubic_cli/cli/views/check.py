@@ -14,6 +14,7 @@ _WORDS = {
     Verdict.NOT_CHECKED: Text("not checked", WARNING),
     Verdict.WRONG: Text("WRONG", BAD),
 }
+_NOTE = "error and limit: relative, in standard errors (s.e.), or the number of values that differ"
 _MANY = 16  # devices: beyond, those that are right are only counted
 
 
@@ -24,7 +25,7 @@ def screen(report: Report) -> Screen:
     rows = [
         (row.what, _number(row.error, row), _number(row.limit, row), _WORDS[row.verdict].copy()) for row in report.rows
     ]
-    blocks: Screen = [Grid("", columns, rows, drop=("limit", "error"))]
+    blocks: Screen = [Grid("", columns, rows, drop=("limit", "error"), note=_NOTE)]
     if devices := _devices(report):
         blocks.append(devices)
     for verdict, title, level in (
