@@ -1,10 +1,11 @@
-"""What a run saves, opened with the tools that people have: the snippets of docs/files.md, against the record.
+"""What a run saves, opened with the tools that people have, against the record; and the snippets of the pages.
 
 pandas, DuckDB and PyTorch are no dependencies; where one is not installed, its test is skipped.
 """
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,24 @@ def test_parameters_in_pytorch():
         loss = torch.nn.functional.mse_loss(network(x), y).item()
         # float32, summed in another order: 1e-5 of the loss, as in the verification.
         assert loss == pytest.approx(history["loss"][batch - 1], rel=1e-5)
+
+
+def snippets():
+    """Yield the Python of the pages on runs; that of the README computes one of the default shape."""
+    for page, marks in (("README.md", pytest.mark.long), ("docs/files.md", ())):
+        text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            library = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)[-1]
+            yield pytest.param(code, marks=marks, id=f"{page} {library}")
+
+
+@pytest.mark.parametrize("code", list(snippets()))
+def test_the_snippets_of_the_pages_run(code):
+    for library in re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE):
+        pytest.importorskip(library)
+    if "pandas" in code:
+        pytest.importorskip("pyarrow")
+    exec(code, {})
 
 
 def test_load_run():
