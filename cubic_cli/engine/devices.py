@@ -89,6 +89,10 @@ def pick_devices(device: Device) -> list[Any]:
         return list(jax.devices(backend))
     except (RuntimeError, AssertionError):
         pass
+    chosen = os.environ.get("JAX_PLATFORMS", "").strip()
+    if chosen and not _NAMES[backend].intersection(map(str.strip, chosen.split(","))):
+        only = f"only: {there}; JAX_PLATFORMS={chosen} lets JAX use nothing else: unset it, or give --device auto"
+        raise DeviceError(f"there is no {backend} for JAX here, {only}")
     reasons = "".join(f"; {name} did not come up: {reason}" for name, reason in failed_plugins().items())
     said = f"there is no {backend} for JAX here, only: {there}{reasons or f' ({why})'}; give --device auto, "
     said += f"or install JAX for it (pip install 'jax[{'cuda13' if device is Device.gpu else 'tpu'}]')"
@@ -107,6 +111,7 @@ def _bad_variable(said: str) -> str:
 # --- JAX's plugins: what is not public of them stands here, and a test says when it changes ---------------------------
 
 _LOG = "jax._src.xla_bridge"  # the logger to which JAX tells of plugins that it cannot load, and to which alone
+_NAMES = {"cpu": {"cpu"}, "gpu": {"gpu", "cuda", "rocm"}, "tpu": {"tpu"}}  # of a device, in JAX_PLATFORMS
 _BUILT_IN = ("cpu", "proxy")  # JAX's backends that no plugin brings; `tpu` needs libtpu
 
 

@@ -133,11 +133,15 @@ print(json.dumps([*found, failed_plugins()]))
 """
 
 
-def pick(*devices, folder, before="", **environment):
+# A GPU that is there would be found, too.
+_DRIVERLESS = "import jax._src.hardware_utils as h; h.has_visible_nvidia_gpu = lambda: False\n"
+
+
+def pick(*devices, folder, **environment):
     """Pick devices in a process of its own, with the plugins in `folder`; return what is found of each, or said."""
     tried = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     ended = subprocess.run(
-        [sys.executable, "-c", before + _PICK, *devices],
+        [sys.executable, "-c", _DRIVERLESS + _PICK, *devices],
         capture_output=True,
         text=True,
         env={**tried, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment},
@@ -178,6 +182,5 @@ def test_platforms_that_are_not_there_are_told_in_jax_words(tmp_path):
     found, _ = pick("auto", folder=tmp_path, JAX_PLATFORMS="cpu, imagined")
     assert "Unable to initialize backend ' imagined'" in found
     # `cuda` where no GPU is seen JAX passes over, and asserts that another came up, without a word.
-    driverless = "import jax._src.hardware_utils as h; h.has_visible_nvidia_gpu = lambda: False\n"
-    found, _ = pick("auto", folder=tmp_path, before=driverless, JAX_PLATFORMS="cuda")
+    found, _ = pick("auto", folder=tmp_path, JAX_PLATFORMS="cuda")
     assert found.endswith("JAX_PLATFORMS=cuda names none that is there")

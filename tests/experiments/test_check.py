@@ -573,7 +573,8 @@ def test_a_device_that_is_not_there_is_not_checked(cubic):
     status, out, err = cubic("check", "--device", "gpu", "--json")
     document = json.loads(out)
     assert (status, document["verdict"], document["devices"]) == (3, "not_checked", [])
-    assert "there is no gpu for JAX here, only: cpu" in document["rows"][0]["text"]
+    said = "there is no gpu for JAX here, only: cpu; JAX_PLATFORMS=cpu lets JAX use nothing else: unset it"
+    assert said in document["rows"][0]["text"]
     assert "there is no gpu" in err
 
 
