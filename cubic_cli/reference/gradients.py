@@ -5,7 +5,7 @@ r = 2 (z2 − y) / N     ∂L/∂b2 = Σ r          ∂L/∂W2 = a1ᵀ r
 
 The bound runs along with them as in `rounding`: a product's relative errors add up, a sum's magnitudes, and where z1
 lies so near the bend of an activation that float32 may find it on the other side, the slope is off by all of it.
-A device scales r down until no product with it leaves float32's range: what it loses below η is the larger for it.
+A device makes r smaller until no product with it leaves float32's range: what it loses below η is the larger for it.
 
     N samples, H hidden
 """
@@ -25,8 +25,7 @@ from cubic_cli.reference.verify import Failure
 _PIECE = 256  # samples that the device adds up in float32, at most
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
 _WITHIN_A_SLOPE = 32.0  # gelu's r W2 becomes as much larger on the way to its slope
-_SCALED_TO = 2.0**-121  # of 1: what the largest product is scaled to, by powers of two of each of its factors
-_OUT_OF_SCALE = 2.0**370
+_SCALES = (1.0, 2.0**-32, 2.0**-96, 2.0**-192)  # of r, tried by the device one after the other
 
 
 @dataclass(frozen=True)
@@ -71,21 +70,16 @@ def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activati
         lost = (piece / 4 * np.abs(v) + 2 * np.sqrt(piece * s) for v, s in zip(value, squares, strict=True))
         rounding = Parameters(*((r + UNIT * one) / len(x) for r, one in zip(rounding, lost, strict=True)))
         value = Parameters(*(total / len(x) for total in value))
-        # Each r W2, times the slope, and times x, may be lost below η, and r and what it is times a1.
+        # Of products that are scaled more is lost below η: of r, times a1, or W2, times the slope, and times x.
         weight = np.abs(wide.w2)
-        factor = max(1.0, reach.a1, weight.max() * max(_WITHIN_A_SLOPE, reach.of_w1))
-        reached = 2 * piece * reach.error * factor
-        below = SMALLEST_NORMAL * max(0.0, reached * _SCALED_TO - 1)
-        through = (3 + 5 * weight).ravel()
-        losses = (
-            (through * np.abs(x).max() + 1)[None, :],
-            through,
-            np.full_like(weight, 1 + 3 * reach.a1),
-            np.full(1, 3.0),
-        )
+        reached = reach.error * max(1.0, reach.a1, weight.max() * max(_WITHIN_A_SLOPE, reach.of_w1)) * 2 * piece
+        scale = next((scale for scale in _SCALES if reached * scale < FLOAT32_MAX / 2), 0.0)
+        below = SMALLEST_NORMAL * (1 / scale - 1) if scale else 0.0
+        through = 3 + 5 * weight.ravel()
+        losses = (1 + np.abs(x).max() * through, through, (1 + 3 * reach.a1) * np.ones_like(weight), np.full(1, 3.0))
         rounding = Parameters(*(r + below * one for r, one in zip(rounding, losses, strict=True)))
         allowed = tolerance(wide.hidden_size)
-        told = max(reach.forward, reach.error) <= FLOAT32_MAX * (1 - allowed) and reached < _OUT_OF_SCALE
+        told = max(reach.forward, reach.error) <= FLOAT32_MAX * (1 - allowed) and scale > 0
     return Gradients(value, rounding, bool(told), allowed)
 
 

@@ -301,3 +301,14 @@ def test_products_that_leave_float32_leave_the_gradients_right(name, activation)
         if gradient.any():  # those of a saturated tanh are zero, and known to 2⁻²⁴ of 1 alone
             off = by_name(found) | {name: gradient + 1e-3 * np.abs(gradient).max()}
             assert verify_gradients.verify(from_names(off), expected)[1].quantity == f"gradient of {name}"
+
+
+def test_a_gradient_that_is_no_number_leaves_the_others_as_they_are():
+    """Only W1's is, by a sample of x = ∞ whose unit is dead: the others are not looked for among smaller errors."""
+    x, y = near_one(N)
+    x[7] = np.inf
+    parameters = made(-np.ones(H), 40, 1e-30, 0)
+    found = gradients.measure(parameters, Arrays(x, y), Activation.relu, jax.devices())
+    assert np.isnan(found.w1).all()
+    assert found.b2.item() == pytest.approx(-2 * y.astype(float).mean(), rel=1e-5)
+    assert found.b1 == pytest.approx(-2e-30 * y.astype(float)[np.isfinite(x)].sum() / N, rel=1e-5)
