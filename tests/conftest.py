@@ -4,6 +4,7 @@ Nothing here may import JAX: it reads its variables once, and child processes in
 """
 
 import os
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,8 @@ from hypothesis import settings
 from cubic_cli.cli import app as cli
 from cubic_cli.config import SETTINGS
 from cubic_cli.engine import compiler
+
+OF_SESSION = "CUBIC_TESTS_CACHE"
 
 settings.register_profile("developer", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=300, deadline=None, print_blob=True)
@@ -32,12 +35,12 @@ def pytest_configure(config):
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         # One cache for the workers, their child processes and the next session; `--cache-clear` empties it.
-        "JAX_COMPILATION_CACHE_DIR": str(config.cache.mkdir("jax")),
+        "JAX_COMPILATION_CACHE_DIR": cache_folder(config, "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         # JAX writes an entry in place: whoever reads it at that moment compiles for himself, with a warning.
         "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry",
-        "XDG_CACHE_HOME": str(config.cache.mkdir("home")),  # never the user's own
+        "XDG_CACHE_HOME": cache_folder(config, "home"),  # never the user's own
         "NO_COLOR": "1",
         "TERM": "xterm",
     }
@@ -45,6 +48,18 @@ def pytest_configure(config):
     if config.option.collectonly:  # no snapshot is used, which says nothing
         config.pluginmanager.unregister(name="syrupy")
     compiler.prepare_cpu()
+
+
+def cache_folder(config, name):
+    """Return a folder of pytest's cache; under `-p no:cacheprovider` one that goes with the session, of all workers."""
+    if hasattr(config, "cache"):
+        return str(config.cache.mkdir(name))
+    folders = os.environ.get(OF_SESSION)  # the workers inherit it
+    if folders is None:
+        of_session = tempfile.TemporaryDirectory(prefix="cubic-tests-")
+        config.add_cleanup(of_session.cleanup)
+        folders = os.environ[OF_SESSION] = of_session.name
+    return os.path.join(folders, name)
 
 
 def pytest_xdist_auto_num_workers(config):
