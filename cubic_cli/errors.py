@@ -53,13 +53,16 @@ class PeerError(CubicError):
     """Another process of a distributed run failed, died, or never came."""
 
 
-NO_MEMORY = "there is not enough memory; give a smaller --hidden-size, --batch-size or --num-samples"
+_NO_MEMORY = "there is not enough memory; give a smaller --hidden-size, --batch-size or --num-samples"
+_OF_A_GPU = "; on a GPU that others use set XLA_PYTHON_CLIENT_PREALLOCATE=false, or JAX takes most of it at its start"
 
 
-def is_no_memory(error: BaseException) -> bool:
-    """Return whether the memory of the machine or of a device was not enough."""
+def no_memory(error: BaseException) -> str | None:
+    """Return what to say where the memory of the machine or of a device was not enough; None if it was."""
     text = str(error).split("\n", 1)[0]
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text  # XLA's words
+    if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:  # XLA's words
+        return _NO_MEMORY + _OF_A_GPU
+    return _NO_MEMORY if isinstance(error, MemoryError) else None
 
 
 # Controls (C0, DEL, C1), marks of direction, separators of lines, and what no XML holds, as halves of surrogate pairs.

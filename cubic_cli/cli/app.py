@@ -12,7 +12,7 @@ import cubic_cli
 from cubic_cli.cli import dotenv, terminal
 from cubic_cli.cli.commands import check, forward, generate, inspect, sweep
 from cubic_cli.cli.help import Command, Group
-from cubic_cli.errors import NO_MEMORY, CubicError, Note, is_no_memory, printable
+from cubic_cli.errors import CubicError, Note, no_memory, printable
 
 app = typer.Typer(
     name="cubic",
@@ -98,8 +98,8 @@ def run(arguments: list[str] | None = None) -> int:
         # A panic of Rust, in polars, is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        if is_no_memory(error):
-            return terminal.fail(NO_MEMORY, 1)
+        if said := no_memory(error):
+            return terminal.fail(said, 1)
         if os.environ.get("CUBIC_DEBUG"):
             raise
         return terminal.fail(_unforeseen(error), 1)

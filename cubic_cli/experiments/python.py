@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cubic_cli.config import SETTINGS, Device, ForwardConfig
 from cubic_cli.data.parameters_file import from_arrays, read_parameters
 from cubic_cli.data.source import ingest
-from cubic_cli.errors import NO_MEMORY, CubicError, DeviceError, UsageError, is_no_memory
+from cubic_cli.errors import CubicError, DeviceError, UsageError, no_memory
 from cubic_cli.experiments import adopted, run
 from cubic_cli.runs import store as runs
 from cubic_cli.runs.files import SAMPLES
@@ -77,8 +77,8 @@ def forward(
     except CubicError:
         raise
     except Exception as error:
-        if is_no_memory(error):
-            raise CubicError(NO_MEMORY) from error
+        if said := no_memory(error):
+            raise CubicError(said) from error
         raise CubicError(*f"{type(error).__name__}: {error}".splitlines()) from error
 
 

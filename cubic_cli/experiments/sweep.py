@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cubic_cli.analysis import findings
 from cubic_cli.config import AXES, ForwardConfig
-from cubic_cli.errors import NO_MEMORY, CubicError, RunError, UsageError, is_no_memory
+from cubic_cli.errors import CubicError, RunError, UsageError, no_memory
 from cubic_cli.experiments.watch import Watch
 from cubic_cli.parsers import MAX_RUN_NAME, check_run_name
 from cubic_cli.runs import store as runs
@@ -228,8 +228,8 @@ def _attempt(
     except CubicError as error:
         return Outcome(config, error=str(error))
     except Exception as error:
-        if is_no_memory(error):
-            return Outcome(config, error=NO_MEMORY)
+        if said := no_memory(error):
+            return Outcome(config, error=said)
         if os.environ.get("CUBIC_DEBUG"):
             raise
         text = (str(error).splitlines() or [""])[0]

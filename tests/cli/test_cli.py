@@ -263,8 +263,9 @@ class PanicException(BaseException):  # as pyo3 names it
     [
         (PanicException("worker threads cannot be set to 0"), "PanicException: worker threads cannot be set to 0"),
         (RuntimeError("first\nsecond \x1b[31m"), "error: RuntimeError: first\n  second \\x1b[31m\n"),
-        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "there is not enough memory"),
-        (MemoryError(), "there is not enough memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "not enough memory; give a smaller --hidden-size"),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "XLA_PYTHON_CLIENT_PREALLOCATE=false"),
+        (MemoryError(), "or --num-samples\n"),
         (ValueError(), "error: ValueError: \n"),
         (OSError(28, "No space left", "/x"), "No space left (/x)"),
     ],
