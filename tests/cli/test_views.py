@@ -258,10 +258,32 @@ def test_wrapping_loses_no_word_and_parts_what_is_glued_only_where_it_is_too_wid
 
 @pytest.mark.parametrize("width", [40, 44, 48, 52])
 def test_a_narrow_screen_has_room_for_what_is_needed_most(width):
-    for name in ("run", "exploding", "list", *(["compare"] if width >= 52 else [])):
+    for name in ("run", "exploding", "list"):
         for line in text(screens(width)[name], width).splitlines():
             assert cell_len(line) <= width, (name, line)
     assert "verified" in text(screens(width)["list"], width)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_runs_side_by_side_are_whole_on_the_narrowest_screen(encoding):
+    """Where a table of two has no room, every value and every change is in a sentence."""
+    long = records.make(
+        run_name="n" * 99,
+        loss=1.234567e30,
+        config__parameters="of/" + "p" * 99,
+        config__initializer="glorot_uniform",
+        config__x_column="the length of it in metres",
+        dataset__sha256="e" * 64,
+        tensors__2=records.tensor("z2", [10, 1], -3.4e38, 3.4e38, -1e33, 2e37),
+    )
+    for runs in ((records.RECORD, long), (long, records.RECORD, exploding(), other(1))):
+        for width in range(20, 81):
+            said = blocks.layout(compared(width, *runs, tolerance=0.5), width, encoding).plain
+            for line in said.splitlines():
+                assert cell_len(line) <= width, line
+            words = said.replace("(", " ").replace(")", " ").replace(",", " ").split()
+            for needed in ("glorot_uniform" if width >= 32 else "glo", "1.2346e+30"):
+                assert any(word.startswith(needed) for word in words), (width, needed)
 
 
 def test_the_page_of_runs_side_by_side_has_a_cell_for_each_value_and_each_change():

@@ -179,7 +179,7 @@ def _labelled(rows: Sequence[tuple[str, str, Text]], least: int, width: int) -> 
     for name, style, text in rows:
         said = wrap(text, width - len(indent)) or [Text()]
         padded = name + " " * (label - cell_len(name))
-        lines.append(Text(name, style) if below else Text.assemble((padded, style), said.pop(0)))
+        lines += wrap(Text(name, style), width) if below else [Text.assemble((padded, style), said.pop(0))]
         lines += [Text.assemble(indent, line) for line in said]
     return lines
 

@@ -12,7 +12,7 @@ from cubic_cli.analysis.compare import NOT_COMPARED
 from cubic_cli.analysis.shape import share
 from cubic_cli.cli.encoding import legible
 from cubic_cli.cli.views import page
-from cubic_cli.cli.views.blocks import BAD, GOOD, Column, Facts, Grid, Heading, Screen
+from cubic_cli.cli.views.blocks import BAD, GOOD, QUIET, Column, Facts, Grid, Heading, Screen
 from cubic_cli.cli.views.format import GLUE, bar, common_axis, glued, mean, number, percent, r_squared
 from cubic_cli.errors import shorten
 from cubic_cli.float32 import TENSORS
@@ -53,7 +53,7 @@ class _Row(NamedTuple):
 def screen(document: dict[str, Any], records: Sequence[Record], width: int) -> Screen:
     """Return the screen of what `compare.document` says of the `records`, the first against each other."""
     names = [document["run_name"], *(other["run_name"] for other in document["others"])]
-    room = max(16, width // 2 - 10)
+    room = max(15, width // 2 - 10)
     title = f"{shorten(names[0], room)} against {', '.join(shorten(name, room) for name in names[1:])}"
     settings = list(_settings(document["others"]))
     figures = list(_figures(document["others"], records))
@@ -64,7 +64,8 @@ def screen(document: dict[str, Any], records: Sequence[Record], width: int) -> S
     blocks.append(Facts([("equal", Text(_equal(document["others"], records, figures)))]))
     if (tolerance := document["tolerance"]) is not None:
         said = [
-            (shorten(other["run_name"], _NAME), _verdict(other["beyond"], tolerance)) for other in document["others"]
+            (shorten(other["run_name"], min(_NAME, width - 2)), _verdict(other["beyond"], tolerance))
+            for other in document["others"]
         ]
         blocks.append(Facts(said))
     return blocks
@@ -196,21 +197,24 @@ def _share(change: float) -> str:
     return f"{change:+.1%}" if abs(change) >= 1e-3 else f"{change:+.3%}"
 
 
-def _tables(
-    names: list[str], rows: list[_Row], records: Sequence[Record], figures: list[_Row], width: int
-) -> list[Grid]:
-    """Return the table; of more runs than fit there are several, each with the first run."""
-    label = max(_room(row.name) for row in rows) + 2
-    columns = [_column(rows, run) for run in range(len(names))]
+def _tables(names: list[str], rows: list[_Row], records: Sequence[Record], figures: list[_Row], width: int) -> Screen:
+    """Return the table; of more runs than fit there are several, each with the first run; sentences where none does."""
+    different = {row.group for row in figures if not row.equal}
+    pictures = [row for tensor in TENSORS if tensor in different for row in _histograms(tensor, records, (), _BARS[0])]
+    label = max(_room(name) for name in (*(row.name for row in rows), *(str(row[0]) for row in pictures))) + 2
+    most = max(_BARS[0], min(_NAME, (width - label) // 2 - 2))
+    columns = [_column(rows, run, most) for run in range(len(names))]
     natural = [max(_BARS[0], *(_room(cell.plain) for cell in column)) for column in columns]
+    if label + natural[0] + 2 + max(natural[1:]) > width:
+        room = width - label if 2 * label <= width else width - 2
+        return [Facts([*((row.name, _sentence(row, room - 1)) for row in rows), ("changes", Text(_NOTE, QUIET))])]
     groups: list[list[int]] = []
     for run in range(1, len(names)):
         used = label + natural[0] + sum(natural[i] + 2 for i in groups[-1]) if groups else width
         if not groups or used + natural[run] + 2 > width:
             groups.append([])
         groups[-1].append(run)
-    different = {row.group for row in figures if not row.equal}
-    grids = []
+    grids: Screen = []
     for group in groups:
         shown = [0, *group]
         room = width - label - 2 * len(group)
@@ -232,17 +236,34 @@ def _room(text: str) -> int:
     return max(cell_len(text), cell_len(legible(text, "ascii")))
 
 
-def _column(rows: list[_Row], run: int) -> list[Text]:
-    """Return the cells of a run: of a figure the value and its change, each at the right of its half of the column."""
+def _sentence(row: _Row, most: int) -> Text:
+    """Return the values of a row, each of at most `most` cells, as the title names the runs; and the changes."""
+    said = Text()
+    for run, value in enumerate(row.values):
+        change = f"{GLUE}({row.changes[run]})" if row.changes and row.changes[run] else ""
+        said.append(("", " against ", ", ")[min(run, 2)])
+        said.append(_ends(value, most) + change, row.style(run))
+    return said
+
+
+def _column(rows: list[_Row], run: int, most: int) -> list[Text]:
+    """Return the cells of a run: of a figure the value and its change, each at the right of its half of the column.
+
+    Of a setting's value stand there the ends where it takes more than `most` cells.
+    """
     figures = [(row.values[run], row.changes[run]) for row in rows if row.changes is not None]
     left, right = (max(map(cell_len, texts)) for texts in zip(*figures, strict=True)) if figures else (0, 0)
     cells = []
     for row in rows:
         if row.changes is None or run == 0:
-            cells.append(Text(row.values[run] if row.changes is None else f"{row.values[run]:>{left}}"))
+            cells.append(Text(f"{row.values[run]:>{left}}" if row.changes else _ends(row.values[run], most)))
         else:
             cells.append(Text(f"{row.values[run]:>{left}}  {row.changes[run]:>{right}}", row.style(run)))
     return cells
+
+
+def _ends(text: str, most: int) -> str:
+    return text if _room(text) <= most else shorten(text, most - 2)  # "…" may have to be three letters
 
 
 def _histograms(tensor: str, records: Sequence[Record], shown: Sequence[int], width: int) -> list[list[str | Text]]:
