@@ -17,7 +17,7 @@ from cubic_cli.errors import RunError, five_digits
 from cubic_cli.float32 import Float32
 from cubic_cli.runs import damage, store
 from cubic_cli.runs.files import HISTORY, PARAMETERS, QUICK, RECORD, check_digest, find_file, held, rerun_hint
-from cubic_cli.runs.record import Record
+from cubic_cli.runs.record import Parameter, Record
 
 _PARQUET = b"PAR1"  # the first and the last four bytes of a Parquet file
 _POLARS = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -58,7 +58,7 @@ def _inspect(folder: Path) -> Saved:
     except RunError as error:
         problems.append(str(error))
     try:
-        check_parameters(folder, record if hasattr(record, "parameters") else None)
+        check_parameters(folder, record)
     except RunError as error:
         problems.append(str(error))
     return Saved(folder, record, document, losses, problems)
@@ -91,8 +91,9 @@ def first_epoch_losses(folder: Path, record: Record) -> Float32:
     Raises:
         RunError: the history is missing, damaged, or not that of this record.
     """
+    history = scan_history(folder, record)  # whatever the record lacks: that the file is damaged is told
     batches = record.iterations // record.config.num_epochs
-    frame = collect(folder, scan_history(folder, record).head(batches).select("epoch", "loss"))
+    frame = collect(folder, history.head(batches).select("epoch", "loss"))
     if frame.height != batches or (frame["epoch"] != 1).any() or frame["loss"].dtype != pl.Float32:
         raise RunError(
             f"{folder / HISTORY} does not hold the {batches:,} iterations an epoch that {RECORD} speaks of; "
@@ -149,7 +150,10 @@ def salvage(folder: Path) -> list[tuple[str, str]]:
 
 
 def check_parameters(folder: Path, record: Record | None = None) -> None:
-    """Raise `RunError` if the parameters' file is missing, cut, or not the record's; a large one is not read whole."""
+    """Raise `RunError` if the parameters' file is missing, cut, or not the record's; a large one is not read whole.
+
+    The record may lack the parts that are damaged: the file is held against what is left of it.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = folder / PARAMETERS
@@ -159,7 +163,8 @@ def check_parameters(folder: Path, record: Record | None = None) -> None:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         raise RunError(f"{path} is damaged: it is no whole safetensors file; {rerun_hint(folder)}") from None
-    if record is not None and found != {entry.name: entry.shape for entry in record.parameters}:
+    told: tuple[Parameter, ...] | None = getattr(record, "parameters", None)
+    if told is not None and found != {entry.name: entry.shape for entry in told}:
         raise RunError(
             f"{path} is damaged: it does not hold the parameters that {RECORD} speaks of; {rerun_hint(folder)}"
         )

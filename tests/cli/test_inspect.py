@@ -476,6 +476,22 @@ def test_one_bit_that_changed_is_told_before_the_file_is_decoded(cubic, here, na
         getattr(load_run(path.parent), "history" if name == "history.parquet" else "parameters")
 
 
+@pytest.mark.parametrize(("name", "part"), [("history.parquet", "iterations"), ("params.safetensors", "parameters")])
+def test_a_file_is_held_against_what_is_left_of_a_damaged_record(cubic, here, name, part):
+    """One damage does not hide another."""
+    folder = here / "model" / "plain"
+    change_record(folder, **{part: "damaged"})
+    status, out, err = cubic("inspect", "plain")
+    assert (status, "z1" in out, "SHA-256" in err) == (1, True, False)
+    data = bytearray((folder / name).read_bytes())
+    data[-20] ^= 1
+    (folder / name).write_bytes(data)
+    status, out, err = cubic("inspect", "plain")
+    assert (status, "z1" in out) == (1, True)
+    assert f"run.json is damaged: {part}" in err
+    assert f"{name} is damaged: its SHA-256" in err
+
+
 @pytest.mark.parametrize("name", ["history.parquet", "params.safetensors"])
 def test_of_a_large_file_the_digest_is_asked_where_all_of_it_is_read(here, name):
     path = here / "model" / "plain" / name
