@@ -16,7 +16,7 @@ from cubic_cli.config import Activation, Device
 from cubic_cli.data.source import Arrays
 from cubic_cli.engine.compiler import compile_ahead, options_by_unit
 from cubic_cli.engine.devices import pick_devices
-from cubic_cli.engine.layout import TUNINGS, lay_out, place
+from cubic_cli.engine.layout import lay_out, place, usual_tuning
 from cubic_cli.engine.observed import Chunk
 from cubic_cli.engine.passes import _AHEAD, Pass, _Step, gather, map_blocks
 from cubic_cli.engine.schedule import by_unit
@@ -160,7 +160,7 @@ def unobserved(problem: Problem, level: str) -> Run:
     """Return cubic's schedule of which only the loss is kept: XLA removes what observes."""
     assert level == LOSS
     devices = pick_devices(Device.auto)
-    tuning = TUNINGS[devices[0].platform]
+    tuning = usual_tuning(devices[0])
     places = lay_out(problem.samples, problem.batch, len(devices), tuning.block)
 
     def see(parameters: Parameters, *blocks: Any) -> Any:

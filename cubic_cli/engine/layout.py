@@ -60,14 +60,19 @@ class Tuning(NamedTuple):
 CPU = Tuning()
 GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, in_cache=False, plain_values=1 << 26, history_values=1 << 40)
 TPU = GPU
-TUNINGS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+_TUNINGS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 _SAMPLE_BYTES = 256  # that a sample of a chunk may take: 64 were measured, of two chunks on their way and one kept
 _PLAIN_BYTES = 64  # that a value of z1 may take in the plain schedule: four arrays of them in a quarter of the memory
 
 
+def usual_tuning(device: Any) -> Tuning:
+    """Return how much of the work a device of this kind likes, whatever its memory; of an unknown kind as a GPU."""
+    return _TUNINGS.get(device.platform, GPU)
+
+
 def choose_tuning(devices: list[Any]) -> Tuning:
     """Return how much of the work the devices like, of what their free memory holds; of many processes all alike."""
-    tuning = TUNINGS.get(devices[0].platform, GPU)
+    tuning = usual_tuning(devices[0])
     if devices[0].platform == "cpu" or spans_processes(devices):
         return tuning
     least = min(_free_bytes(device) for device in devices)

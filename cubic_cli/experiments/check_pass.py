@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cubic_cli.config import Activation, GenerateConfig, Initializer
 from cubic_cli.data.problem import draw
 from cubic_cli.data.source import Arrays
-from cubic_cli.engine.layout import TUNINGS
+from cubic_cli.engine.layout import usual_tuning
 from cubic_cli.engine.passes import Pass, gather
 from cubic_cli.errors import CubicError
 from cubic_cli.experiments import primitives
@@ -89,7 +89,7 @@ def make_pass(
     way: Way, activation: Activation, parameters: Parameters, samples: Arrays, devices: Sequence[Any]
 ) -> Callable[[], Seen]:
     """Compile the pass of `forward`; returns what runs an epoch of it."""
-    tuning = TUNINGS[devices[0].platform]
+    tuning = usual_tuning(devices[0])
     if way.parted:
         tuning = tuning._replace(chunk=len(samples.x) // 2, block=len(samples.x) // (8 * len(devices)))
     passing = Pass(

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from cubic_cli.engine.layout import CPU, GPU, choose_tuning, lay_out, lay_out_plain, spans
+from cubic_cli.engine.layout import CPU, GPU, choose_tuning, lay_out, lay_out_plain, spans, usual_tuning
 
 
 @dataclasses.dataclass
@@ -36,6 +36,11 @@ def test_a_chunk_is_as_large_as_the_memory_of_a_card_likes(card, chunk, values):
     assert (tuning.chunk, tuning.block, tuning.plain_values) == (chunk, chunk, values)
     of_memory = dict.fromkeys(("chunk", "block", "resident", "plain_values"), 0)
     assert tuning._replace(**of_memory) == GPU._replace(**of_memory)
+
+
+def test_an_accelerator_that_we_know_nothing_of_gets_what_a_gpu_does():
+    assert choose_tuning([Card(None, platform="METAL")]) == choose_tuning([Card(None)])
+    assert usual_tuning(Card(None, platform="METAL")) == GPU
 
 
 def test_a_cpu_and_many_processes_have_fixed_sizes():
