@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--no-torch", action="store_true", help="leave torch out; compiling it takes minutes")
     given = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch and CuPy share the card's memory
-    began, console = time.perf_counter(), Console()
+    began, console = time.perf_counter(), Console(width=None if sys.stdout.isatty() else 100)  # as wide as the tables
 
     def say(text: str) -> None:
         print(f"{time.perf_counter() - began:4.0f} s  {text}", file=sys.stderr, flush=True)
