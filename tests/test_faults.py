@@ -209,13 +209,13 @@ class TestFolders:
     @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")
     def test_a_folder_that_may_not_be_written(self, cubic, saved, monkeypatch):
         before = contents(saved)
-        if os.geteuid() == 0:  # root may write everywhere: let another user ask
-            monkeypatch.setattr("cubic_cli.atomic.Path.mkdir", denied, raising=True)
-            monkeypatch.setattr("cubic_cli.atomic.Path.open", denied, raising=True)
-        else:
-            Path("model").chmod(0o555)
-        status, _, err = cubic("forward", *QUICK)
-        monkeypatch.undo()
+        with monkeypatch.context() as patched:
+            if os.geteuid() == 0:  # root may write everywhere: let another user ask
+                patched.setattr("cubic_cli.atomic.Path.mkdir", denied, raising=True)
+                patched.setattr("cubic_cli.atomic.Path.open", denied, raising=True)
+            else:
+                Path("model").chmod(0o555)
+            status, _, err = cubic("forward", *QUICK)
         Path("model").chmod(0o755)
         assert status == 1
         assert "Permission denied" in err

@@ -1,9 +1,10 @@
-"""Break the code in small ways, one at a time, and say which quick test notices: `python tools/mutants.py`.
+"""Break the code in small ways, one at a time, and say which tier and test notice: `python tools/mutants.py`.
 
     python tools/mutants.py --only statistics
 
 Each mutant is a change of one place in a copy of the sources; the quick tests of the rooms it concerns then run until
-one fails. The exit status is 1 if a mutant lives. A mutant whose place is gone is an error: mend the table below.
+one fails. Of processes, where these notice nothing, the other tiers run too. The exit status is 1 if a mutant lives. A
+mutant whose place is gone is an error: mend the table below.
 """
 
 import argparse
@@ -196,8 +197,37 @@ VERIFICATION = (
     Mutant("only the first batch is verified", "reference/verify.py", "reference",
            "np.linspace(0, batches - 1, wanted)", "np.linspace(0, 0, wanted)"),
 )
+PROCESSES = (
+    Mutant("the run that was moved aside is not put back", "atomic.py", "test_atomic.py",
+           "if not os.path.lexists(place):", "if False:"),
+    Mutant("the earlier run goes before the new one comes", "atomic.py", "test_atomic.py",
+           "    if _exchange_at_once(scratch, folder):",
+           "    _remove(folder, files)\n    if _exchange_at_once(scratch, folder):"),
+    Mutant("what a living process makes is cleared up", "atomic.py", "test_atomic.py",
+           " and _lock(stream.fileno(), wait=False)", ""),
+    Mutant("a stranger's file is not put back", "atomic.py", "test_atomic.py",
+           "        exchange(scratch, folder, files)\n        check(folder)", "        check(folder)"),
+    Mutant("Ctrl-C leaves what is half-made", "__main__.py", "test_faults.py",
+           "            abandon()\n", "            pass\n"),
+    Mutant("a job's time limit is not heard", "__main__.py", "test_faults.py",
+           '("SIGINT", "SIGTERM", "SIGHUP")', '("SIGINT", "SIGHUP")'),
+    Mutant("Ctrl-C waits until XLA has compiled", "__main__.py", "test_faults.py",
+           "signal.set_wakeup_fd(sender, warn_on_full_buffer=False)", "pass"),
+    Mutant("two processes may have one number", "cluster/rendezvous.py", "cluster/test_rendezvous.py",
+           "elif number not in missing:", "elif False:"),
+    Mutant("a process that leaves is not noticed", "cluster/rendezvous.py", "cluster/test_rendezvous.py",
+           'end(PeerError(f"process {number} left before {number_of(missing)} came"))', "pass"),
+    Mutant("settings that differ pass", "cluster/join.py", "cluster/test_join.py cluster/test_failures.py",
+           "if mine.get(name) != first.get(name):", "if False:"),
+    Mutant("who died is not read from JAX's words", "cluster/supervisor.py", "cluster/test_join.py",
+           "if match := re.search(r\"stopped sending", "if match := re.search(r\"nothing of stopped sending"),
+    Mutant("what a killed worker made stays", "cluster/supervisor.py", "cluster/test_failures.py",
+           "                clean()\n", "                pass\n"),
+)
 # fmt: on
-MUTANTS = {"mathematics": MATHEMATICS, "record": RECORD, "verification": VERIFICATION}
+MUTANTS = {"mathematics": MATHEMATICS, "record": RECORD, "verification": VERIFICATION, "processes": PROCESSES}
+QUICK = {"quick": ()}  # the default, and pytest's arguments
+TIERS = QUICK | {tier: ("-m", tier) for tier in ("process", "cluster", "long")}
 
 
 def misplaced() -> list[str]:
@@ -210,36 +240,38 @@ def misplaced() -> list[str]:
     ]
 
 
-def noticed_by(mutant: Mutant, place: Path) -> str | None:
-    """Return the first quick test that fails with the mutant in `place`, a copy of the sources; None if none does."""
+def noticed_by(mutant: Mutant, place: Path, tiers: dict[str, tuple[str, ...]]) -> tuple[str, str] | None:
+    """Return the first tier with a test that fails with the mutant in `place`, a copy of the sources, and this test."""
     path = place / "cubic_cli" / mutant.file
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole.replace(mutant.old, mutant.new), encoding="utf-8")
+    tests = [f"tests/{name}" for name in mutant.tests.split()]
+    environment = os.environ | {"PYTHONPATH": str(place)}
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "--tb=no", "-rfE"]
-        tests = [f"tests/{name}" for name in mutant.tests.split()]
-        environment = os.environ | {"PYTHONPATH": str(place)}
-        ended = subprocess.run([*command, *tests], cwd=place, env=environment, capture_output=True, text=True)
+        for tier, chosen in tiers.items():
+            command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "--tb=no", "-rfE", *chosen, *tests]
+            ended = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+            if ended.returncode in (0, 5):  # 5: none of these tests is of this tier
+                continue
+            found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ended.stdout, re.MULTILINE)
+            if found is None:
+                said = ended.stdout[-2000:] + ended.stderr[-2000:]
+                raise SystemExit(f"{mutant.what}: pytest exits {ended.returncode}\n{said}")
+            return tier, found[1].removeprefix("tests/")
     finally:
         path.write_text(whole, encoding="utf-8")
-    if ended.returncode == 0:
-        return None
-    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ended.stdout, re.MULTILINE)
-    if found is None:
-        said = ended.stdout[-2000:] + ended.stderr[-2000:]
-        raise SystemExit(f"{mutant.what}: pytest exits {ended.returncode}\n{said}")
-    return found[1]
+    return None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="those whose file or name holds this")
+    parser.add_argument("--only", default="", help="those whose kind, file or name holds this")
     given = parser.parse_args()
     if gone := misplaced():
         print("not there exactly once:", *gone, sep="\n  ")
         return 1
     alive = 0
-    print("| kind | what breaks | where | noticed by |\n|---|---|---|---|")
+    print("| kind | what breaks | where | tier | noticed by |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for name in ("cubic_cli", "tests", "tools", "docs"):
@@ -248,10 +280,10 @@ def main() -> int:
             shutil.copy(ROOT / name, place)
         for kind, mutants in MUTANTS.items():
             for mutant in mutants:
-                if given.only in mutant.file or given.only in mutant.what:
-                    test = noticed_by(mutant, place)
-                    alive += test is None
-                    print(f"| {kind} | {mutant.what} | `{mutant.file}` | {test or '**nothing**'} |", flush=True)
+                if given.only in f"{kind} {mutant.file} {mutant.what}":
+                    tier, test = noticed_by(mutant, place, TIERS if kind == "processes" else QUICK) or ("–", "nothing")
+                    alive += tier == "–"
+                    print(f"| {kind} | {mutant.what} | `{mutant.file}` | {tier} | `{test}` |", flush=True)
     return int(alive > 0)
 
 
