@@ -8,6 +8,7 @@ mutant whose place is gone is an error: mend the table below.
 """
 
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -241,26 +242,47 @@ def misplaced() -> list[str]:
 
 
 def noticed_by(mutant: Mutant, place: Path, tiers: dict[str, tuple[str, ...]]) -> tuple[str, str] | None:
-    """Return the first tier with a test that fails with the mutant in `place`, a copy of the sources, and this test."""
+    """Return the tier and the name of the first test that fails with the mutant in `place`, a copy of the sources.
+
+    Raises:
+        SystemExit: the test fails without the mutant, too.
+    """
     path = place / "cubic_cli" / mutant.file
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole.replace(mutant.old, mutant.new), encoding="utf-8")
-    tests = [f"tests/{name}" for name in mutant.tests.split()]
-    environment = os.environ | {"PYTHONPATH": str(place)}
     try:
-        for tier, chosen in tiers.items():
-            command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "--tb=no", "-rfE", *chosen, *tests]
-            ended = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
-            if ended.returncode in (0, 5):  # 5: none of these tests is of this tier
-                continue
-            found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ended.stdout, re.MULTILINE)
-            if found is None:
-                said = ended.stdout[-2000:] + ended.stderr[-2000:]
-                raise SystemExit(f"{mutant.what}: pytest exits {ended.returncode}\n{said}")
-            return tier, found[1].removeprefix("tests/")
+        found = first_failure(mutant, place, tiers)
     finally:
         path.write_text(whole, encoding="utf-8")
+    if found and not passes(place, found[1].partition("[")[0]):
+        raise SystemExit(f"{mutant.what}: {found[1]} fails without it, too")
+    return found
+
+
+def first_failure(mutant: Mutant, place: Path, tiers: dict[str, tuple[str, ...]]) -> tuple[str, str] | None:
+    for tier, chosen in tiers.items():
+        ended = run_tests(place, ("-x", *chosen), mutant.tests.split())
+        if ended.returncode in (0, 5):  # 5: none of these tests is of this tier
+            continue
+        if found := re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - |$)", ended.stdout, re.MULTILINE):
+            return tier, found[1]
+        said = ended.stdout[-2000:] + ended.stderr[-2000:]
+        raise SystemExit(f"{mutant.what}: pytest exits {ended.returncode}\n{said}")
     return None
+
+
+def run_tests(place: Path, options: tuple[str, ...], tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run tests, named below tests/, in `place`."""
+    command = [sys.executable, "-m", "pytest", "-n", "0", "--tb=no", "-rfE", *options]
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    paths = [f"tests/{test}" for test in tests]
+    return subprocess.run([*command, *paths], cwd=place, env=environment, capture_output=True, text=True)
+
+
+@functools.cache
+def passes(place: Path, test: str) -> bool:
+    """Return whether a test passes in `place` as it is."""
+    return run_tests(place, ("-m", ""), [test]).returncode == 0
 
 
 def main() -> int:
