@@ -15,9 +15,12 @@ test *arguments:
 lint:
     tools/lint.sh .venv
 
-# bring the pages' outputs and the pictures up to date
+# bring the pages' outputs up to date
 docs:
     {{bin}}/python tools/refresh.py README.md docs/*.md
+
+# draw the pictures anew, where a test says that they are out of date: dates and last digits change each time
+pictures:
     {{bin}}/python tools/pictures.py
 
 # how fast the pass is, against a loop in C and others
