@@ -71,7 +71,8 @@ def _tensors(parameters, x, activation):
     limit = MOST * (1 - max(1e-5, hidden * U))
     over = ~(np.abs(product) <= limit) | ~(np.abs(z1) <= limit)
     over_a1 = over
-    if activation == "relu" and (np.abs(w1) >= TINY).all():  # else ∞ · w1 may be NaN
+    tiny_x = ((x != 0) & (np.abs(x) < TINY)).any() and np.isinf(w1).any()
+    if activation == "relu" and (np.abs(w1) >= TINY).all() and not tiny_x:  # else ∞ · 0 is NaN
         over_a1 = over & ~((z1 < 0) & (product < 0))
     over_z2 = over_a1.any(axis=1, keepdims=True) | ~(sizes <= limit)
     found = {}

@@ -21,7 +21,7 @@ from cubic_cli.float32 import Float32, Float64
 from cubic_cli.network import forward, mean_squared_error
 from cubic_cli.parameters import Parameters
 
-_SCALES = (2.0**-16, 2.0**-48, 2.0**-96)  # of errors whose products overflow, one after the other
+_SCALES = (2.0**-16, 2.0**-48, 2.0**-96, 2.0**-126)  # of errors whose products overflow, one after the other
 
 
 class Sizes(NamedTuple):

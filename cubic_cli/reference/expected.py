@@ -175,10 +175,10 @@ class _Look:
             product = np.multiply.outer(x, w1)
             over_product = ~(np.abs(product) <= self.limit)
             over_z1 = ~(np.abs(z1) <= self.limit) | over_product
-            if not is_normal(w1):  # ∞ · W1 is NaN where W1 is zero to the device
-                over_a1 = over_z1
-            elif self.activation is Activation.tanh:  # ±∞ saturate it
-                over_a1 = over_product & (np.abs(z1) <= self.limit)
+            if not is_normal(w1) or (np.isinf(w1).any() and not is_normal(x)):
+                over_a1 = over_z1  # ∞ times what is zero to the device is NaN
+            elif self.activation is Activation.tanh:  # ±∞ saturate it, and ∞ − ∞ is NaN
+                over_a1 = over_product & ((np.abs(z1) <= self.limit) | (z1 * product < 0))
             elif self.activation in (Activation.relu, Activation.gelu):
                 over_a1 = over_z1 & ((z1 > 0) | (product > 0))
             else:

@@ -25,7 +25,7 @@ from cubic_cli.reference.verify import Failure
 _PIECE = 256  # samples that the device adds up in float32, at most
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
 _WITHIN_A_SLOPE = 32.0  # gelu's r W2 becomes as much larger on the way to its slope
-_SCALES = (1.0, 2.0**-32, 2.0**-96, 2.0**-192)  # of r, tried by the device one after the other
+_SCALES = (1.0, 2.0**-32, 2.0**-96, 2.0**-192, 2.0**-252)  # of r, tried by the device one after the other
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def bound(parameters: Parameters, x: Float64, activation: Activation) -> Bounded
     k, hidden = OPERATIONS[activation], len(w1)
     # An operand below η is lost with its product; the other one tells how much that is.
     flushed = SMALLEST_NORMAL * (3 + (0.0 if is_normal(x) else largest(w1)) + (0.0 if is_normal(w1) else largest(x)))
-    bias = np.abs(b1)
-    near = finite(UNIT * bias) + flushed
+    bias = finite(np.abs(b1))  # an infinite one is not rounded
+    near = UNIT * bias + flushed
     if activation is Activation.relu:
         sizes = a1 + (z1 >= -near) * (bias / k) if bias.any() else a1
     elif activation is Activation.gelu:

@@ -27,7 +27,8 @@ def see(parameters, x, y, activation=Activation.relu, by_unit=False, batch=B):
     """Return what the devices say."""
     passing = Pass(parameters, Arrays(x, y), batch, activation, jax.devices(), by_unit=by_unit)
     (chunk,) = passing.run()
-    loss = float(np.float32(chunk.squared_error / len(x)))
+    with np.errstate(over="ignore"):
+        loss = float(np.float32(chunk.squared_error / len(x)))
     return verify.Seen(chunk.columns, chunk.tensors, loss)
 
 
@@ -375,3 +376,23 @@ def test_of_many_batches_an_even_spread_is_verified():
     assert len(picked) == 10_000
     assert (picked[0], picked[-1]) == (0, 100_000)
     assert set(np.diff(picked)) <= {10, 11}
+
+
+@by_both_schedules
+@pytest.mark.parametrize("activation", Activation)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_infinite_parameters_are_no_failure(activation, by_unit, sign):
+    """A bias saturates its unit, or is no number where the product overflows to the other side; so is 0 · ∞."""
+    x, y = samples()
+    x[[3, 14, 60]] = 1e-40, -1e-40, 3e38
+    w1, b1, w2, b2 = (array.copy() for array in drawn(H, 4))
+    infinite = np.float32(sign * np.inf)
+    bias, weight = b1.copy(), w1.copy()
+    bias[2], weight[0, 5] = infinite, infinite
+    for parameters in (
+        Parameters(w1, bias, w2, b2),
+        Parameters(weight, b1, w2, b2),
+        Parameters(100 * w1, bias, w2, b2),
+    ):
+        seen = see(parameters, x, y, activation, by_unit)
+        assert check(parameters, seen, x, y, activation).failure is None
