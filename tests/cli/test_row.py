@@ -166,6 +166,15 @@ def test_numbers_that_are_not_finite_are_written_out(cubic):
     assert json.loads(cubic("inspect", "--row", 1, "--json")[1])["z2"] == "NaN"
 
 
+def test_what_is_left_out_may_add_up_to_no_number(cubic):
+    """Under pytest a warning of NumPy's is an error."""
+    network = helpers.parameters([*range(1, 63), 63, 64], 0, [1] * 60 + [np.inf, -np.inf] * 2, 0)
+    make(cubic, network, *TEN, rows=TWENTY)
+    status, out, err = cubic("inspect", "--row", 1, "--units", 1)
+    assert (status, err) == (0, "default_run is the newest run\n")
+    assert "the 63 other units together = NaN" in out
+
+
 def test_formats_say_what_is_lost(cubic):
     make(cubic, helpers.parameters([1e4] * 3, 0.0, [1e-9, 1.0, 1.0], 0.0))
     document = json.loads(cubic("inspect", "--formats", "--json")[1])

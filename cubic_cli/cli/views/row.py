@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from rich.text import Text
 
 from cubic_cli.analysis.sample import Sample
@@ -96,7 +97,8 @@ def write(sample: Sample, units: int | None) -> list[Section]:
     note, summands = "", [in_full(found.terms[g]) for g in range(len(names))]
     if others:
         note = f"{others:,} other units are left out; --units all writes out all"
-        summands.append(in_full(float(found.terms[len(names) :].sum())))
+        with np.errstate(all="ignore"):  # ∞ − ∞
+            summands.append(in_full(float(found.terms[len(names) :].sum())))
         terms.append(Step(f"the {others:,} other units together", summands[-1]))
     b2, y, z2 = in_full(found.b2), in_full(found.y), in_full(found.z2)
     total = " ".join([summands[0], *map(_plus, [*summands[1:], b2])])
