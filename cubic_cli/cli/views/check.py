@@ -14,7 +14,7 @@ _WORDS = {
     Verdict.NOT_CHECKED: Text("not checked", WARNING),
     Verdict.WRONG: Text("WRONG", BAD),
 }
-_NOTE = "error and limit: relative, in standard errors (s.e.), or the number of values that differ"
+_NOTE = "error and limit: relative, in standard errors (s.e.), or values that differ"
 _MANY = 16  # devices: beyond, those that are right are only counted
 
 
