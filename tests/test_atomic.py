@@ -179,6 +179,11 @@ class RefusedError(Exception):
     pass
 
 
+def without_exchange(monkeypatch):
+    """Let the C library have no renameat2, as elsewhere than on Linux."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
+
+
 def refuse_strangers(path):
     if path.exists() and {p.name for p in path.iterdir()} - set(FILES):
         raise RefusedError(path.name)
@@ -187,7 +192,7 @@ def refuse_strangers(path):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_strangers_file_that_comes_before_the_last_check_is_kept(mode, monkeypatch):
     if mode == "renames":
-        monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
+        without_exchange(monkeypatch)
     with pytest.raises(RefusedError, match="run"):
         put_run(write_thesis, refuse_strangers)
     assert Path("run", "thesis").read_text() == "three years"
@@ -197,7 +202,7 @@ def test_a_strangers_file_that_comes_before_the_last_check_is_kept(mode, monkeyp
 @pytest.mark.parametrize("mode", MODES)
 def test_a_strangers_file_that_comes_after_the_last_check_is_put_back(mode, monkeypatch):
     if mode == "renames":
-        monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
+        without_exchange(monkeypatch)
     Path("run").mkdir()
     original = scratch.exchange
     calls = []
@@ -356,7 +361,7 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_by_way_of_a_copy(monkeypatc
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         rename(source, target, **where)
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: object())
+    without_exchange(monkeypatch)
     monkeypatch.setattr(os, "rename", refuse)
     with replacing_folder(Path("run"), FILES, OTHERS, allow) as folder:
         for name in FILES:

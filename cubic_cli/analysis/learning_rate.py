@@ -66,10 +66,10 @@ def largest_learning_rate(
 ) -> float | None:
     """Return the largest η up to which no step `θ − η ∂L/∂θ` raises the loss over the samples, in float64.
 
-    It is looked for upward from small steps, by doublings, among an even spread of samples, and then to five digits and
-    more among all of them. So it is the first η beyond which the loss rises, though it may fall again later. Infinite
-    where no step raises the loss; None where there is no way down: the gradient is zero or all rounding, or the loss is
-    not finite.
+    It is looked for upward from small steps, by doublings, among an even spread of samples, of about `search_values` of
+    z1, and then to five digits and more among all of them. So it is the first η beyond which the loss rises, though it
+    may fall again later. Infinite where no step raises the loss; None where there is no way down: the gradient is zero
+    or all rounding, or the loss is not finite.
     """
     slope = sum(float(np.square(gradient).sum()) for gradient in gradients)
     if not 0 < slope < math.inf:
