@@ -54,7 +54,8 @@ def plain(matmul: bool) -> Callable[[Problem, str], Run]:
 def by_sample(units: int) -> Callable[[Problem, str], Run]:
     """Return the maker of a jitted pass over `[H, N]` arrays, or `[N, H]`, reduced over the `units` first.
 
-    For a GPU: there XLA takes minutes to compile the reductions of `[K, B, H]` arrays.
+    For a GPU: there XLA takes minutes to compile the reductions of `[K, B, H]` arrays; and those of `[N, H]` too, if it
+    tries out how best to compile them.
     """
 
     def make(problem: Problem, level: str) -> Run:
@@ -83,7 +84,7 @@ def by_sample(units: int) -> Callable[[Problem, str], Run]:
         w1, b1, w2 = (np.expand_dims(values, 1 - units) for values in (problem.w1, problem.b1, problem.w2))
         arrays = np.expand_dims(problem.x, units), problem.y, w1, b1, w2, problem.b2
         placed = jax.device_put(arrays, jax.devices()[0])
-        run = jax.jit(observe)
+        run = jax.jit(observe, compiler_options={"xla_gpu_autotune_level": 0})
 
         def figures() -> Figures:
             loss, *seen = jax.device_get(run(*placed))
