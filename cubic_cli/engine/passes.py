@@ -341,7 +341,9 @@ def gather(chunks: Iterator[Chunk]) -> Epoch:
     tensors: dict[str, Statistics] = {}
     for chunk in seen:
         tensors = {name: merge(tensors.get(name, EMPTY), part) for name, part in (chunk.tensors or {}).items()}
-    columns = {name: np.concatenate([chunk.columns[name] for chunk in seen]) for name in seen[0].columns}
+    columns = seen[0].columns
+    if len(seen) > 1:
+        columns = {name: np.concatenate([chunk.columns[name] for chunk in seen]) for name in columns}
     with np.errstate(over="ignore"):
         total = sum(chunk.squared_error for chunk in seen)
         return Epoch(columns, tensors, float(np.float32(total / columns["size"].sum())))
