@@ -55,7 +55,7 @@ class Tuning(NamedTuple):
 #     64 units as an axis                     4.2 / 4.3     1.6 / 1.6      0.28            1.1
 #     in blocks of 10,000                     0.05 / 0.07   0.04
 #
-# With the next epochs on their way, as in a run, 21.1 / 22.6 and 10.0 / 10.1. 32 units take twice as long to compile.
+# With the next epochs on their way, as in a run, 21.0 / 22.6 and 10.5 / 10.8. 32 units take twice as long to compile.
 # A TPU gets the same, by its documentation alone: vectors lie along the minor axis, as the samples do. It is untried.
 CPU = Tuning()
 GPU = Tuning(chunk=1 << 24, block=1 << 24, unroll=16, in_cache=False, plain_values=1 << 26, history_values=1 << 40)
