@@ -170,7 +170,10 @@ def gradients(parameters, x, y, activation):
             (r, of_r),
         ):
             value = terms.sum(axis=0)
-            # A partial sum is about as large as the norm of its terms, and each is rounded.
-            of_sum = U * (2 * np.sqrt(min(len(y), 256) * (terms * terms).sum(axis=0)) + len(y) ** 0.5 * np.abs(value))
+            # 64 at a time: each addition rounds a partial sum, as large as the norm of its terms, or the sum of all.
+            of_sum = 0
+            for piece in np.split(terms, range(64, len(y), 64)):
+                norm = np.sqrt((piece * piece).sum(axis=0))
+                of_sum = of_sum + U * len(piece) * (norm + np.abs(piece.sum(axis=0)) / 4)
             found.append((value.astype(float), (bound.sum(axis=0) + of_sum).astype(float)))
     return [value for value, _ in found], [bound for _, bound in found]

@@ -27,7 +27,7 @@ _SCALES = (2.0**-16, 2.0**-48, 2.0**-96, 2.0**-126)  # of errors whose products 
 class Sizes(NamedTuple):
     """How much of the work a device gets at a time."""
 
-    piece: int = 256  # samples that it adds up, whatever the order: a sum of n numbers alike may lose n/4 roundings
+    piece: int = 64  # samples that it adds up, in any order: a sum of n may lose n roundings of its largest
     block: int = 1 << 20  # values of z1 in its memory
     blocks: int = 32  # dispatched together
 

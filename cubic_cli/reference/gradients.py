@@ -7,7 +7,11 @@ The bound runs along with them as in `rounding`: a product's relative errors add
 lies so near the bend of an activation that float32 may find it on the other side, the slope is off by all of it.
 A device makes r smaller until no product with it leaves float32's range: what it loses below η is the larger for it.
 
-    N samples, H hidden
+A device adds up S samples at a time in float32. Each addition rounds the partial sum, and where terms are alike all of
+them one way: a sum v of like terms is off by u |v| S/4. Of others a partial sum is as large as the norm of the terms,
+and may stay so if one is much larger than the rest: S times u of that norm.
+
+    N samples, S of a piece, H hidden
 """
 
 from dataclasses import dataclass
@@ -22,7 +26,7 @@ from cubic_cli.reference.network import differentiate, in_float64
 from cubic_cli.reference.rounding import OPERATIONS, SATURATED, UNIT, bound, is_normal, surely_zero, tolerance
 from cubic_cli.reference.verify import Failure
 
-_PIECE = 256  # samples that the device adds up in float32, at most
+_PIECE = 64  # samples that the device adds up in float32, at most
 _CHUNK_VALUES = 1 << 15  # of z1 held at a time
 _WITHIN_A_SLOPE = 32.0  # gelu's r W2 becomes as much larger on the way to its slope
 _SCALES = (1.0, 2.0**-32, 2.0**-96, 2.0**-192, 2.0**-252)  # of r, tried by the device one after the other
@@ -53,22 +57,23 @@ class _Reach(NamedTuple):
 def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activation) -> Gradients:
     """Return the gradients over `x [N]` and `y [N]`."""
     wide = in_float64(parameters)
-    value, squares, rounding = (Parameters(*(np.zeros(array.shape) for array in wide)) for _ in range(3))
+    value, partial, rounding = (Parameters(*(np.zeros(array.shape) for array in wide)) for _ in range(3))
     reach = _Reach(0.0, 0.0, 0.0, 0.0)
+    piece = min(len(x), _PIECE)
     rows = max(1, _CHUNK_VALUES // wide.hidden_size)
+    # Of a piece, whose norm is not beyond the sum of those of its groups.
+    group = min(piece, 1 << (rows.bit_length() - 1))
+    whole = len(x) - len(x) % group
+    starts = [*range(0, whole, rows - rows % group), *([whole] if whole < len(x) else [])]
     with np.errstate(all="ignore"):
-        for start in range(0, len(x), rows):
-            xs, ys = (column[start : start + rows].astype(float) for column in (x, y))
-            *found, reached = _of_samples(wide, xs, ys, activation)
+        for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
+            xs, ys = (column[start:stop].astype(float) for column in (x, y))
+            *found, reached = _of_samples(wide, xs, ys, min(group, stop - start), activation)
             reach = _Reach(*map(np.maximum, reach, reached))  # NaN stays
-            for totals, parts in zip((value, squares, rounding), found, strict=True):
+            for totals, parts in zip((value, partial, rounding), found, strict=True):
                 for total, part in zip(totals, parts, strict=True):
                     total += part.reshape(total.shape)
-        # A sum over samples loses what a sum over units does (`rounding`): of like samples a quarter of N roundings one
-        # way, and of others the norm of the partial sums, which are about as large as that of the terms.
-        piece = min(len(x), _PIECE)
-        lost = (piece / 4 * np.abs(v) + 2 * np.sqrt(piece * s) for v, s in zip(value, squares, strict=True))
-        rounding = Parameters(*((r + UNIT * one) / len(x) for r, one in zip(rounding, lost, strict=True)))
+        rounding = Parameters(*((r + piece * UNIT * p) / len(x) for r, p in zip(rounding, partial, strict=True)))
         value = Parameters(*(total / len(x) for total in value))
         # Of products that are scaled more is lost below η: of r, times a1, or W2, times the slope, and times x.
         weight = np.abs(wide.w2)
@@ -84,9 +89,9 @@ def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activati
 
 
 def _of_samples(
-    parameters: Parameters, x: Float64, y: Float64, activation: Activation
+    parameters: Parameters, x: Float64, y: Float64, group: int, activation: Activation
 ) -> tuple[Parameters, Parameters, Parameters, _Reach]:
-    """Return sums over the samples `[n]`: of the terms of the gradients, of their squares and bounds; and the reach."""
+    """Return sums over the samples `[n]`: of the terms of the gradients, of partial sums and bounds; and the reach."""
     w1, w2 = parameters.w1[0], parameters.w2[:, 0]
     bounded = bound(parameters, x, activation)
     z1, a1, near = bounded.z1, bounded.a1, bounded.near
@@ -108,21 +113,30 @@ def _of_samples(
     # Columns: by sample 1, and x. δ, what it is off by, and how large r W2 becomes.
     ones_and_x = np.stack([np.ones_like(x), x], axis=1)
     both = np.abs(ones_and_x)
-    delta = (slope.T @ (r[:, None] * ones_and_x)) * w2[:, None]
+    delta, partial = (sums * w2[:, None] for sums in _add_up(slope, r[:, None] * ones_and_x, group))
     off = np.abs(slope).T @ ((of_r + 4 * UNIT * size)[:, None] * both) + of_slope.T @ (size[:, None] * both)
     off = off * np.abs(w2)[:, None] + tiny * ((3 + np.abs(w2))[:, None] * both.sum(axis=0) + (size @ both))
     off[:, 1] += tiny * len(x)
     if not is_normal(x):
         off[:, 1] += tiny * (np.abs(slope).T @ size) * np.abs(w2)
     forward = max(np.abs(z1).max(), both[:, 1].max() * np.abs(w1).max(), bounded.reach.max())
+    by_w2, of_by_w2 = _add_up(a1, r[:, None], group)
+    by_b2, of_by_b2 = _add_up(both[:, :1], r[:, None], group)
     of_w2 = np.abs(a1).T @ (of_r + 2 * UNIT * size) + bounded.of_a1.T @ size + tiny * len(x)
-    squares = ((slope * slope).T @ np.square(r[:, None] * ones_and_x)) * np.square(w2)[:, None]
     return (
-        Parameters(delta[:, 1], delta[:, 0], a1.T @ r, r.sum(keepdims=True)),
-        Parameters(squares[:, 1], squares[:, 0], (a1 * a1).T @ (r * r), np.square(r).sum(keepdims=True)),
+        Parameters(delta[:, 1], delta[:, 0], by_w2, by_b2),
+        Parameters(np.abs(partial[:, 1]), np.abs(partial[:, 0]), of_by_w2, of_by_b2),
         Parameters(off[:, 1], off[:, 0], of_w2, of_r.sum(keepdims=True)),
         _Reach(forward, np.abs(a1).max(), (np.abs(slope) * both[:, 1:]).max(), size.max() / 2),
     )
+
+
+def _add_up(values: Float64, terms: Float64, group: int) -> tuple[Float64, Float64]:
+    """Return `valuesᵀ terms` of `[n, H]` and `[n, C]`, and how large partial sums become, a `group` of n at a time."""
+    values = values.reshape(-1, group, values.shape[1]).swapaxes(1, 2)
+    terms = terms.reshape(-1, group, terms.shape[1])
+    sums, norms = values @ terms, np.sqrt((values * values) @ (terms * terms))
+    return sums.sum(axis=0), (np.abs(sums) / 4 + norms).sum(axis=0)
 
 
 def verify(found: Parameters, expected: Gradients) -> tuple[float, Failure | None]:
