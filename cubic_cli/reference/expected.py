@@ -187,8 +187,10 @@ class _Look:
             over_z2 = ~(reach <= self.limit)[:, None]
             if over_a1 is not None:
                 over_z2 |= over_a1.any(axis=1, keepdims=True)
-        for name, values, over in (("z1", z1, over_z1), ("a1", a1, over_a1), ("z2", z2[:, None], over_z2)):
-            self._see_tensor(self.reference.tensors[name], values, over, edges, batches)
+        tensors = self.reference.tensors
+        self._see_tensor(tensors["z1"], z1, over_z1, edges, batches)
+        self._see_tensor(tensors["a1"], a1, over_a1, edges, batches)
+        self._see_tensor(tensors["z2"], z2[:, None], over_z2, edges, batches, bounded.of_z2[:, None])
 
     def _see_tensor(
         self,
@@ -197,13 +199,17 @@ class _Look:
         over: NDArray[np.bool_] | None,
         edges: NDArray[np.int64],
         batches: slice,
+        off: Float64 | float = 0.0,
     ) -> None:
-        """Add `values [n, width]` of one tensor, of which `over` may overflow though they do not in float64."""
+        """Add `values [n, width]` of one tensor, of which `over` may overflow though they do not in float64.
+
+        They may be `off` by more than the tolerance, where terms cancel or are taken for zero.
+        """
         flat, starts = values.reshape(-1), edges * values.shape[1]
         low, high = np.minimum.reduceat(flat, starts), np.maximum.reduceat(flat, starts)
         if over is not None or not max(-low.min(), high.max()) <= self.limit:
             magnitude = np.abs(values)
-            surely = ~(magnitude <= 2 * FLOAT32_MAX - self.limit)
+            surely = ~(magnitude - off <= 2 * FLOAT32_MAX - self.limit)
             possibly = ~(magnitude <= self.limit)
             if over is not None:
                 possibly |= over

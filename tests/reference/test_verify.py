@@ -339,6 +339,14 @@ def test_what_a_device_takes_for_zero_is_no_failure(activation, by_unit):
 
 
 @by_both_schedules
+def test_what_would_overflow_but_for_a_tiny_x_taken_for_zero_is_no_failure(by_unit):
+    x = np.float32([1e-39, -1e-39, 0, 1e-39])
+    parameters = by_hand([1e38, 1], 0, [1e36, 0], np.finfo(np.float32).max)  # b2 and 0.1 W2, which is lost
+    for activation in (Activation.relu, Activation.identity):
+        assert check(parameters, see(parameters, x, x, activation, by_unit), x, x, activation).passed
+
+
+@by_both_schedules
 def test_a_large_output_bias_and_an_infinite_x_times_a_tiny_weight_are_no_failure(by_unit):
     """The sum may begin with the bias, and round at its size; ∞ · 1e-45 is NaN where a device takes 1e-45 for zero."""
     x, y = samples()
