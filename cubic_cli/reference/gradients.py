@@ -60,15 +60,12 @@ def compute(parameters: Parameters, x: Float32, y: Float32, activation: Activati
     value, partial, rounding = (Parameters(*(np.zeros(array.shape) for array in wide)) for _ in range(3))
     reach = _Reach(0.0, 0.0, 0.0, 0.0)
     piece = min(len(x), _PIECE)
-    rows = max(1, _CHUNK_VALUES // wide.hidden_size)
-    # Of a piece, whose norm is not beyond the sum of those of its groups.
-    group = min(piece, 1 << (rows.bit_length() - 1))
-    whole = len(x) - len(x) % group
-    starts = [*range(0, whole, rows - rows % group), *([whole] if whole < len(x) else [])]
+    rows = 1 << (max(1, _CHUNK_VALUES // wide.hidden_size).bit_length() - 1)
+    group = min(rows, piece)  # of a piece, whose norm is not beyond the sum of those of its groups
     with np.errstate(all="ignore"):
-        for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
-            xs, ys = (column[start:stop].astype(float) for column in (x, y))
-            *found, reached = _of_samples(wide, xs, ys, min(group, stop - start), activation)
+        for start in range(0, len(x), rows):
+            xs, ys = (column[start : start + rows].astype(float) for column in (x, y))
+            *found, reached = _of_samples(wide, xs, ys, group, activation)
             reach = _Reach(*map(np.maximum, reach, reached))  # NaN stays
             for totals, parts in zip((value, partial, rounding), found, strict=True):
                 for total, part in zip(totals, parts, strict=True):
@@ -121,7 +118,7 @@ def _of_samples(
         off[:, 1] += tiny * (np.abs(slope).T @ size) * np.abs(w2)
     forward = max(np.abs(z1).max(), both[:, 1].max() * np.abs(w1).max(), bounded.reach.max())
     by_w2, of_by_w2 = _add_up(a1, r[:, None], group)
-    by_b2, of_by_b2 = _add_up(both[:, :1], r[:, None], group)
+    by_b2, of_by_b2 = _add_up(ones_and_x[:, :1], r[:, None], group)
     of_w2 = np.abs(a1).T @ (of_r + 2 * UNIT * size) + bounded.of_a1.T @ size + tiny * len(x)
     return (
         Parameters(delta[:, 1], delta[:, 0], by_w2, by_b2),
@@ -133,6 +130,8 @@ def _of_samples(
 
 def _add_up(values: Float64, terms: Float64, group: int) -> tuple[Float64, Float64]:
     """Return `valuesᵀ terms` of `[n, H]` and `[n, C]`, and how large partial sums become, a `group` of n at a time."""
+    if missing := -len(values) % group:
+        values, terms = (np.pad(rows, ((0, missing), (0, 0))) for rows in (values, terms))
     values = values.reshape(-1, group, values.shape[1]).swapaxes(1, 2)
     terms = terms.reshape(-1, group, terms.shape[1])
     sums, norms = values @ terms, np.sqrt((values * values) @ (terms * terms))
